@@ -1,0 +1,1 @@
+"""Speed, side by side with PyTorch on the same machine; nothing here is needed to train."""

@@ -1,0 +1,74 @@
+"""Floating-point operations that a workload needs, for the share of the peak it reaches (MFU).
+
+The model's operations, not the program's: a training step counts three forward passes (forward,
+and the gradients of activations and weights), whatever is recomputed, left out or added.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from benchmarks.cases import Case
+from deit_jax.models.functional import Tree, abstract
+from deit_jax.models.registry import model_builder, model_spec
+
+FORWARD_PASSES = {"inference": 1, "train": 3, "distill": 3}
+
+
+def model_flops(case: Case) -> tuple[float, str]:
+    """Return the operations of one call and how they were counted.
+
+    Vision transformers are counted analytically, products only and all tokens of all blocks. Other
+    models, a convnet teacher among them, have XLA's count of their forward pass.
+    """
+    student, source = _forward_flops(case.model, case.batch_size, case.dtype)
+    total = FORWARD_PASSES[case.mode] * student
+    if case.mode == "distill":
+        teacher, teacher_source = _forward_flops(case.teacher, case.batch_size, case.dtype)
+        total += teacher
+        source = source if source == teacher_source else f"{source}, teacher {teacher_source}"
+    return total, source
+
+
+def _forward_flops(name: str, batch_size: int, dtype: str) -> tuple[float, str]:
+    params = abstract(model_builder(name))[1]
+    if "patch_embed" in params:
+        return batch_size * vit_forward_flops(params, model_spec(name).image_size), "analytic"
+    return xla_forward_flops(name, batch_size, dtype), "XLA"
+
+
+def vit_forward_flops(params: Tree, image_size: tuple[int, int]) -> float:
+    """Operations (two for each multiplication and addition) of one image's forward pass.
+
+    Args:
+        params: a vision transformer's parameters or their shapes.
+        image_size: (height, width) in pixels.
+    """
+    patch_height, patch_width, channels, width = params["patch_embed"]["proj"]["kernel"].shape
+    patches = (image_size[0] // patch_height) * (image_size[1] // patch_width)
+    tokens = params["pos_embed"].shape[1]
+    embedding = patches * patch_height * patch_width * channels * width
+    blocks = 0
+    for block in params["blocks"].values():
+        weights = (block["attn"]["qkv"], block["attn"]["proj"], *block["mlp"].values())
+        blocks += tokens * sum(weight["kernel"].size for weight in weights)
+        # Scores, and the weighted sum of the values.
+        blocks += 2 * tokens * tokens * width
+    heads = sum(params[name]["kernel"].size for name in ("head", "head_dist") if name in params)
+    return 2.0 * (embedding + blocks + heads)
+
+
+def xla_forward_flops(name: str, batch_size: int, dtype: str) -> float:
+    """XLA's cost analysis of a forward pass, before the compiler rewrites it; nothing is run.
+
+    It counts elementwise operations too. 0.0 where XLA gives no figure.
+    """
+    function, params, stats = abstract(model_builder(name, dtype=jnp.dtype(dtype)))
+    shape = (batch_size, *model_spec(name).image_size, 3)
+
+    def forward(params: Tree, stats: Tree, images: Float[Array, "batch height width 3"]) -> Array:
+        return function.head_logits(params, stats, images)[0][0]
+
+    images = jax.ShapeDtypeStruct(shape, jnp.float32)
+    cost = jax.jit(forward).lower(params, stats, images).cost_analysis()
+    return float(cost.get("flops", 0.0)) if cost else 0.0

@@ -1,0 +1,134 @@
+"""What this machine is, what is installed on it, and how fast it can multiply matrices."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+# Dense TFLOP/s of the vendors' data sheets, by `device_kind`: bfloat16, and float32 as JAX
+# multiplies it by default on that device (TF32 on NVIDIA, bfloat16 passes on TPU).
+PEAK_TFLOPS: dict[str, dict[str, float]] = {
+    "NVIDIA H200": {"bfloat16": 989.4, "float32": 494.7},
+    "NVIDIA H100 80GB HBM3": {"bfloat16": 989.4, "float32": 494.7},
+    "NVIDIA H100 PCIe": {"bfloat16": 756.0, "float32": 378.0},
+    "NVIDIA A100": {"bfloat16": 312.0, "float32": 156.0},
+    "NVIDIA L40S": {"bfloat16": 362.0, "float32": 183.0},
+    "TPU v4": {"bfloat16": 275.0, "float32": 275.0},
+    "TPU v5 lite": {"bfloat16": 197.0, "float32": 197.0},
+    "TPU v5p": {"bfloat16": 459.0, "float32": 459.0},
+    "TPU v6 lite": {"bfloat16": 918.0, "float32": 918.0},
+}
+_PACKAGES = ("jax", "jaxlib", "flax", "torch", "timm")
+_SIDE = {"cpu": 1024, "gpu": 8192, "tpu": 8192}
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return the device that JAX computes on, the processor, its cores and the GPU driver."""
+    device = jax.devices()[0]
+    facts: dict[str, Any] = {
+        "backend": jax.default_backend(),
+        "device": _cpu_name() if device.platform == "cpu" else device.device_kind,
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+    if device.platform == "gpu":
+        facts["driver"] = _gpu_driver()
+    return facts
+
+
+def describe_versions() -> dict[str, str]:
+    """Return the versions of Python and of what both sides are built on."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def peak_flops(dtype: str) -> tuple[float, str]:
+    """Return the operations per second that count as 100 %, and where the number is from."""
+    kind = jax.devices()[0].device_kind
+    for name, peaks in PEAK_TFLOPS.items():
+        if kind.startswith(name):
+            return peaks[dtype] * 1e12, f"data sheet of {name}"
+    return product_flops(dtype), "measured: JAX's fastest product, below"
+
+
+def product_side() -> int:
+    """Side of the square matrices whose product is timed on either side."""
+    return _SIDE.get(jax.default_backend(), 1024)
+
+
+def product_flops(dtype: str) -> float:
+    """Return JAX's operations per second in a large product of matrices."""
+    matrix = jnp.ones((product_side(), product_side()), jnp.dtype(dtype))
+    product = jax.jit(lambda x, y: jnp.matmul(x, y, preferred_element_type=jnp.float32))
+    return fastest_product(lambda: product(matrix, matrix).block_until_ready())
+
+
+def fastest_product(product: Callable[[], Any]) -> float:
+    """Return the operations per second of the best of 20 calls; `product` waits for its result."""
+    product()
+    best = float("inf")
+    for _ in range(20):
+        start = time.perf_counter()
+        product()
+        best = min(best, time.perf_counter() - start)
+    return 2 * product_side() ** 3 / best
+
+
+class LoadMeter:
+    """How much of the processor other processes take from its construction on (Linux; else 0)."""
+
+    def __init__(self) -> None:
+        self._start = self._read()
+
+    def others(self) -> float:
+        """Return their share of the time of all cores, 0 to 1."""
+        total, busy, own = (now - then for now, then in zip(self._read(), self._start, strict=True))
+        return min(1.0, max(0.0, (busy - own) / total)) if total else 0.0
+
+    @staticmethod
+    def _read() -> tuple[float, float, float]:
+        """All cores' seconds so far, those spent working, and this process's own."""
+        try:
+            with open("/proc/stat") as file:
+                fields = [int(word) for word in file.readline().split()[1:9]]
+        except OSError:
+            return 0.0, 0.0, 0.0
+        ticks = os.sysconf("SC_CLK_TCK")
+        # The fourth and fifth number are idle time and waiting for input or output (proc(5)).
+        idle = fields[3] + fields[4]
+        times = os.times()
+        return sum(fields) / ticks, (sum(fields) - idle) / ticks, times.user + times.system
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _gpu_driver() -> str:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        out = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return out.splitlines()[0].strip() if out.strip() else "unknown"

@@ -1,0 +1,135 @@
+"""The house's own programs: the inference function and the real train step, ready to call."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.stages import Compiled
+from jaxtyping import Array, Float
+
+from benchmarks.cases import IMAGENET_TRAIN_IMAGES, Case, train_config
+from benchmarks.timing import Program
+from deit_jax.augment.mixing import MixOptions
+from deit_jax.augment.pipeline import AugmentOptions
+from deit_jax.models.frozen import freeze
+from deit_jax.models.functional import ModelFunction, Tree, abstract, initialise
+from deit_jax.models.fusion import fuse
+from deit_jax.models.registry import model_builder, model_spec
+from deit_jax.training.optimizer import make_optimizer
+from deit_jax.training.state import TrainState, create_state
+from deit_jax.training.step import Batch, make_train_step
+
+NAME = "deit_jax"
+
+
+def build(case: Case, micro_batches: int = 1) -> Program:
+    """Compile the case and put its data on the device; raises whatever the compiler raises."""
+    if case.mode == "inference":
+        return _inference(case)
+    return _training(case, micro_batches)
+
+
+def _inference(case: Case) -> Program:
+    function, params = _frozen(case.model, case.dtype)
+    height, width = model_spec(case.model).image_size
+    images = jax.random.normal(jax.random.key(0), (case.batch_size, height, width, 3))
+
+    def predict(params: Tree, images: Float[Array, "batch height width 3"]) -> Array:
+        heads, _ = function.head_logits(params, {}, images)
+        return fuse(*heads)
+
+    compiled, seconds = _compile(predict, params, images)
+    held: dict[str, Any] = {}
+
+    def call() -> None:
+        held["logits"] = compiled(params, images)
+
+    return _program(1, call, lambda: jax.block_until_ready(held), compiled, seconds)
+
+
+def _training(case: Case, micro_batches: int) -> Program:
+    config = train_config(case, micro_batches)
+    student_build = model_builder(
+        case.model,
+        drop_rate=config.model.drop_rate,
+        drop_path_rate=config.model.drop_path_rate,
+        dtype=jnp.dtype(case.dtype),
+    )
+    student, params, _ = abstract(student_build)
+    teacher: ModelFunction | None = None
+    teacher_params: Tree = {}
+    if case.mode == "distill":
+        teacher, teacher_params = _frozen(case.teacher, case.dtype, like=case.model)
+    optimizer = make_optimizer(config.optimizer, params)
+    step = make_train_step(
+        student,
+        teacher,
+        optimizer,
+        config,
+        augment=AugmentOptions(mean=config.augment.mean, std=config.augment.std),
+        mixing=MixOptions(),
+        steps_per_epoch=IMAGENET_TRAIN_IMAGES / case.batch_size,
+    )
+    create = partial(create_state, student_build, optimizer, ema=config.ema.decay > 0)
+    held: dict[str, TrainState] = {"state": jax.jit(create)(jax.random.key(config.seed))}
+    batch = _batch(case)
+    compiled, seconds = _compile(step, held["state"], teacher_params, batch, donate_argnums=0)
+
+    def call() -> None:
+        held["state"] = compiled(held["state"], teacher_params, batch)
+
+    return _program(micro_batches, call, lambda: jax.block_until_ready(held), compiled, seconds)
+
+
+def _frozen(name: str, dtype: str, like: str = "") -> tuple[ModelFunction, Tree]:
+    """A randomly initialised model in its inference form, for the images and classes of `like`."""
+    spec = model_spec(like or name)
+    options: dict[str, Any] = dict(
+        num_classes=spec.num_classes, image_size=spec.image_size, dtype=jnp.dtype(dtype)
+    )
+    create = partial(initialise, model_builder(name, **options))
+    params, batch_stats = jax.jit(create)(jax.random.key(0))
+    return freeze(name, params, batch_stats, **options)
+
+
+def _batch(case: Case) -> Batch:
+    """uint8 images that are already on the device."""
+    spec, size = model_spec(case.model), case.batch_size
+    draw = np.random.default_rng(0)
+    index = np.arange(size, dtype=np.int32)
+    zeros = np.zeros(size, np.int32)
+    batch = {
+        "image": draw.integers(0, 256, (size, *spec.image_size, 3), np.uint8),
+        "label": draw.integers(0, spec.num_classes, size, np.int32),
+        "epoch": zeros,
+        "index": index,
+        "copy": zeros,
+    }
+    return jax.device_put(batch)
+
+
+def _compile(function: Callable, *args: Any, **options: Any) -> tuple[Compiled, float]:
+    start = time.perf_counter()
+    compiled = jax.jit(function, **options).lower(*args).compile()
+    return compiled, time.perf_counter() - start
+
+
+def _program(
+    micro_batches: int,
+    call: Callable[[], None],
+    wait: Callable[[], Any],
+    compiled: Compiled,
+    seconds: float,
+) -> Program:
+    plan = compiled.memory_analysis()
+    planned = 0
+    if plan is not None:
+        planned = plan.argument_size_in_bytes + plan.output_size_in_bytes
+        planned += plan.temp_size_in_bytes - plan.alias_size_in_bytes
+    return Program(
+        NAME, micro_batches, call, wait, jax.default_backend() == "cpu", seconds, planned
+    )

@@ -1,0 +1,102 @@
+"""Everything about one case: its programs built, timed and, on request, weighed."""
+
+import gc
+import sys
+from typing import Any
+
+import jax
+
+from benchmarks import jax_side, memory
+from benchmarks.cases import Case
+from benchmarks.flops import model_flops
+from benchmarks.hardware import LoadMeter
+from benchmarks.report import Result
+from benchmarks.timing import Program, speedup, spread, take_turns
+
+
+def measure_case(
+    case: Case,
+    *,
+    against: tuple[str, ...],
+    micro_batches: tuple[int, ...],
+    rounds: int,
+    turn_seconds: float,
+    peak: float,
+    fresh_processes: bool,
+) -> list[Result]:
+    """Build all programs of a case, let them take turns, and return one result for each.
+
+    Args:
+        case: the workload.
+        against: the other programs, "torch" or "torch_compile".
+        micro_batches: of training; each program is built with every one of them.
+        rounds: turns of each program.
+        turn_seconds: shortest turn.
+        peak: operations per second that count as 100 %.
+        fresh_processes: also measure peak memory, which takes each program's time once more.
+    """
+    counts = (1,) if case.mode == "inference" else micro_batches
+    programs = []
+    for name in (jax_side.NAME, *against):
+        for count in counts:
+            programs.append(_build(case, name, count))
+    meter = LoadMeter()
+    seconds = take_turns(programs, rounds=rounds, turn_seconds=turn_seconds)
+    other_load = meter.others()
+    flops, source = model_flops(case)
+    results = []
+    for program, times in zip(programs, seconds, strict=True):
+        median = spread(times)
+        result: Result = vars(case) | {
+            "program": program.name,
+            "micro_batches": program.micro_batches,
+            "seconds": median,
+            "images_per_second": case.batch_size / median.median,
+            "flops": flops,
+            "flops_source": source,
+            "mfu": flops / median.median / peak,
+            "compile_seconds": program.compile_seconds,
+            "other_load": other_load,
+            "memory_bytes": program.planned_bytes,
+            "memory_kind": memory.PLAN_KIND,
+        }
+        if program.name == jax_side.NAME:
+            result["speedups"] = speedups(times, programs, seconds)
+        results.append(result)
+    _release(programs, against)
+    if fresh_processes:
+        for result in results:
+            measured = memory.measure(case, result["program"], result["micro_batches"])
+            result["memory_bytes"], result["memory_kind"] = measured
+    return results
+
+
+def _build(case: Case, name: str, micro_batches: int) -> Program:
+    print(f"  building {name}, micro-batches {micro_batches}", file=sys.stderr, flush=True)
+    if name == jax_side.NAME:
+        return jax_side.build(case, micro_batches)
+    from benchmarks import torch_side
+
+    return torch_side.build(case, micro_batches, compiled=name == "torch_compile")
+
+
+def speedups(
+    ours: list[float], programs: list[Program], seconds: list[list[float]]
+) -> dict[str, Any]:
+    """Compare with the fastest setting of each of the other programs."""
+    fastest: dict[str, list[float]] = {}
+    for program, times in zip(programs, seconds, strict=True):
+        best = fastest.get(program.name)
+        if best is None or spread(times).median < spread(best).median:
+            fastest[program.name] = times
+    return {name: speedup(ours, times) for name, times in fastest.items() if name != jax_side.NAME}
+
+
+def _release(programs: list[Program], against: tuple[str, ...]) -> None:
+    programs.clear()
+    jax.clear_caches()
+    gc.collect()
+    if against:
+        from benchmarks import torch_side
+
+        torch_side.release()

@@ -1,0 +1,195 @@
+"""How fast deit_jax predicts and trains, beside PyTorch on the same machine."""
+
+import argparse
+import datetime
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report
+from benchmarks.cases import AGAINST, DTYPES, MODES, Case, check_case
+
+_EXAMPLE = """\
+example:
+  python -m benchmarks.throughput --models deit_tiny_patch16_224 --modes inference,train \\
+      --batch-sizes 1,32 --dtypes float32,bfloat16 --against torch,torch_compile \\
+      --markdown benchmarks/results/2026-01-31-my-machine.md
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark; return the process's exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    # JAX would take three quarters of a GPU's memory for itself and leave PyTorch too little.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    # Compile times are measured, so nothing may come from an earlier run.
+    os.environ.setdefault("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
+    try:
+        cases = _cases(arguments)
+        _check(arguments, cases)
+    except ValueError as error:
+        parser.error(str(error))
+    import jax
+
+    from benchmarks import measure
+
+    jax.config.update("jax_enable_compilation_cache", False)
+    page = _page(arguments, argv)
+    for number, case in enumerate(cases, start=1):
+        print(f"[{number}/{len(cases)}] {case}", file=sys.stderr, flush=True)
+        try:
+            page["results"] += measure.measure_case(
+                case,
+                against=arguments.against,
+                micro_batches=arguments.micro_batches,
+                rounds=arguments.repeats,
+                turn_seconds=arguments.turn_seconds,
+                peak=page["peaks"][case.dtype][0],
+                fresh_processes=arguments.memory,
+            )
+        except RuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error):
+                raise
+            page["skipped"].append(f"{case}: out of memory")
+            print(f"  {page['skipped'][-1]}", file=sys.stderr)
+        # After every case, so that a long run that is stopped leaves what it has.
+        if arguments.json:
+            report.write(arguments.json, report.to_json(page))
+        if arguments.markdown:
+            report.write(arguments.markdown, report.to_markdown(page))
+    print(report.comparison_table(page["results"]))
+    print(report.load_sentence(page["results"]))
+    return 0
+
+
+def _page(arguments: argparse.Namespace, argv: list[str] | None) -> dict[str, Any]:
+    """Everything that a report says besides the results."""
+    from benchmarks import hardware
+
+    torch_settings: dict[str, Any] = {}
+    products = {dtype: {"JAX": hardware.product_flops(dtype)} for dtype in arguments.dtypes}
+    if arguments.against:
+        from benchmarks import torch_side
+
+        torch_settings = torch_side.settings()
+        for dtype in arguments.dtypes:
+            products[dtype]["PyTorch"] = torch_side.product_flops(dtype)
+    given = list(sys.argv[1:] if argv is None else argv)
+    return {
+        "date": datetime.date.today().isoformat(),
+        "command": "python -m benchmarks.throughput " + " ".join(_without_files(given)),
+        "machine": hardware.describe_machine(),
+        "versions": hardware.describe_versions(),
+        "torch_settings": torch_settings,
+        "rounds": arguments.repeats,
+        "turn_seconds": arguments.turn_seconds,
+        "peaks": {dtype: hardware.peak_flops(dtype) for dtype in arguments.dtypes},
+        "product_side": hardware.product_side(),
+        "products": products,
+        "results": [],
+        "skipped": [],
+    }
+
+
+def _cases(arguments: argparse.Namespace) -> list[Case]:
+    return [
+        Case(model, mode, batch_size, dtype, arguments.teacher if mode == "distill" else "")
+        for model in arguments.models
+        for mode in arguments.modes
+        for batch_size in arguments.batch_sizes
+        for dtype in arguments.dtypes
+    ]
+
+
+def _check(arguments: argparse.Namespace, cases: list[Case]) -> None:
+    """Raise ValueError before anything is compiled that would be in vain."""
+    for case in cases:
+        check_case(case, arguments.micro_batches)
+    if arguments.repeats < 1 or arguments.turn_seconds <= 0:
+        raise ValueError("--repeats must be at least 1 and --turn-seconds above 0.")
+    for path in (arguments.json, arguments.markdown):
+        if path and not path.parent.is_dir():
+            raise ValueError(f"{path.parent} is not a directory; create it or write elsewhere.")
+    if not arguments.against:
+        return
+    try:
+        from benchmarks import torch_side
+    except (ImportError, RuntimeError) as error:
+        raise ValueError(
+            f"--against needs torch and timm (pip install torch timm), which do not load: {error}."
+        ) from error
+    for name in {case.model for case in cases} | {case.teacher for case in cases} - {""}:
+        torch_side.check_model(name)
+
+
+def _without_files(argv: list[str]) -> list[str]:
+    """Drop where the results are written: it says nothing about the measurement."""
+    kept, skip = [], False
+    for word in argv:
+        if skip:
+            skip = False
+        elif word in ("--json", "--markdown"):
+            skip = True
+        elif not word.startswith(("--json=", "--markdown=")):
+            kept.append(word)
+    return kept
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.throughput",
+        description=__doc__,
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--models", type=_names(), required=True, help="registered names, comma-separated")
+    add("--modes", type=_names(MODES), default=("inference",), help=f"of {', '.join(MODES)}")
+    add("--batch-sizes", type=_numbers, default=(32,), help="images of one call (default 32)")
+    add("--dtypes", type=_names(DTYPES), default=("float32",), help=f"of {', '.join(DTYPES)}")
+    add("--against", type=_names(AGAINST), default=(), help=f"of {', '.join(AGAINST)}")
+    add("--teacher", default="regnety_160", help="of mode distill (default regnety_160)")
+    add(
+        "--micro-batches",
+        type=_numbers,
+        default=(1,),
+        help="slices that a training batch is run in, on both sides (default 1)",
+    )
+    add("--repeats", type=int, default=7, metavar="N", help="rounds of turns (default 7)")
+    add("--turn-seconds", type=float, default=0.5, help="shortest turn (default 0.5)")
+    add(
+        "--memory",
+        action="store_true",
+        help="measure peak memory too, each program once more in a fresh process",
+    )
+    add("--json", type=Path, metavar="FILE", help="write results as JSON")
+    add("--markdown", type=Path, metavar="FILE", help="write results as a Markdown page")
+    return parser
+
+
+def _names(allowed: tuple[str, ...] = ()) -> Callable[[str], tuple[str, ...]]:
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+        for name in names:
+            if allowed and name not in allowed:
+                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(allowed)}")
+        if not names:
+            raise argparse.ArgumentTypeError("expected at least one name")
+        return names
+
+    return parse
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(dict.fromkeys(int(word) for word in text.split(",")))
+    except ValueError:
+        message = f"{text!r} is not a comma-separated list of whole numbers"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""On the device, inside jit: augmentation of uint8 batches, normalisation, mixing."""

@@ -1,0 +1,1 @@
+"""The commands of `python -m deit_jax`, one file each."""

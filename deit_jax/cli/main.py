@@ -1,0 +1,88 @@
+"""Which command is meant, and what becomes of its errors; commands are imported when called."""
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+PROGRAM = "python -m deit_jax"
+
+# Each command is the module of its name in this package, with a docstring that begins with what
+# it does and shows an example, `add_arguments(parser)` and `run(args) -> exit code`.
+COMMANDS = {
+    "models": "list the models by name",
+    "report": "compare runs: a table in the form of the paper's and learning curves",
+    "evaluate": "measure a checkpoint of a run again",
+    "augment": "look at what augmentation does to an image",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argparse parser that answers a mistake with one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see {self.prog} --help.\n")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; return the exit code: 0, or 2 where the user has to change something."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}."
+        return _fail(f"There is no command {name!r}; {hint}")
+    try:
+        return _run(name, rest)
+    except BrokenPipeError:
+        # The reader of a pipe (`| head`) has left; Python must not complain at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        return _fail(_sentence(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    command = importlib.import_module(f"deit_jax.cli.{name}")
+    parser = _Parser(
+        prog=f"{PROGRAM} {name}",
+        description=command.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(arguments))
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"usage: {PROGRAM} COMMAND ...",
+            "",
+            *lines,
+            "",
+            f"`{PROGRAM} COMMAND --help` explains a command with an example.",
+            "Training is started with train.py: python train.py --help.",
+        ]
+    )
+
+
+def _sentence(error: Exception) -> str:
+    """Write an error raised by the house, or by the operating system, as one line."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}."
+    return " ".join(str(error).split())
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2

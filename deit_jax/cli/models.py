@@ -1,0 +1,61 @@
+"""List the models: name, default image size, parameters, published ImageNet top-1.
+
+Example:
+  python -m deit_jax models
+  python -m deit_jax models 'deit_*_distilled*'
+"""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from deit_jax.viewing.terminal import Column, print_table, say
+
+if TYPE_CHECKING:
+    from deit_jax.models.registry import ModelSpec
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument(
+        "pattern",
+        nargs="?",
+        default="*",
+        help="part of a name, or a shell pattern such as 'deit_*_384' (default: all)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table."""
+    from deit_jax.models.registry import list_models, model_spec
+
+    wild = any(character in args.pattern for character in "*?[")
+    names = list_models(args.pattern if wild else f"*{args.pattern}*")
+    if not names:
+        # Raises, and names the nearest ones.
+        model_spec(args.pattern)
+    columns = (
+        Column("model"),
+        Column("image size", numbers=True),
+        Column("parameters", numbers=True),
+        Column("published top-1", numbers=True),
+    )
+    console = Console()
+    print_table(console, columns, [_row(model_spec(name)) for name in names])
+    say(
+        console,
+        "Image size in pixels; published top-1: on ImageNet, in percent, of the paper or of the "
+        "weights released with it.",
+    )
+    return 0
+
+
+def _row(spec: "ModelSpec") -> tuple[str, ...]:
+    height, width = spec.image_size
+    return (
+        spec.name,
+        f"{height} x {width}",
+        f"{spec.parameters:,}",
+        str(spec.top1) if spec.top1 else "-",
+    )

@@ -1,0 +1,49 @@
+"""Compare runs: a table in the form of the paper's Table 3, and their learning curves.
+
+Runs that differ in nothing but the seed are one row: mean and standard deviation.
+Writes report.md and curves.png; prints the same table.
+
+Example:
+  python -m deit_jax report runs/digits/*
+  python -m deit_jax report runs/small_none runs/small_hard --teacher runs/regnety_160
+"""
+
+import argparse
+
+from rich.console import Console
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a --workdir of train.py")
+    parser.add_argument(
+        "--teacher",
+        metavar="RUN",
+        help="run of the teacher, where it is no longer where the students' configuration says",
+    )
+    parser.add_argument(
+        "--weights",
+        choices=("raw", "ema"),
+        help="whose accuracies (default: those that the runs' config.evaluation.weights names)",
+    )
+    parser.add_argument(
+        "--output", default="report", metavar="DIR", help="where to write (default: report)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read the runs, write table and picture, print the table."""
+    from deit_jax.viewing.comparison import compare
+    from deit_jax.viewing.report import NO_PICTURE, PICTURE, write_report
+    from deit_jax.viewing.table3 import show
+    from deit_jax.viewing.terminal import say
+
+    comparison = compare(args.runs, teacher=args.teacher, weights=args.weights)
+    written = write_report(comparison, args.output)
+    console = Console()
+    show(comparison, console)
+    console.print()
+    if PICTURE not in [path.name for path in written]:
+        say(console, NO_PICTURE)
+    say(console, f"Written: {' and '.join(str(path) for path in written)}")
+    return 0

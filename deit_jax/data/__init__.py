@@ -1,0 +1,1 @@
+"""On the host: sources, decoding and cropping, sampling order, the Grain pipeline."""

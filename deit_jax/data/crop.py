@@ -1,0 +1,136 @@
+"""From decoded pixels to a fixed size: random-resized crop for training, centre crop to evaluate.
+
+Both reproduce what torchvision and timm do with Pillow images, bit for bit given the same box.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+Pixels = UInt8[np.ndarray, "height width 3"]
+
+INTERPOLATIONS: Final = ("bicubic", "bilinear", "random")
+_FILTERS: Final = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+}
+_ATTEMPTS: Final = 10
+# Two for each attempt, two for the place of the box, one for a random interpolation.
+CROP_DRAWS: Final = 2 * _ATTEMPTS + 3
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def random_box(
+    height: int,
+    width: int,
+    draws: Sequence[float],
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Box:
+    """Draws the box of a random-resized crop, distributed as in torchvision and timm.
+
+    The share of the area is uniform in `scale`, the logarithm of width / height uniform in the
+    logarithm of `ratio`; after ten boxes that do not fit, the largest central box within `ratio`.
+
+    Args:
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        draws: at least `CROP_DRAWS` - 1 numbers in [0, 1).
+        scale: smallest and largest share of the area.
+        ratio: smallest and largest width / height.
+    """
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for attempt in range(_ATTEMPTS):
+        share = scale[0] + (scale[1] - scale[0]) * draws[2 * attempt]
+        aspect = math.exp(low + (high - low) * draws[2 * attempt + 1])
+        area = share * height * width
+        box_width = round(math.sqrt(area * aspect))
+        box_height = round(math.sqrt(area / aspect))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            down, right = draws[2 * _ATTEMPTS], draws[2 * _ATTEMPTS + 1]
+            top = int(down * (height - box_height + 1))
+            left = int(right * (width - box_width + 1))
+            return Box(top, left, box_height, box_width)
+    box_height = min(height, max(1, round(width / ratio[0])))
+    box_width = min(width, max(1, round(height * ratio[1])))
+    return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
+
+
+def resize(pixels: Pixels, size: tuple[int, int], interpolation: str = "bicubic") -> Pixels:
+    """Resizes with Pillow, whose filters widen when shrinking (anti-aliasing).
+
+    Args:
+        pixels: the image.
+        size: (height, width) wanted.
+        interpolation: "bicubic" or "bilinear".
+    """
+    if pixels.shape[:2] == size:
+        return pixels
+    height, width = size
+    image = Image.fromarray(pixels).resize((width, height), _FILTERS[interpolation])
+    return np.asarray(image)
+
+
+def random_resized_crop(
+    pixels: Pixels,
+    size: tuple[int, int],
+    draws: Sequence[float],
+    *,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    interpolation: str = "bicubic",
+) -> Pixels:
+    """Cuts a random box (`random_box`) and resizes it to `size`.
+
+    Args:
+        pixels: the decoded image.
+        size: (height, width) wanted.
+        draws: `CROP_DRAWS` numbers in [0, 1).
+        scale: smallest and largest share of the area.
+        ratio: smallest and largest width / height.
+        interpolation: "bicubic", "bilinear", or "random" for either with equal probability (as
+            timm's option of that name).
+    """
+    image_height, image_width = pixels.shape[:2]
+    top, left, height, width = random_box(image_height, image_width, draws, scale, ratio)
+    if interpolation == "random":
+        interpolation = "bilinear" if draws[-1] < 0.5 else "bicubic"
+    return resize(pixels[top : top + height, left : left + width], size, interpolation)
+
+
+def centre_crop(pixels: Pixels, size: tuple[int, int], crop_ratio: float = 0.875) -> Pixels:
+    """The evaluation view: resize (bicubic), then cut out the centre.
+
+    For a square size this is torchvision's Resize(int(size / crop_ratio)) and CenterCrop(size):
+    224 -> 256 -> 224 and 384 -> 438 -> 384 at the reference's ratio 0.875. For other sizes the
+    image is resized, keeping its proportions, to the smallest that covers
+    (int(height / crop_ratio), int(width / crop_ratio)).
+
+    Args:
+        pixels: the decoded image.
+        size: (height, width) wanted.
+        crop_ratio: in (0, 1]; the share of the resized side that is kept.
+    """
+    height, width = pixels.shape[:2]
+    cover_height, cover_width = (int(side / crop_ratio) for side in size)
+    if width * cover_height <= height * cover_width:
+        resized = (int(cover_width * height / width), cover_width)
+    else:
+        resized = (cover_height, int(cover_height * width / height))
+    pixels = resize(pixels, resized)
+    # Python rounds halves to even, as torchvision's CenterCrop does.
+    top = round((resized[0] - size[0]) / 2)
+    left = round((resized[1] - size[1]) / 2)
+    return pixels[top : top + size[0], left : left + size[1]]

@@ -1,0 +1,172 @@
+"""Streams of batches, through Grain: one element is one step, so resuming is starting at a step."""
+
+import gc
+import os
+from collections.abc import Callable, Iterator
+from types import TracebackType
+
+import grain
+from absl import flags
+
+from deit_jax.data.batches import Batch, EvalBatches, TrainBatches
+from deit_jax.data.options import EvalInput, InputOptions, TrainInput, shared_bytes
+from deit_jax.data.sources import Source
+
+
+class Batches(Iterator[Batch]):
+    """An iterator over batches that owns reader threads or processes; `close` ends them."""
+
+    def __init__(self, steps: grain.MapDataset, options: InputOptions):
+        workers = min(options.workers, len(steps))
+        # Elements are whole batches, so Grain's default of 500 prefetched would exhaust memory.
+        buffered = options.threads if workers else max(options.threads, options.prefetch)
+        batches = steps.to_iter_dataset(
+            grain.ReadOptions(
+                num_threads=options.threads, prefetch_buffer_size=buffered if options.threads else 0
+            )
+        )
+        if workers:
+            # Grain reads its absl flags when it starts processes, which fails where no
+            # `absl.app.run` has parsed any (google/grain issue 1355).
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()
+            batches = batches.mp_prefetch(
+                grain.MultiprocessingOptions(
+                    num_workers=workers, per_worker_buffer_size=max(1, options.prefetch)
+                )
+            )
+        self._workers = workers
+        self._iterator: grain.DatasetIterator | None = iter(batches)
+
+    def __next__(self) -> Batch:
+        if self._iterator is None:
+            raise StopIteration
+        try:
+            return next(self._iterator)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stops the readers and frees their buffers; may be called more than once.
+
+        Afterwards, as after the last batch or an error, the iterator is exhausted.
+        """
+        if self._iterator is None:
+            return
+        self._iterator.close()
+        self._iterator = None
+        if self._workers:
+            # Grain's iterators hold their last batches, in shared memory, in reference cycles;
+            # left to the end of the interpreter they are reported as leaked.
+            gc.collect()
+
+    def __enter__(self) -> "Batches":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def train_batches(
+    source: Source,
+    options: TrainInput,
+    *,
+    start_step: int = 0,
+    num_steps: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batches:
+    """The training stream from a step to the end of the run.
+
+    The batch at a step depends on the source, the seed and the options of sampling and cropping
+    alone: not on workers, threads, processes or where the stream was started.
+
+    Args:
+        source: images and labels.
+        options: sampling, cropping, reading.
+        start_step: step of the first batch delivered.
+        num_steps: steps of the whole run; `num_steps - start_step` batches are delivered.
+        process_index: which process of the run this is.
+        process_count: processes that share each global batch, in equal runs of rows.
+
+    Returns:
+        A closable iterator over dicts of "image" uint8 [rows, height, width, 3] and "label",
+        "epoch", "index", "copy" int32 [rows], with rows = batch_size / process_count.
+
+    Raises:
+        ValueError: if the batch does not divide among the processes, the source is empty, or the
+            steps make no sense; while iterating, if a record is damaged.
+    """
+    _check(source, options, process_index, process_count)
+    if not 0 <= start_step <= num_steps:
+        raise ValueError(f"start_step {start_step} lies outside the {num_steps} steps of the run.")
+    build = TrainBatches(source, options, process_index, process_count)
+    return _stream(build, options, start_step, num_steps)
+
+
+def eval_batches(
+    source: Source, options: EvalInput, *, process_index: int = 0, process_count: int = 1
+) -> Batches:
+    """Every image exactly once over all processes, in the order of the source.
+
+    All processes get `eval_steps` batches, all of one shape; rows beyond the data set are masked.
+
+    Args:
+        source: images and labels.
+        options: cropping, reading.
+        process_index: which process of the run this is.
+        process_count: processes that share each global batch.
+
+    Returns:
+        A closable iterator over dicts of "image" uint8 [rows, height, width, 3], "label" int32
+        [rows] and "mask" bool [rows], with rows = batch_size / process_count.
+
+    Raises:
+        ValueError: as `train_batches`.
+    """
+    _check(source, options, process_index, process_count)
+    build = EvalBatches(source, options, process_index, process_count)
+    return _stream(build, options, 0, eval_steps(source, options))
+
+
+def eval_steps(source: Source, options: EvalInput) -> int:
+    """How many batches an evaluation takes."""
+    return -(-len(source) // options.batch_size)
+
+
+def _stream(build: Callable[[int], Batch], options: InputOptions, start: int, stop: int) -> Batches:
+    return Batches(grain.MapDataset.range(start, stop).map(build), options)
+
+
+def _check(source: Source, options: InputOptions, process_index: int, process_count: int) -> None:
+    if len(source) == 0:
+        raise ValueError(f"{source.name} holds no images.")
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"Process {process_index} of {process_count} does not exist.")
+    if options.batch_size % process_count:
+        raise ValueError(
+            f"batch_size {options.batch_size} does not divide among {process_count} processes: "
+            f"make it a multiple of {process_count}."
+        )
+    _check_shared_memory(options, process_count)
+
+
+def _check_shared_memory(options: InputOptions, process_count: int) -> None:
+    """Reader processes killed by a full /dev/shm die of a bus error that explains nothing."""
+    needed = shared_bytes(options, process_count)
+    if not needed or not os.path.isdir("/dev/shm"):
+        return
+    usage = os.statvfs("/dev/shm")
+    free = usage.f_bavail * usage.f_frsize
+    if needed > free:
+        raise ValueError(
+            f"{options.workers} workers may hold {needed >> 20} MiB in /dev/shm, which has "
+            f"{free >> 20} MiB free: enlarge it (docker run --shm-size) or use fewer workers, "
+            "less prefetch, or threads."
+        )

@@ -1,0 +1,1 @@
+"""Exact metrics, for each head and both together."""

@@ -1,0 +1,1 @@
+"""NNX modules and the table of their names."""

@@ -1,0 +1,113 @@
+"""Convolution as RegNet uses it: odd square kernels, explicit symmetric padding, groups."""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+GroupForm = Literal["split", "native"]
+
+
+def convolve(
+    images: Float[Array, "batch height width channels_in"],
+    kernel: Float[Array, "size size group_width channels_out"],
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    form: GroupForm | None = None,
+) -> Float[Array, "batch height_out width_out channels_out"]:
+    """Convolve with padding (size - 1) / 2 on every side, as PyTorch does.
+
+    With stride 2 this is not XLA's 'SAME', which pads an even image on one side only and so
+    shifts the grid of positions by a pixel.
+
+    Args:
+        images: operands; channel c belongs to group c // group_width.
+        kernel: HWIO, of the type of `images`; output channels are group-major.
+        stride: of both axes.
+        groups: number of groups; channels_in is groups * group_width.
+        form: "split" makes one dense convolution per group, "native" one grouped convolution.
+            By default split on CPUs, where XLA's grouped convolution is several times slower, and
+            native elsewhere.
+
+    Returns:
+        The result, accumulated in float32. Its type is that of the operands, but float32 on CPUs,
+        which have no convolution that adds bfloat16 products up in float32.
+    """
+    if jax.default_backend() == "cpu":
+        # Converting the rounded operands back to float32 keeps their products exact.
+        images, kernel = images.astype(jnp.float32), kernel.astype(jnp.float32)
+        form = form or "split"
+    if groups > 1 and form == "split":
+        parts = zip(
+            jnp.split(images, groups, axis=-1), jnp.split(kernel, groups, axis=-1), strict=True
+        )
+        return jnp.concatenate([_convolve(x, k, stride, 1) for x, k in parts], axis=-1)
+    return _convolve(images, kernel, stride, groups)
+
+
+def _convolve(images: Array, kernel: Array, stride: int, groups: int) -> Array:
+    padding = (kernel.shape[0] - 1) // 2
+    return jax.lax.conv_general_dilated(
+        images,
+        kernel,
+        window_strides=(stride, stride),
+        padding=((padding, padding), (padding, padding)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def pointwise(
+    images: Float[Array, "batch height width channels_in"],
+    kernel: Float[Array, "1 1 channels_in channels_out"],
+    *,
+    stride: int = 1,
+) -> Float[Array, "batch height_out width_out channels_out"]:
+    """Convolve with a 1x1 kernel, as a product of matrices; type of the result as `convolve`."""
+    images = images[:, ::stride, ::stride]
+    rows = images.reshape(-1, images.shape[-1])
+    kind = jnp.float32 if jax.default_backend() == "cpu" else images.dtype
+    outputs = jnp.matmul(rows, kernel[0, 0], preferred_element_type=kind)
+    return outputs.reshape(*images.shape[:-1], -1)
+
+
+class Convolution(nnx.Module):
+    """A square convolution with explicit padding; operands in `dtype`, parameters in float32.
+
+    Initialised as in timm's RegNet: normal with variance 2 / fan_out, where fan_out counts the
+    output channels of one group; biases zero.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        size: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        use_bias: bool = False,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        deviation = (2.0 * groups / (size * size * channels_out)) ** 0.5
+        shape = (size, size, channels_in // groups, channels_out)
+        self.kernel = nnx.Param(deviation * jax.random.normal(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(channels_out, jnp.float32)) if use_bias else None
+        self.stride = stride
+        self.groups = groups
+        self.dtype = jnp.dtype(dtype)
+
+    def __call__(
+        self, images: Float[Array, "batch height width channels_in"]
+    ) -> Float[Array, "batch height_out width_out channels_out"]:
+        """Convolve; the result has the type that `convolve` gives it, with a bias float32."""
+        images, kernel = images.astype(self.dtype), self.kernel[...].astype(self.dtype)
+        if kernel.shape[0] == 1:
+            outputs = pointwise(images, kernel, stride=self.stride)
+        else:
+            outputs = convolve(images, kernel, stride=self.stride, groups=self.groups)
+        return outputs if self.bias is None else outputs + self.bias[...]

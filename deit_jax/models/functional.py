@@ -1,0 +1,71 @@
+"""Taking a model apart into a static structure and plain nested dicts of arrays, and back.
+
+Training never holds a live module: it splits one once, and merges it inside the loss.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float, Key, UInt8
+
+Tree = dict[str, Any]
+"""Nested dicts with string keys and arrays (or their shapes) as leaves."""
+
+HeadLogits = tuple[Float[Array, "batch classes"], Float[Array, "batch classes"] | None]
+"""Class-head logits, and distillation-head logits where the model has such a head."""
+
+Builder = Callable[[nnx.Rngs], nnx.Module]
+
+
+@dataclass(frozen=True)
+class ModelFunction:
+    """The static half of a model: everything but its arrays. Hashable, so jit may close over it."""
+
+    graphdef: nnx.GraphDef
+
+    def merge(self, params: Tree, batch_stats: Tree) -> nnx.Module:
+        """Return a live module around the given arrays."""
+        return nnx.merge(self.graphdef, params, batch_stats)
+
+    def head_logits(
+        self,
+        params: Tree,
+        batch_stats: Tree,
+        images: Float[Array, "batch height width 3"] | UInt8[Array, "batch height width 3"],
+        *,
+        keys: Key[Array, "batch"] | None = None,
+        train: bool = False,
+    ) -> tuple[HeadLogits, Tree]:
+        """Run the model; return both heads' logits and the BatchNorm statistics afterwards.
+
+        `keys` is one key per image, for dropout and stochastic depth; without it neither acts.
+        With `train`, BatchNorm uses and updates the statistics of the (global) batch.
+        """
+        model = self.merge(params, batch_stats)
+        logits = model.head_logits(images, keys=keys, train=train)
+        return logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+
+def split(model: nnx.Module) -> tuple[ModelFunction, Tree, Tree]:
+    """Split a live model into its structure, its parameters and its BatchNorm statistics."""
+    graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return ModelFunction(graphdef), nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
+
+
+def abstract(build: Builder) -> tuple[ModelFunction, Tree, Tree]:
+    """As `split`, with shapes in place of arrays: nothing is computed."""
+    return split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))
+
+
+def initialise(build: Builder, key: Key[Array, ""]) -> tuple[Tree, Tree]:
+    """Return freshly initialised (parameters, BatchNorm statistics); may be called inside jit."""
+    _, params, batch_stats = split(build(nnx.Rngs(key)))
+    return params, batch_stats
+
+
+def count_parameters(params: Tree) -> int:
+    """Number of scalars in a parameter tree (arrays or shapes)."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,165 @@
+"""Layers of the vision transformer, over activations kept two-dimensional: [batch*tokens, width].
+
+Every product takes operands of the compute type and accumulates in float32, forwards and backwards.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Key
+
+from deit_jax.models.products import dense, fusion_barrier
+
+INIT_STD = 0.02
+"""Of all linear weights and embeddings. The reference truncates at 100 standard deviations: never."""
+
+LAYER_NORM_EPSILON = 1e-6
+
+
+def fold_keys(keys: Key[Array, "batch"] | None, site: int) -> Key[Array, "batch"] | None:
+    """Derive each image's key for one place that draws random numbers; None stays None."""
+    if keys is None:
+        return None
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, site)
+
+
+def dropout(
+    x: Float[Array, "batch*tokens width"], rate: float, keys: Key[Array, "batch"] | None
+) -> Float[Array, "batch*tokens width"]:
+    """Zero each element with probability `rate` and scale the rest by 1/(1-rate)."""
+    if keys is None or rate == 0.0:
+        return x
+    shape = (x.shape[0] // keys.shape[0], x.shape[1])
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, shape))(keys)
+    return jnp.where(kept.reshape(x.shape), x / (1.0 - rate), 0.0)
+
+
+def stochastic_depth(
+    x: Float[Array, "batch*tokens width"], rate: float, keys: Key[Array, "batch"] | None
+) -> Float[Array, "batch*tokens width"]:
+    """Zero a whole residual branch per image with probability `rate`; scale it by 1/(1-rate) else.
+
+    Source: Huang et al. 2016, arXiv 1603.09382; in DeiT's recipe rates rise linearly with depth.
+    """
+    if keys is None or rate == 0.0:
+        return x
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate))(keys)
+    scale = jnp.repeat(kept / (1.0 - rate), x.shape[0] // keys.shape[0])
+    return x * scale[:, None]
+
+
+class Linear(nnx.Module):
+    """Dense layer: kernel [in, out] of normal(0, 0.02), bias zero."""
+
+    def __init__(self, in_features: int, out_features: int, *, dtype: Any, rngs: nnx.Rngs) -> None:
+        init = jax.nn.initializers.normal(INIT_STD)
+        self.kernel = nnx.Param(init(rngs.params(), (in_features, out_features), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((out_features,), jnp.float32))
+        self.dtype = jnp.dtype(dtype)
+
+    def __call__(self, x: Float[Array, "rows in"], out_dtype: Any = jnp.float32) -> Float[Array, "rows out"]:
+        """Return `x @ kernel + bias`."""
+        return dense(x, self.kernel[...], self.bias[...], self.dtype, out_dtype)
+
+
+@jax.custom_vjp
+def normalise(x: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
+    """Return `x` with mean 0 and variance 1 along the last axis (variance plus epsilon, rather)."""
+    return _normalise_forward(x)[0]
+
+
+def _normalise_forward(x: Array) -> tuple[Array, tuple[Array, ...]]:
+    mean = x.mean(-1, keepdims=True)
+    inverse = jax.lax.rsqrt(jnp.square(x - mean).mean(-1, keepdims=True) + LAYER_NORM_EPSILON)
+    return (x - mean) * inverse, (x, mean, inverse)
+
+
+def _normalise_backward(saved: tuple[Array, ...], grad: Array) -> tuple[Array]:
+    x, mean, inverse = saved
+    normal = (x - mean) * inverse
+    along = (grad * normal).mean(-1, keepdims=True)
+    return (inverse * (grad - grad.mean(-1, keepdims=True) - normal * along),)
+
+
+normalise.defvjp(_normalise_forward, _normalise_backward)
+
+
+class LayerNorm(nnx.Module):
+    """Layer normalisation over the last axis in float32, epsilon 1e-6."""
+
+    def __init__(self, width: int) -> None:
+        self.scale = nnx.Param(jnp.ones((width,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((width,), jnp.float32))
+
+    def __call__(self, x: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
+        """Return `x` normalised along its last axis, scaled and shifted."""
+        return normalise(x) * self.scale[...] + self.bias[...]
+
+
+def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Exact GELU, x * Phi(x), in float32: the common tanh approximation is up to 5e-4 off."""
+    x = x.astype(jnp.float32)
+    return 0.5 * x * (1.0 + jax.lax.erf(x * math.sqrt(0.5)))
+
+
+class Mlp(nnx.Module):
+    """Two dense layers with an exact GELU between; dropout after each, as in timm 0.3.2."""
+
+    def __init__(
+        self, width: int, hidden: int, *, drop_rate: float, dtype: Any, rngs: nnx.Rngs
+    ) -> None:
+        self.fc1 = Linear(width, hidden, dtype=dtype, rngs=rngs)
+        self.fc2 = Linear(hidden, width, dtype=dtype, rngs=rngs)
+        self.drop_rate = drop_rate
+
+    def __call__(
+        self, x: Float[Array, "rows width"], *, keys: Key[Array, "batch"] | None = None
+    ) -> Float[Array, "rows width"]:
+        """Map each row on its own."""
+        hidden = checkpoint_name(self.fc1(x, self.fc1.dtype), "kept")
+        hidden = fusion_barrier(gelu(hidden).astype(hidden.dtype))
+        hidden = dropout(hidden, self.drop_rate, fold_keys(keys, 0))
+        return dropout(self.fc2(hidden), self.drop_rate, fold_keys(keys, 1))
+
+
+class PatchEmbed(nnx.Module):
+    """Linear projection of non-overlapping square patches, taken row by row.
+
+    The one layer that keeps PyTorch's initialisation of convolutions in the reference: kernel
+    [height, width, 3, features] and bias uniform within +-1/sqrt(fan_in).
+    """
+
+    def __init__(self, patch_size: int, width: int, *, dtype: Any, rngs: nnx.Rngs) -> None:
+        shape = (patch_size, patch_size, 3, width)
+        self.proj = PatchProjection(shape, rngs=rngs)
+        self.patch_size = patch_size
+        self.dtype = jnp.dtype(dtype)
+
+    def __call__(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> Float[Array, "batch patches features"]:
+        """Return the embedded patches; image sides must be multiples of the patch size."""
+        batch, height, width, channels = images.shape
+        size = self.patch_size
+        rows, columns = height // size, width // size
+        patches = images.reshape(batch, rows, size, columns, size, channels)
+        patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch * rows * columns, -1)
+        kernel = self.proj.kernel[...]
+        kernel = kernel.reshape(-1, kernel.shape[-1])
+        embedded = dense(fusion_barrier(patches), kernel, self.proj.bias[...], self.dtype, jnp.float32)
+        return embedded.reshape(batch, rows * columns, -1)
+
+
+class PatchProjection(nnx.Module):
+    """Kernel and bias of `PatchEmbed`, under the name they have in published weights."""
+
+    def __init__(self, shape: tuple[int, int, int, int], *, rngs: nnx.Rngs) -> None:
+        bound = 1.0 / math.sqrt(math.prod(shape[:-1]))
+        draw = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
+        self.kernel = nnx.Param(draw(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(draw(rngs.params(), shape[-1:], jnp.float32))

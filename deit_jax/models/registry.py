@@ -1,0 +1,106 @@
+"""Every model by name, with the facts that are known of it before it is built."""
+
+import difflib
+import fnmatch
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from deit_jax.models import regnet, vit
+from deit_jax.models.functional import Builder
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One registered architecture.
+
+    Attributes:
+        name: as in the reference repository and timm.
+        build: constructor; takes the options of `create_model` and `rngs`.
+        image_size: default (height, width) in pixels.
+        parameters: exact count at the default image size and `num_classes`.
+        num_classes: default class count.
+        top1: published ImageNet accuracy in percent, 0.0 where none was published.
+    """
+
+    name: str
+    build: Callable[..., nnx.Module]
+    image_size: tuple[int, int]
+    parameters: int
+    num_classes: int = 1000
+    top1: float = 0.0
+
+
+_REGISTRY: dict[str, ModelSpec] = {
+    name: ModelSpec(name, **entry) for name, entry in {**vit.MODELS, **regnet.MODELS}.items()
+}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of all models that match a shell pattern, in registration order."""
+    return fnmatch.filter(_REGISTRY, pattern)
+
+
+def model_spec(name: str) -> ModelSpec:
+    """Look a model up by name. Raises ValueError with the nearest names if there is none."""
+    if name not in _REGISTRY:
+        near = difflib.get_close_matches(name, _REGISTRY, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see deit_jax.list_models()."
+        raise ValueError(f"There is no model named {name!r}; {hint}")
+    return _REGISTRY[name]
+
+
+def model_builder(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+    dtype: Any = jnp.float32,
+) -> Builder:
+    """Return a function from `nnx.Rngs` to the named model, for `functional.abstract` and jit.
+
+    Args:
+        name: one of `list_models()`.
+        num_classes: classes of each head; the model's own default if None.
+        image_size: (height, width) or one number for both, in pixels; default if None.
+        drop_rate: dropout probability.
+        drop_path_rate: stochastic depth probability of the last block; rises linearly from 0.
+        dtype: type of the operands of matrix products and convolutions. Parameters, softmax,
+            normalisation statistics and logits are float32 whatever it is.
+    """
+    spec = model_spec(name)
+    size = spec.image_size if image_size is None else image_size
+    size = (size, size) if isinstance(size, int) else tuple(size)
+
+    def build(rngs: nnx.Rngs, **structure: Any) -> nnx.Module:
+        return spec.build(
+            num_classes=spec.num_classes if num_classes is None else num_classes,
+            image_size=size,
+            drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate,
+            dtype=dtype,
+            rngs=rngs,
+            **structure,
+        )
+
+    return build
+
+
+def create_model(name: str, *, seed: int = 0, **options: Any) -> nnx.Module:
+    """Build a model with freshly initialised weights.
+
+    Args:
+        name: one of `list_models()`.
+        seed: of the initialisation.
+        **options: as for `model_builder`.
+
+    Returns:
+        A module: `model(images)` gives inference logits, `model.head_logits(images)` both heads'.
+    """
+    return model_builder(name, **options)(nnx.Rngs(jax.random.key(seed)))

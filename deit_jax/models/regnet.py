@@ -1,0 +1,247 @@
+"""RegNetY, the convnet that teaches (arXiv 2003.13678, table 3 and section 5.3; DeiT, table 2)."""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Key
+
+from deit_jax.models.batch_norm import ConvNorm
+from deit_jax.models.convolution import Convolution
+from deit_jax.models.functional import HeadLogits
+from deit_jax.models.layers import dropout, fold_keys, stochastic_depth
+
+SQUEEZE_RATIO = 0.25
+"""Hidden channels of squeeze-and-excitation, over the channels that enter the block."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Shape of a RegNetY.
+
+    Attributes:
+        widths: channels of each stage.
+        depths: blocks of each stage.
+        group_width: channels in each group of the 3x3 convolutions; divides all widths.
+        strides: of the first block of each stage.
+        stem_width: channels of the stem.
+        stem_stride: of the stem's 3x3 convolution.
+    """
+
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+    group_width: int
+    strides: tuple[int, ...] = (2, 2, 2, 2)
+    stem_width: int = 32
+    stem_stride: int = 2
+
+
+class SqueezeExcite(nnx.Module):
+    """Scales each channel by a gate computed from all channels' means (arXiv 1709.01507)."""
+
+    def __init__(self, channels: int, hidden: int, *, dtype: Any, rngs: nnx.Rngs) -> None:
+        self.fc1 = Convolution(channels, hidden, 1, use_bias=True, dtype=dtype, rngs=rngs)
+        self.fc2 = Convolution(hidden, channels, 1, use_bias=True, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch height width channels"]:
+        """Return `x` times its gate, in float32."""
+        means = x.mean((1, 2), keepdims=True, dtype=jnp.float32)
+        return x * jax.nn.sigmoid(self.fc2(jax.nn.relu(self.fc1(means))))
+
+
+class Block(nnx.Module):
+    """Residual block with bottleneck ratio 1: 1x1, grouped 3x3, squeeze-and-excitation, 1x1."""
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        group_width: int,
+        *,
+        stride: int,
+        drop_path_rate: float,
+        dtype: Any,
+        rngs: nnx.Rngs,
+    ) -> None:
+        conv = functools.partial(ConvNorm, dtype=dtype, rngs=rngs)
+        groups = channels_out // group_width
+        hidden = round(SQUEEZE_RATIO * channels_in)
+        self.conv1 = conv(channels_in, channels_out, 1)
+        self.conv2 = conv(channels_out, channels_out, 3, stride=stride, groups=groups)
+        self.se = SqueezeExcite(channels_out, hidden, dtype=dtype, rngs=rngs)
+        # With a last scale of zero each block starts as the identity (arXiv 1706.02677, 5.1).
+        self.conv3 = conv(channels_out, channels_out, 1, zero_scale=True)
+        keeps_shape = stride == 1 and channels_in == channels_out
+        self.downsample = None if keeps_shape else conv(channels_in, channels_out, 1, stride=stride)
+        self.drop_path_rate = drop_path_rate
+        self.dtype = jnp.dtype(dtype)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch height width channels_in"],
+        *,
+        keys: Key[Array, "batch"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "batch height_out width_out channels_out"]:
+        """Run the block; `keys` decide for each image whether its residual branch is dropped."""
+        shortcut = x if self.downsample is None else self.downsample(x, train=train)
+        branch = jax.nn.relu(self.conv1(x, train=train)).astype(self.dtype)
+        branch = jax.nn.relu(self.conv2(branch, train=train)).astype(self.dtype)
+        branch = self.conv3(self.se(branch), train=train)
+        rows = branch.reshape(-1, branch.shape[-1])
+        branch = stochastic_depth(rows, self.drop_path_rate, keys).reshape(branch.shape)
+        return jax.nn.relu(branch + shortcut).astype(self.dtype)
+
+
+class Classifier(nnx.Module):
+    """The linear head: kernel normal with deviation 0.01 as in timm, bias zero."""
+
+    def __init__(self, features: int, classes: int, *, dtype: Any, rngs: nnx.Rngs) -> None:
+        draw = jax.random.normal(rngs.params(), (features, classes), jnp.float32)
+        self.kernel = nnx.Param(0.01 * draw)
+        self.bias = nnx.Param(jnp.zeros((classes,), jnp.float32))
+        self.dtype = jnp.dtype(dtype)
+
+    def __call__(self, x: Float[Array, "batch features"]) -> Float[Array, "batch classes"]:
+        """Return the logits of pooled features, in float32."""
+        x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
+        return jnp.matmul(x, kernel, preferred_element_type=jnp.float32) + self.bias[...]
+
+
+class RegNet(nnx.Module):
+    """RegNetY classifier.
+
+    Args:
+        architecture: widths, depths and strides.
+        num_classes: classes of the head.
+        image_size: (height, width) in pixels it is meant for; any other size also runs.
+        drop_rate: dropout before the head.
+        drop_path_rate: stochastic depth probability of the last block; rises linearly from 0 over
+            all blocks.
+        dtype: type of the operands of convolutions and products, and of the activations between
+            them. BatchNorm is computed in float32.
+        rngs: for the initialisation.
+
+    Raises:
+        ValueError: a probability is not in [0, 1).
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        *,
+        num_classes: int,
+        image_size: tuple[int, int],
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        for option, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
+            if not 0.0 <= rate < 1.0:
+                raise ValueError(f"{option} is {rate}; choose a probability in [0, 1).")
+        self.num_classes = num_classes
+        self.image_size = image_size
+        self.has_distillation_head = False
+        self.depths = architecture.depths
+        self.drop_rate = drop_rate
+        self.dtype = jnp.dtype(dtype)
+        channels, number = architecture.stem_width, 0
+        self.stem = ConvNorm(
+            3, channels, 3, stride=architecture.stem_stride, dtype=dtype, rngs=rngs
+        )
+        stages = zip(architecture.widths, architecture.depths, architecture.strides, strict=True)
+        for stage, (width, depth, stride) in enumerate(stages, start=1):
+            blocks = {}
+            for position in range(depth):
+                blocks[f"b{position + 1}"] = Block(
+                    channels,
+                    width,
+                    architecture.group_width,
+                    stride=stride if position == 0 else 1,
+                    drop_path_rate=drop_path_rate * number / max(sum(self.depths) - 1, 1),
+                    dtype=dtype,
+                    rngs=rngs,
+                )
+                channels, number = width, number + 1
+            setattr(self, f"s{stage}", nnx.Dict(blocks))
+        self.head = nnx.Dict(fc=Classifier(channels, num_classes, dtype=dtype, rngs=rngs))
+
+    def __call__(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> Float[Array, "batch classes"]:
+        """Return inference logits."""
+        return self.head_logits(images)[0]
+
+    def head_logits(
+        self,
+        images: Float[Array, "batch height width 3"],
+        *,
+        keys: Key[Array, "batch"] | None = None,
+        train: bool = False,
+    ) -> HeadLogits:
+        """Return the class logits, and None for the distillation head there is not.
+
+        Args:
+            images: normalised.
+            keys: one per image, for dropout and stochastic depth; without it neither acts.
+            train: BatchNorm uses and updates the statistics of the batch.
+        """
+        x = jax.nn.relu(self.stem(images, train=train)).astype(self.dtype)
+        for number, block in enumerate(self._blocks()):
+            x = block(x, keys=fold_keys(keys, number), train=train)
+        features = x.mean((1, 2), dtype=jnp.float32)
+        features = dropout(features, self.drop_rate, fold_keys(keys, sum(self.depths)))
+        return self.head["fc"](features), None
+
+    def _blocks(self) -> list[Block]:
+        """All blocks in order. (Iterating over a stage would put b10 before b2.)"""
+        stages = [(getattr(self, f"s{i + 1}"), depth) for i, depth in enumerate(self.depths)]
+        return [stage[f"b{i + 1}"] for stage, depth in stages for i in range(depth)]
+
+
+def _entry(architecture: Architecture, parameters: int, top1: float) -> dict[str, Any]:
+    return {
+        "build": functools.partial(RegNet, architecture),
+        "image_size": (224, 224),
+        "parameters": parameters,
+        "num_classes": 1000,
+        "top1": top1,
+    }
+
+
+# Widths and depths are what equations 2 to 4 of arXiv 2003.13678 give for the published
+# (w0, wa, wm, depth), the widths rounded to whole groups as in timm. Accuracies: DeiT, table 2.
+MODELS: dict[str, dict[str, Any]] = {
+    "regnety_040": _entry(
+        Architecture((128, 192, 512, 1088), (2, 6, 12, 2), group_width=64), 20_646_656, 80.0
+    ),
+    "regnety_080": _entry(
+        Architecture((168, 448, 896, 2016), (2, 4, 10, 1), group_width=56), 39_180_068, 81.7
+    ),
+    "regnety_120": _entry(
+        Architecture((224, 448, 896, 2240), (2, 5, 11, 1), group_width=112), 51_822_544, 82.4
+    ),
+    "regnety_160": _entry(
+        Architecture((224, 448, 1232, 3024), (2, 4, 11, 1), group_width=112), 83_590_140, 82.9
+    ),
+    "regnety_320": _entry(
+        Architecture((232, 696, 1392, 3712), (2, 5, 12, 1), group_width=232), 145_046_770, 0.0
+    ),
+    # No published design: the same blocks for images of 16x16, to try things out within seconds.
+    "regnety_micro": {
+        "build": functools.partial(
+            RegNet,
+            Architecture((16, 32, 64), (1, 2, 1), group_width=16, strides=(1, 2, 2), stem_width=16),
+        ),
+        "image_size": (16, 16),
+        "parameters": 37_794,
+        "num_classes": 10,
+        "top1": 0.0,
+    },
+}

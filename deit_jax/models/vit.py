@@ -1,0 +1,285 @@
+"""The vision transformer of DeiT, with or without distillation token (arXiv 2012.12877, section 4).
+
+Activations are two-dimensional, [batch*tokens, width]: every layer but attention acts on each token
+alone. Token order: class token, distillation token if there is one, patches row by row.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Key
+
+from deit_jax.models.attention import Attention, first_tokens
+from deit_jax.models.functional import HeadLogits
+from deit_jax.models.fusion import fuse
+from deit_jax.models.layers import (
+    INIT_STD,
+    LayerNorm,
+    Linear,
+    Mlp,
+    PatchEmbed,
+    dropout,
+    fold_keys,
+    stochastic_depth,
+)
+
+MLP_RATIO = 4
+keep = functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names("kept"))
+
+
+class Block(nnx.Module):
+    """Pre-normalised transformer block: attention, then MLP, each on a residual branch."""
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        *,
+        drop_rate: float,
+        drop_path_rate: float,
+        dtype: Any,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.norm1 = LayerNorm(width)
+        self.attn = Attention(width, num_heads, drop_rate=drop_rate, dtype=dtype, rngs=rngs)
+        self.norm2 = LayerNorm(width)
+        self.mlp = Mlp(width, MLP_RATIO * width, drop_rate=drop_rate, dtype=dtype, rngs=rngs)
+        self.drop_path_rate = drop_path_rate
+
+    def __call__(
+        self,
+        x: Float[Array, "batch*tokens width"],
+        tokens: int,
+        queries: int,
+        *,
+        keys: Key[Array, "batch"] | None = None,
+    ) -> Float[Array, "batch*queries width"]:
+        """Return the first `queries` of each image's `tokens` tokens after this block.
+
+        The result for these tokens is exact: they attend to all tokens.
+        """
+        branch = keep(lambda x: self.attn(self.norm1(x), tokens, queries, keys=fold_keys(keys, 0)))(x)
+        x = x if queries == tokens else first_tokens(x, tokens, queries)
+        x = x + stochastic_depth(branch, self.drop_path_rate, fold_keys(keys, 1))
+        branch = keep(lambda x: self.mlp(self.norm2(x), keys=fold_keys(keys, 2)))(x)
+        return x + stochastic_depth(branch, self.drop_path_rate, fold_keys(keys, 3))
+
+
+class VisionTransformer(nnx.Module):
+    """DeiT classifier.
+
+    Args:
+        num_classes: classes of each head.
+        image_size: (height, width) in pixels, multiples of `patch_size`.
+        drop_rate: dropout after position embedding, attention projection and both MLP layers.
+        drop_path_rate: stochastic depth probability of the last block; rises linearly from 0.
+        dtype: type of the operands of matrix products. All else is float32.
+        rngs: for the initialisation.
+        patch_size: side of a patch in pixels.
+        width: embedding dimension.
+        depth: number of blocks.
+        num_heads: attention heads; must divide `width`.
+        distilled: add the distillation token and its head.
+
+    Raises:
+        ValueError: the image cannot be cut into patches, or a probability is not in [0, 1).
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        image_size: tuple[int, int],
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        dtype: Any = jnp.float32,
+        *,
+        rngs: nnx.Rngs,
+        patch_size: int,
+        width: int,
+        depth: int,
+        num_heads: int,
+        distilled: bool = False,
+    ) -> None:
+        _check_options(image_size, patch_size, drop_rate, drop_path_rate)
+        self.num_classes = num_classes
+        self.image_size = image_size
+        self.has_distillation_head = distilled
+        self.num_prefix_tokens = 2 if distilled else 1
+        self.drop_rate = drop_rate
+        patches = (image_size[0] // patch_size) * (image_size[1] // patch_size)
+        self.num_tokens = self.num_prefix_tokens + patches
+        self.depth = depth
+
+        def embedding(tokens: int) -> nnx.Param:
+            draw = jax.random.normal(rngs.params(), (1, tokens, width), jnp.float32)
+            return nnx.Param(INIT_STD * draw)
+
+        self.patch_embed = PatchEmbed(patch_size, width, dtype=dtype, rngs=rngs)
+        self.cls_token = embedding(1)
+        if distilled:
+            self.dist_token = embedding(1)
+        self.pos_embed = embedding(self.num_tokens)
+        options = dict(drop_rate=drop_rate, dtype=dtype, rngs=rngs)
+        rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
+        self.blocks = nnx.Dict(
+            {
+                str(i): Block(width, num_heads, drop_path_rate=rate, **options)
+                for i, rate in enumerate(rates)
+            }
+        )
+        self.norm = LayerNorm(width)
+        self.head = Linear(width, num_classes, dtype=dtype, rngs=rngs)
+        if distilled:
+            self.head_dist = Linear(width, num_classes, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> Float[Array, "batch classes"]:
+        """Return inference logits; of a distilled model, the mean of both heads' logits."""
+        return fuse(*self.head_logits(images))
+
+    def head_logits(
+        self,
+        images: Float[Array, "batch height width 3"],
+        *,
+        keys: Key[Array, "batch"] | None = None,
+        train: bool = False,
+    ) -> HeadLogits:
+        """Return the class head's logits, and the distillation head's or None.
+
+        Args:
+            images: normalised pixels.
+            keys: one PRNG key per image for dropout and stochastic depth; None for neither.
+            train: without effect: the transformer has no batch statistics.
+        """
+        # The heads read the prefix tokens alone, so the last block computes no others.
+        x = self._encode(images, self.num_prefix_tokens, keys)
+        prefix = x.reshape(images.shape[0], self.num_prefix_tokens, -1)
+        distill_logits = self.head_dist(prefix[:, 1]) if self.has_distillation_head else None
+        return self.head(prefix[:, 0]), distill_logits
+
+    def features(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> Float[Array, "batch tokens features"]:
+        """Return all tokens after the final normalisation."""
+        return self._encode(images, self.num_tokens).reshape(images.shape[0], self.num_tokens, -1)
+
+    def attention_maps(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> Float[Array, "depth batch heads tokens tokens"]:
+        """Return each block's attention weights: query tokens along the fourth axis."""
+        x = self._embed(images)
+        maps = []
+        for block in self._blocks_in_order():
+            maps.append(block.attn.maps(block.norm1(x), self.num_tokens))
+            x = block(x, self.num_tokens, self.num_tokens)
+        return jnp.stack(maps)
+
+    def _encode(
+        self, images: Array, queries: int, keys: Key[Array, "batch"] | None = None
+    ) -> Float[Array, "batch*queries features"]:
+        """Embed, run all blocks and the final normalisation; return each image's first tokens."""
+        x = dropout(self._embed(images), self.drop_rate, fold_keys(keys, self.depth))
+        for i, block in enumerate(self._blocks_in_order()):
+            last = i == self.depth - 1
+            x = block(
+                x, self.num_tokens, queries if last else self.num_tokens, keys=fold_keys(keys, i)
+            )
+        return self.norm(x)
+
+    def _blocks_in_order(self) -> list[Block]:
+        """Blocks by number: a merged dict comes back sorted as strings, with "10" before "2"."""
+        return [self.blocks[str(i)] for i in range(self.depth)]
+
+    def _embed(self, images: Array) -> Float[Array, "batch*tokens features"]:
+        """Patches and prefix tokens with their position embeddings."""
+        _check_images(images, self.image_size)
+        patches = self.patch_embed(images)
+        batch, _, width = patches.shape
+        prefix = [self.cls_token[...]]
+        if self.has_distillation_head:
+            prefix.append(self.dist_token[...])
+        prefix = [jnp.broadcast_to(token, (batch, 1, width)) for token in prefix]
+        tokens = jnp.concatenate([*prefix, patches], axis=1) + self.pos_embed[...]
+        return tokens.reshape(batch * self.num_tokens, width)
+
+
+def _check_options(
+    image_size: tuple[int, int], patch_size: int, drop_rate: float, drop_path_rate: float
+) -> None:
+    if any(side <= 0 or side % patch_size for side in image_size):
+        raise ValueError(
+            f"The image size {image_size[0]}x{image_size[1]} (height x width) of this vision "
+            f"transformer cannot be cut into {patch_size}x{patch_size} patches; "
+            f"choose image_size with both sides multiples of {patch_size}."
+        )
+    for name, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
+        if not 0.0 <= rate < 1.0:
+            raise ValueError(f"The model option {name}={rate} is no probability in [0, 1).")
+
+
+def _check_images(images: Array, image_size: tuple[int, int]) -> None:
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(
+            f"The model got images of type {images.dtype}; "
+            "scale them to [0, 1] and normalise them by mean and standard deviation first."
+        )
+    if images.ndim != 4 or images.shape[1:] != (*image_size, 3):
+        raise ValueError(
+            f"The model got images of shape {images.shape} but was built for [batch, "
+            f"{image_size[0]}, {image_size[1]}, 3]; resize them or build it with their image_size."
+        )
+
+
+def _entry(
+    size: int,
+    patch_size: int,
+    width: int,
+    depth: int,
+    num_heads: int,
+    *,
+    distilled: bool = False,
+    **facts: Any,
+) -> dict[str, Any]:
+    build = functools.partial(
+        VisionTransformer,
+        patch_size=patch_size,
+        width=width,
+        depth=depth,
+        num_heads=num_heads,
+        distilled=distilled,
+    )
+    return dict(build=build, image_size=(size, size), **facts)
+
+
+# Accuracies: the reference implementation's README and its published weights' own evaluation.
+MODELS: dict[str, dict[str, Any]] = {
+    "deit_tiny_patch16_224": _entry(224, 16, 192, 12, 3, parameters=5_717_416, top1=72.202),
+    "deit_small_patch16_224": _entry(224, 16, 384, 12, 6, parameters=22_050_664, top1=79.854),
+    "deit_base_patch16_224": _entry(224, 16, 768, 12, 12, parameters=86_567_656, top1=81.846),
+    "deit_tiny_distilled_patch16_224": _entry(
+        224, 16, 192, 12, 3, distilled=True, parameters=5_910_800, top1=74.476
+    ),
+    "deit_small_distilled_patch16_224": _entry(
+        224, 16, 384, 12, 6, distilled=True, parameters=22_436_432, top1=81.164
+    ),
+    "deit_base_distilled_patch16_224": _entry(
+        224, 16, 768, 12, 12, distilled=True, parameters=87_338_192, top1=83.372
+    ),
+    "deit_base_patch16_384": _entry(384, 16, 768, 12, 12, parameters=86_859_496, top1=82.890),
+    "deit_base_distilled_patch16_384": _entry(
+        384, 16, 768, 12, 12, distilled=True, parameters=87_630_032, top1=85.224
+    ),
+    # For demonstrations on small images; not of the paper.
+    "deit_micro_patch2_16": _entry(16, 2, 96, 6, 3, parameters=679_786, num_classes=10),
+    "deit_micro_patch4_16": _entry(16, 4, 96, 6, 3, parameters=678_634, num_classes=10),
+    "deit_micro_distilled_patch2_16": _entry(
+        16, 2, 96, 6, 3, distilled=True, parameters=680_948, num_classes=10
+    ),
+    "deit_micro_distilled_patch4_16": _entry(
+        16, 4, 96, 6, 3, distilled=True, parameters=679_796, num_classes=10
+    ),
+}

@@ -1,0 +1,1 @@
+"""Losses, optimiser, state, the one train step, the loop, checkpoints."""

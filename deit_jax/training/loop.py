@@ -1,0 +1,256 @@
+"""The loop: read a batch, take the step, and now and then log, evaluate and save."""
+
+import contextlib
+import logging
+import math
+import time
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from deit_jax.data.pipeline import eval_batches, train_batches
+from deit_jax.evaluation.evaluate import Metrics, evaluate
+from deit_jax.models.functional import count_parameters
+from deit_jax.sharding import put_batch
+from deit_jax.training.checkpoint import Checkpoints
+from deit_jax.training.optimizer import learning_rate, peak_learning_rate
+from deit_jax.training.progress import Progress
+from deit_jax.training.result import best_evaluation, make_result
+from deit_jax.training.run_directory import RunDirectory, open_run
+from deit_jax.training.run_log import RunLog
+from deit_jax.training.setup import Setup, prepare
+from deit_jax.training.state import METRICS, TrainState
+
+_LOG = logging.getLogger("deit_jax")
+
+
+class TrainingStopped(RuntimeError):
+    """Training cannot go on; the message says why and where the last good state is."""
+
+
+def train(config: ConfigDict, workdir: str, *, allow_config_change: bool = False) -> dict[str, Any]:
+    """Train as the configuration says, or go on from the last checkpoint in `workdir`.
+
+    Args:
+        config: validated configuration.
+        workdir: directory of this run.
+        allow_config_change: continue although the configuration differs from the saved one.
+
+    Returns:
+        What `result.json` holds.
+
+    Raises:
+        ValueError, FileExistsError, FileNotFoundError: the data, the teacher or the directory is
+            not what the configuration needs.
+        TrainingStopped: too many steps in a row were not finite.
+    """
+    setup = prepare(config)
+    with open_run(workdir, config, allow_config_change=allow_config_change) as run:
+        options = config.checkpoint
+        with Checkpoints(
+            run.checkpoints,
+            keep_latest=options.keep_latest,
+            keep_every=options.keep_every_steps,
+            keep_best=options.keep_best,
+        ) as checkpoints:
+            return _Run(setup, run, checkpoints).go()
+
+
+class _Run:
+    """One stretch of training, from a start or a checkpoint to the end."""
+
+    def __init__(self, setup: Setup, run: RunDirectory, checkpoints: Checkpoints) -> None:
+        self.setup, self.config = setup, setup.config
+        self.run, self.checkpoints = run, checkpoints
+        restored = checkpoints.restore_latest(setup.abstract_state)
+        self.state: TrainState = restored.state if restored else setup.initial_state()
+        self.start = restored.step if restored else 0
+        self.clock = _Clock(restored.meta["seconds"] if restored else 0.0)
+        self.teacher_params = jax.device_put(
+            setup.teacher.params if setup.teacher else {},
+            jax.sharding.NamedSharding(setup.mesh, jax.sharding.PartitionSpec()),
+        )
+
+    def go(self) -> dict[str, Any]:
+        """Train to the last step and write the result."""
+        setup, config = self.setup, self.config
+        total = setup.total_steps
+        with contextlib.ExitStack() as stack:
+            self.log = stack.enter_context(
+                RunLog(self.run.path, resume_step=self.start, tensorboard=config.log.tensorboard)
+            )
+            self.progress = stack.enter_context(Progress(total, start_step=self.start))
+            self.progress.message(self.describe())
+            batches = stack.enter_context(
+                contextlib.closing(
+                    train_batches(
+                        setup.train_source,
+                        setup.train_input,
+                        start_step=self.start,
+                        num_steps=total - self.start,
+                        process_index=jax.process_index(),
+                        process_count=jax.process_count(),
+                    )
+                )
+            )
+            evaluation = None
+            for step in range(self.start + 1, total + 1):
+                batch = put_batch(next(batches), setup.mesh)
+                self.state = setup.train_step(self.state, self.teacher_params, batch)
+                if step == self.start + 1:
+                    # The first step compiles; throughput is counted from the second.
+                    jax.block_until_ready(self.state["step"])
+                    self.clock.restart(step)
+                evaluation = self.after(step)
+            if evaluation is None:
+                # Stopped between the last checkpoint and the result: already logged.
+                evaluation = self.evaluate()
+        return self.finish(evaluation)
+
+    def after(self, step: int) -> dict[str, Metrics] | None:
+        """Do what is due after this step; return the evaluation if there was one."""
+        last = step == self.setup.total_steps
+        if last or step % self.config.log.every_steps == 0:
+            self.log_training(step)
+        else:
+            self.progress.update(step)
+        evaluation = None
+        if last or self.evaluation_due(step):
+            evaluation = self.evaluate()
+            self.log_evaluation(step, evaluation)
+        if evaluation or step % self.config.checkpoint.every_steps == 0:
+            with self.clock.paused():
+                self.save(step, evaluation)
+        return evaluation
+
+    def evaluation_due(self, step: int) -> bool:
+        """Whether a multiple of `evaluation.every_epochs` was passed in this step."""
+        interval = self.config.evaluation.every_epochs * self.setup.steps_per_epoch
+        return math.floor(step / interval) > math.floor((step - 1) / interval)
+
+    def log_training(self, step: int) -> None:
+        """Write the averages since the last line; stop if nothing finite came for too long."""
+        scalars = jax.device_get(
+            {name: self.state[name] for name in ("sums", "skipped", "skipped_in_a_row")}
+        )
+        count = float(scalars["sums"]["count"])
+        values = {
+            name: float(scalars["sums"][name]) / count if count else math.nan for name in METRICS
+        }
+        values["learning_rate"] = float(
+            learning_rate(self.config, step - 1, self.setup.steps_per_epoch)
+        )
+        values["skipped_steps"] = int(scalars["skipped"])
+        values["images_per_second"] = self.clock.rate(step) * self.config.training.batch_size
+        values["epoch"] = step / self.setup.steps_per_epoch
+        self.log.write(step, "train", values)
+        self.progress.update(step, values)
+        self.stop_if_lost(step, int(scalars["skipped_in_a_row"]))
+
+    def stop_if_lost(self, step: int, in_a_row: int) -> None:
+        """Raise if the loss has not been finite for too many steps."""
+        if in_a_row < self.config.training.max_skipped_steps:
+            return
+        raise TrainingStopped(
+            f"the loss or gradient was not finite in the last {in_a_row} steps up to step {step}. "
+            f"Parameters were left as they were before; the last checkpoint in "
+            f"{self.run.checkpoints} is good. Try a lower optimizer.learning_rate, "
+            "optimizer.clip_norm=1.0 or model.dtype=float32, in a new workdir."
+        )
+
+    def evaluate(self) -> dict[str, Metrics]:
+        """Evaluate raw and averaged weights on the whole evaluation split."""
+        setup, state = self.setup, self.state
+        weights = {"raw": (state["params"], state["batch_stats"])}
+        if state["ema"]:
+            weights["ema"] = (state["ema"]["params"], state["ema"]["batch_stats"])
+        with self.clock.paused():
+            batches = eval_batches(
+                setup.eval_source,
+                setup.eval_input,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+            )
+            with contextlib.closing(batches):
+                return evaluate(setup.eval_step, weights, batches, setup.mesh)
+
+    def log_evaluation(self, step: int, result: dict[str, Metrics]) -> None:
+        """Write every number to the log and the deciding ones to the screen."""
+        head = self.setup.inference_head
+        values = {
+            f"{name}/{head}/{key}": value
+            for name, heads in result.items()
+            for head, metrics in heads.items()
+            for key, value in metrics.items()
+        }
+        self.log.write(step, "eval", {"epoch": step / self.setup.steps_per_epoch} | values)
+        accuracies = [f"{name} {heads[head]['top1']:.2f} %" for name, heads in result.items()]
+        self.progress.message(f"step {step:,}: top-1 of the {head} head: {', '.join(accuracies)}")
+
+    def save(self, step: int, evaluation: dict[str, Metrics] | None) -> None:
+        """Save the state; with the deciding accuracy where it was just measured."""
+        metrics = None
+        if evaluation:
+            chosen = evaluation[self.config.evaluation.weights]
+            metrics = {"top1": chosen[self.setup.inference_head]["top1"]}
+        meta = {"seconds": self.clock.total()}
+        self.checkpoints.save(step, self.state, meta=meta, metrics=metrics)
+
+    def finish(self, evaluation: dict[str, Metrics]) -> dict[str, Any]:
+        """Write `result.json`."""
+        weights = self.config.evaluation.weights
+        result = make_result(
+            self.setup,
+            self.state,
+            evaluation,
+            seconds=self.clock.total(),
+            best=best_evaluation(self.run.path, f"{weights}/{self.setup.inference_head}/top1"),
+        )
+        if jax.process_index() == 0:
+            self.run.write_result(result)
+        return result
+
+    def describe(self) -> str:
+        """Say what is about to happen, with the numbers that follow from the configuration."""
+        setup, config = self.setup, self.config
+        teacher = f", taught ({config.distillation.kind}) by {config.teacher.name}"
+        start = f"continuing at step {self.start}" if self.start else "starting"
+        return (
+            f"{config.model.name} ({count_parameters(self.state['params']):,} parameters)"
+            f"{teacher if setup.teacher else ''}; {len(setup.train_source):,} training and "
+            f"{len(setup.eval_source):,} evaluation images of {setup.train_source.name}; "
+            f"{setup.total_steps:,} steps of {config.training.batch_size} images on "
+            f"{setup.mesh.size} {jax.default_backend()} device(s); peak learning rate "
+            f"{peak_learning_rate(config):.3g}; {start}."
+        )
+
+
+class _Clock:
+    """Seconds spent training, evaluation and checkpoints not counted in the rate."""
+
+    def __init__(self, before: float) -> None:
+        self._before, self._begin = before, time.monotonic()
+        self._mark, self._step, self._away = self._begin, 0, 0.0
+
+    def total(self) -> float:
+        """Seconds of the whole run, earlier stretches included."""
+        return self._before + time.monotonic() - self._begin
+
+    def restart(self, step: int) -> None:
+        """Count the rate from now."""
+        self._mark, self._step, self._away = time.monotonic(), step, 0.0
+
+    def rate(self, step: int) -> float:
+        """Steps per second since the last call."""
+        seconds = time.monotonic() - self._mark - self._away
+        rate = (step - self._step) / seconds if seconds > 0 else math.nan
+        self.restart(step)
+        return rate
+
+    @contextlib.contextmanager
+    def paused(self):
+        """Leave what happens inside out of the rate."""
+        begin = time.monotonic()
+        yield
+        self._away += time.monotonic() - begin

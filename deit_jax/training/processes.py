@@ -1,0 +1,16 @@
+"""Agreement between the processes of a run, where one alone must not decide."""
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+
+def all_processes(condition: bool) -> bool:
+    """Whether a condition holds on every process; all of them must ask, at the same point.
+
+    What follows may then be a collective operation: a process that has failed before it would
+    leave the others waiting.
+    """
+    if jax.process_count() == 1:
+        return condition
+    return bool(np.all(multihost_utils.process_allgather(np.asarray(condition))))

@@ -1,0 +1,157 @@
+"""What a person sees of a run: a bar on a terminal, lines of text anywhere else."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+
+import jax
+from absl import logging as absl_logging
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn
+from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+_SECONDS_BETWEEN_LINES = 10.0
+_SHOWN = (
+    ("epoch", "epoch {:.2f}"),
+    ("loss", "loss {:.4f}"),
+    ("top1", "top-1 {:.2f} %"),
+    ("images_per_second", "{:,.0f} images/s"),
+)
+
+
+class Progress:
+    """Shows how far training is and how long it will take; a context manager.
+
+    Only the first process of a run shows anything. The time left is judged by the time between
+    updates, the first of which comes after the first step, so that compilation is not counted.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        *,
+        start_step: int = 0,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare to show steps from `start_step` to `total_steps`.
+
+        Args:
+            total_steps: last step of the run.
+            start_step: step that training goes on from.
+            console: where to write; standard output if None.
+            clock: seconds.
+        """
+        self._total, self._start, self._clock = total_steps, start_step, clock
+        self._console = console or Console()
+        self._shown = jax.process_index() == 0
+        self._bar = _Bar(self._console) if self._shown and self._console.is_terminal else None
+        self._first: tuple[int, float] | None = None
+        self._last_line: float | None = None
+        self._status = ""
+        self._best = ""
+
+    def __enter__(self) -> "Progress":
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task("", total=self._total, completed=self._start, left="")
+            # Rich moves what is written to standard error above the bar; absl's handler has to be
+            # told, because it has remembered the stream.
+            self._redirect_logging()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._redirect_logging()
+
+    def update(self, step: int, values: Mapping[str, float] | None = None) -> None:
+        """Show that a step is done; call it after every step, with values when there are any.
+
+        Args:
+            step: steps taken so far.
+            values: named as in `metrics.jsonl`; epoch, loss, top1 and images_per_second are shown.
+        """
+        if not self._shown:
+            return
+        now = self._clock()
+        if self._first is None:
+            self._first = (step, now)
+        if values is not None:
+            self._status = "  ".join(
+                text.format(values[name]) for name, text in _SHOWN if name in values
+            )
+        left = self._time_left(step, now)
+        if self._bar is not None:
+            self._bar.status = "  ".join(part for part in (self._status, self._best) if part)
+            self._bar.update(self._task, completed=step, left=left)
+        elif values is not None and self._line_due(step, now):
+            share = f"step {step:,} of {self._total:,} ({step / self._total:.0%})"
+            parts = [share, self._status, self._best, left]
+            self.message("  ".join(part for part in parts if part))
+
+    def show_best(self, step: int, top1: float) -> None:
+        """Show the best evaluation so far, in percent, from now on."""
+        self._best = f"best {top1:.2f} % at step {step:,}"
+
+    def message(self, text: str) -> None:
+        """Write a line of text, above the bar if there is one."""
+        if self._shown:
+            self._console.print(
+                text, markup=False, emoji=False, highlight=False, soft_wrap=self._bar is None
+            )
+
+    def _line_due(self, step: int, now: float) -> bool:
+        """Whether to write a line: the first, the last, and at most one in ten seconds."""
+        recent = self._last_line is not None and now - self._last_line < _SECONDS_BETWEEN_LINES
+        if recent and step < self._total:
+            return False
+        self._last_line = now
+        return True
+
+    def _time_left(self, step: int, now: float) -> str:
+        if self._first is None or step <= self._first[0]:
+            return ""
+        seconds = (now - self._first[1]) / (step - self._first[0]) * (self._total - step)
+        return f"{_duration(seconds)} left"
+
+    def _redirect_logging(self) -> None:
+        absl_logging.get_absl_handler().python_handler.setStream(sys.stderr)
+
+
+class _Bar(RichProgress):
+    """A bar with a line of numbers above it, which stays readable on 80 columns."""
+
+    def __init__(self, console: Console) -> None:
+        self.status = ""
+        super().__init__(
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            expand=True,
+            refresh_per_second=4,
+        )
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield Text(self.status, no_wrap=True, overflow="ellipsis")
+        yield self.make_tasks_table(self.tasks)
+
+
+def _duration(seconds: float) -> str:
+    """Return a time in the two units that matter, such as "2 h 05 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24:02d} h"

@@ -1,0 +1,220 @@
+"""The directory of a run: its configuration, its result, and the lock that guards it."""
+
+import contextlib
+import fcntl
+import fnmatch
+import json
+import logging
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from deit_jax.training.run_record import circumstances, differences, strict_json, write_json
+
+_LOG = logging.getLogger("deit_jax")
+_LOCK = ".lock"
+
+MAY_CHANGE = (
+    "checkpoint.*",
+    "data.prefetch",
+    "data.threads",
+    "data.workers",
+    "evaluation.every_*",
+    "log.*",
+)
+"""Keys that decide when something is read, shown or saved, but not what is computed."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as a reader sees it; `result` is None until it has finished."""
+
+    path: Path
+    config: dict[str, Any]
+    result: dict[str, Any] | None
+
+
+@dataclass
+class RunDirectory:
+    """The open directory of this run; a context manager, which gives up the lock at the end.
+
+    Attributes:
+        path: absolute path.
+        resumed: whether a run was there already.
+    """
+
+    path: Path
+    resumed: bool
+    _lock: int | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints go."""
+        return self.path / "checkpoints"
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write `result.json` completely or not at all; numbers that are not finite become null."""
+        write_json(self.path / "result.json", result)
+
+    def close(self) -> None:
+        """Let other processes use the directory."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> "RunDirectory":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_run(
+    workdir: str | Path,
+    config: Any,
+    *,
+    allow_config_change: bool = False,
+    may_change: Sequence[str] = MAY_CHANGE,
+) -> RunDirectory:
+    """Make or reopen the directory of a run, lock it, and write `config.json`.
+
+    In a run of many processes only the first looks and writes; its failure ends them all.
+
+    Args:
+        workdir: the directory.
+        config: nested configuration, a mapping or an `ml_collections.ConfigDict`.
+        allow_config_change: go on although other keys have changed than those of `may_change`.
+        may_change: shell patterns of dotted keys that may differ from the saved ones.
+
+    Raises:
+        FileExistsError: it is a file, or holds something that is no run.
+        ValueError: it cannot be written to, another process uses it, or the run in it was started
+            with another configuration.
+    """
+    path = Path(workdir).absolute()
+    if jax.process_index() != 0:
+        return RunDirectory(path, (path / "config.json").is_file())
+    _refuse_foreign(path)
+    run = RunDirectory(path, (path / "config.json").is_file(), _acquire(path))
+    try:
+        # As it will be when it is read again: tuples are lists.
+        record = json.loads(strict_json({"config": config, **circumstances()}))
+        saved = _read_record(path) if run.resumed else None
+        if saved is not None:
+            allowed = ("*",) if allow_config_change else may_change
+            record = _continue(path, saved, record, allowed)
+        if record != saved:
+            write_json(path / "config.json", record)
+    except OSError as error:
+        run.close()
+        raise _unwritable(path, error) from error
+    except BaseException:
+        run.close()
+        raise
+    return run
+
+
+def load_run(workdir: str | Path) -> Run:
+    """Read configuration and result of a run; nothing is changed.
+
+    Raises:
+        FileNotFoundError: there is no run in that directory.
+        ValueError: a file of it cannot be understood.
+    """
+    path = Path(workdir).absolute()
+    if not (path / "config.json").is_file():
+        raise FileNotFoundError(f"There is no run in {path} (it has no config.json).")
+    has_result = (path / "result.json").is_file()
+    result = _read_json(path / "result.json") if has_result else None
+    return Run(path, _read_record(path)["config"], result)
+
+
+def _refuse_foreign(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path} is a file; choose another --workdir.")
+    if not path.is_dir():
+        return
+    if (path / "config.json").is_file():
+        _read_record(path)
+        return
+    # Ours alone if a start was interrupted before it had written the configuration.
+    foreign = {entry.name for entry in path.iterdir()} - {_LOCK, "config.json.tmp"}
+    if foreign:
+        raise FileExistsError(
+            f"{path} is not empty and holds no run (no config.json, but {min(foreign)}); choose "
+            "another --workdir."
+        )
+
+
+def _acquire(path: Path) -> int:
+    """Make the directory and lock it, until the file descriptor is closed or the process ends."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(lock, 200).decode(errors="replace").strip()
+        os.close(lock)
+        raise ValueError(
+            f"Another process{f' ({holder})' if holder else ''} is training in {path}; wait for "
+            "it, stop it, or choose another --workdir."
+        ) from error
+    except OSError as error:
+        _LOG.warning("%s cannot be locked (%s): do not start a second run in it.", path, error)
+    with contextlib.suppress(OSError):
+        os.ftruncate(lock, 0)
+        os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    return lock
+
+
+def _continue(
+    path: Path, saved: dict[str, Any], now: dict[str, Any], may_change: Sequence[str]
+) -> dict[str, Any]:
+    """Compare with the saved record; return it brought up to date, or refuse."""
+    changed = differences(saved["config"], now["config"])
+    refused = [key for key in changed if not any(fnmatch.fnmatch(key, p) for p in may_change)]
+    if refused:
+        listed = ", ".join(f"{key}: {_arrow(changed[key])}" for key in refused)
+        raise ValueError(
+            f"The run in {path} was started with another configuration ({listed}). Use a new "
+            "--workdir, the old values, or --allow_config_change to go on all the same."
+        )
+    for key, values in changed.items():
+        _LOG.warning("Going on with a changed configuration: %s: %s.", key, _arrow(values))
+    history = saved.get("history", [])
+    before = history[-1] if history else saved
+    if changed or any(now[key] != before.get(key) for key in ("versions", "git_commit")):
+        start = {key: value for key, value in now.items() if key != "config"}
+        history = [*history, {"changed": changed, **start}]
+    return {**saved, "config": now["config"], **({"history": history} if history else {})}
+
+
+def _unwritable(path: Path, error: OSError) -> ValueError:
+    return ValueError(f"Cannot write to {path} ({error.strerror}); choose another --workdir.")
+
+
+def _arrow(pair: Sequence[Any]) -> str:
+    return f"{pair[0]} -> {pair[1]}"
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """Read `config.json`, unless something else wrote it."""
+    record = _read_json(path / "config.json")
+    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
+        raise ValueError(f"{path} holds no run: its config.json was not written by deit_jax.")
+    return record
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}.") from error

@@ -1,0 +1,95 @@
+"""What a run writes down about how it was started, and the strict JSON it is written in."""
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deit_jax.version import __version__
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
+
+
+def circumstances() -> dict[str, Any]:
+    """Return what else decides a run: overrides, command line, versions, commit."""
+    overrides = [a.lstrip("-") for a in sys.argv if a.startswith(("--config.", "-config."))]
+    versions = {"python": platform.python_version(), "deit_jax": __version__}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "overrides": overrides,
+        "command": sys.argv,
+        "versions": versions,
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str:
+    """Return the commit of the source tree, with "+changes" if files differ; "" outside of one."""
+    root = Path(__file__).parents[2]
+    git = ["git", "-C", str(root)]
+    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 10}
+    try:
+        found = subprocess.run([*git, "rev-parse", "--show-toplevel", "HEAD"], **options)
+        top, _, commit = found.stdout.strip().partition("\n")
+        # An installed package may lie inside the repository of something else.
+        if found.returncode != 0 or Path(top).resolve() != root.resolve():
+            return ""
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--"], **options).returncode
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return f"{commit}+changes" if changed else commit
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return {dotted key: [old, new]} of what two nested configurations do not share.
+
+    A value that one of them does not have is "(none)".
+    """
+    old, new = _flatten(old), _flatten(new)
+    pairs = {key: [old.get(key, "(none)"), new.get(key, "(none)")] for key in {**old, **new}}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file of strict JSON completely or not at all."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(strict_json(value, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def strict_json(value: Any, indent: int | None = None) -> str:
+    """Return JSON that any parser reads: numbers that are not finite become null."""
+    return json.dumps(_plain(value), indent=indent, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    """Reduce configurations, tuples, paths and array scalars to what JSON has."""
+    if hasattr(value, "to_dict"):
+        value = value.to_dict()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        nested = isinstance(value, Mapping)
+        flat |= _flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat

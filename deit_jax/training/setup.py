@@ -1,0 +1,169 @@
+"""Everything a run needs, built from its configuration before anything is compiled or written."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from deit_jax.augment.mixing import MixOptions
+from deit_jax.augment.pipeline import AugmentOptions
+from deit_jax.data.pipeline import EvalInput, TrainInput
+from deit_jax.data.sources import Source, open_source, require_same_classes, subset
+from deit_jax.evaluation.evaluate import EvalStep, make_eval_step
+from deit_jax.models.functional import abstract
+from deit_jax.models.registry import model_builder
+from deit_jax.sharding import create_mesh, replicated, split_over_batch
+from deit_jax.training.optimizer import make_optimizer
+from deit_jax.training.state import TrainState, create_state
+from deit_jax.training.step import TrainStep, make_train_step
+from deit_jax.training.teacher import Teacher, load_teacher
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The parts of a run; nothing in it changes while it trains."""
+
+    config: ConfigDict
+    mesh: Mesh
+    train_source: Source
+    eval_source: Source
+    train_input: TrainInput
+    eval_input: EvalInput
+    teacher: Teacher | None
+    train_step: TrainStep
+    eval_step: EvalStep
+    abstract_state: TrainState
+    has_distillation_head: bool
+    steps_per_epoch: float
+    total_steps: int
+    _create: Any
+
+    def initial_state(self) -> TrainState:
+        """Compute the state before the first step, replicated over the mesh."""
+        return self._create(jax.random.key(self.config.seed))
+
+    @property
+    def inference_head(self) -> str:
+        """Name of the head whose accuracy is the model's."""
+        return "fused" if self.has_distillation_head else "class"
+
+
+def prepare(config: ConfigDict) -> Setup:
+    """Open the data, load the teacher and put the steps together.
+
+    Args:
+        config: already validated.
+
+    Raises:
+        ValueError, FileNotFoundError: the data or the teacher is not what the configuration says.
+    """
+    mesh = create_mesh()
+    train_source, eval_source = _open_sources(config)
+    teacher = load_teacher(config)
+    build = model_builder(
+        config.model.name,
+        num_classes=config.model.num_classes,
+        image_size=tuple(config.model.image_size),
+        drop_rate=config.model.drop_rate,
+        drop_path_rate=config.model.drop_path_rate,
+        dtype=jnp.dtype(config.model.dtype),
+    )
+    student, params, _ = abstract(build)
+    optimizer = make_optimizer(config.optimizer, params)
+    steps_per_epoch = len(train_source) / config.training.batch_size
+    train_step = make_train_step(
+        student,
+        teacher.function if teacher else None,
+        optimizer,
+        config,
+        augment=AugmentOptions(**_static(config.augment)),
+        mixing=MixOptions(**_static(config.mix)),
+        steps_per_epoch=steps_per_epoch,
+        shards=mesh.size,
+    )
+    create = partial(create_state, build, optimizer, ema=config.ema.decay > 0)
+    everywhere = replicated(mesh)
+    abstract_state = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+        jax.eval_shape(create, jax.random.key(0)),
+    )
+    return Setup(
+        config=config,
+        mesh=mesh,
+        train_source=train_source,
+        eval_source=eval_source,
+        train_input=_train_input(config),
+        eval_input=_eval_input(config),
+        teacher=teacher,
+        train_step=jax.jit(
+            train_step,
+            in_shardings=(everywhere, everywhere, split_over_batch(mesh)),
+            out_shardings=everywhere,
+            donate_argnums=0,
+        ),
+        eval_step=make_eval_step(
+            student,
+            mean=tuple(config.augment.mean),
+            std=tuple(config.augment.std),
+            fusion=config.evaluation.fusion,
+        ),
+        abstract_state=abstract_state,
+        has_distillation_head="head_dist" in params,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=max(1, round(config.schedule.epochs * steps_per_epoch)),
+        _create=jax.jit(create, out_shardings=everywhere),
+    )
+
+
+def _static(group: ConfigDict) -> dict[str, Any]:
+    """Return a group of the configuration with hashable values."""
+    return {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in group.items()}
+
+
+def _open_sources(config: ConfigDict) -> tuple[Source, Source]:
+    data = config.data
+    train = open_source(data.source, data.train_split, data.directory)
+    train = subset(train, data.train_images, config.seed)
+    evaluation = open_source(data.source, data.eval_split, data.directory)
+    require_same_classes(train, evaluation)
+    for source in (train, evaluation):
+        if source.num_classes != config.model.num_classes:
+            raise ValueError(
+                f"The data ({source.name}) has {source.num_classes} classes but "
+                f"config.model.num_classes is {config.model.num_classes}; "
+                f"pass --config.model.num_classes={source.num_classes}."
+            )
+    return train, evaluation
+
+
+def _train_input(config: ConfigDict) -> TrainInput:
+    data = config.data
+    return TrainInput(
+        image_size=tuple(config.model.image_size),
+        batch_size=config.training.batch_size,
+        seed=config.seed,
+        repeats=data.repeats,
+        crop=data.crop,
+        scale=tuple(data.crop_scale),
+        ratio=tuple(data.crop_ratio),
+        interpolation=data.interpolation,
+        workers=data.workers,
+        threads=data.threads,
+        prefetch=data.prefetch,
+    )
+
+
+def _eval_input(config: ConfigDict) -> EvalInput:
+    data = config.data
+    return EvalInput(
+        image_size=tuple(config.model.image_size),
+        batch_size=config.evaluation.batch_size,
+        crop_ratio=data.eval_crop_ratio,
+        workers=data.workers,
+        threads=data.threads,
+        prefetch=data.prefetch,
+    )

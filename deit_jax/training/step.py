@@ -1,0 +1,168 @@
+"""The one train step: augment, ask the teacher, compare, update.
+
+Whether there is a teacher, what the distillation is and how the batch is sharded are options of
+this step; there is no second one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key, Shaped
+from ml_collections import ConfigDict
+
+from deit_jax.augment.keys import image_keys, purpose
+from deit_jax.augment.mixing import MixOptions, mix, one_hot_targets
+from deit_jax.augment.pipeline import AugmentOptions, augment_images
+from deit_jax.models.functional import ModelFunction, Tree
+from deit_jax.models.fusion import fuse
+from deit_jax.training.losses import Losses, distillation_loss
+from deit_jax.training.optimizer import clip_by_global_norm, learning_rate
+from deit_jax.training.state import METRICS, TrainState, update_ema
+
+Batch = dict[str, Shaped[Array, "batch ..."]]
+TrainStep = Callable[[TrainState, Tree, Batch], TrainState]
+
+
+@dataclass(frozen=True)
+class Example:
+    """What the networks see of a batch, after augmentation and mixing."""
+
+    images: Float[Array, "batch height width 3"]
+    targets: Float[Array, "batch classes"]
+    teacher_logits: Float[Array, "batch classes"] | None
+    model_keys: Key[Array, "batch"]
+
+
+jax.tree_util.register_dataclass(Example, ["images", "targets", "teacher_logits", "model_keys"], [])
+
+
+def make_train_step(
+    student: ModelFunction,
+    teacher: ModelFunction | None,
+    optimizer: optax.GradientTransformation,
+    config: ConfigDict,
+    *,
+    augment: AugmentOptions,
+    mixing: MixOptions,
+    steps_per_epoch: float,
+    shards: int = 1,
+) -> TrainStep:
+    """Return `step(state, teacher_params, batch) -> state`, to be jitted by the caller.
+
+    Args:
+        student: the model that is trained.
+        teacher: the frozen model, or None; its parameters are the step's second argument.
+        optimizer: from `make_optimizer`.
+        config: the whole configuration.
+        augment: what happens to single images.
+        mixing: Mixup and CutMix.
+        steps_per_epoch: for the schedule; need not be whole.
+        shards: devices the batch is split over, so that micro-batches need no communication.
+    """
+
+    def prepare(teacher_params: Tree, batch: Batch) -> Example:
+        keys = image_keys(config.seed, batch["epoch"], batch["index"], batch["copy"])
+        images = augment_images(batch["image"], purpose(keys, "augment"), augment)
+        targets = one_hot_targets(
+            batch["label"], config.model.num_classes, config.training.label_smoothing
+        )
+        images, targets = mix(images, targets, purpose(keys, "mix"), mixing)
+        teacher_logits = None
+        if teacher is not None:
+            # The very images the student sees, mixed and erased (paper, section 4).
+            heads, _ = teacher.head_logits(teacher_params, {}, images)
+            teacher_logits = jax.lax.stop_gradient(fuse(*heads))
+        return Example(images, targets, teacher_logits, purpose(keys, "model"))
+
+    def loss_function(
+        params: Tree, batch_stats: Tree, example: Example
+    ) -> tuple[Float[Array, ""], tuple[Tree, Losses, Float[Array, ""]]]:
+        heads, batch_stats = student.head_logits(
+            params, batch_stats, example.images, keys=example.model_keys, train=True
+        )
+        losses = distillation_loss(
+            *heads, example.teacher_logits, example.targets, **config.distillation
+        )
+        hits = jnp.argmax(heads[0], axis=-1) == jnp.argmax(example.targets, axis=-1)
+        return losses.total, (batch_stats, losses, 100 * jnp.mean(hits.astype(jnp.float32)))
+
+    differentiate = jax.value_and_grad(loss_function, has_aux=True)
+
+    def step(state: TrainState, teacher_params: Tree, batch: Batch) -> TrainState:
+        example = prepare(teacher_params, batch)
+        if config.training.micro_batches == 1:
+            (_, aux), grads = differentiate(state["params"], state["batch_stats"], example)
+        else:
+            slices = _micro_batches(example, config.training.micro_batches, shards)
+            aux, grads = _accumulate(differentiate, state, slices)
+        batch_stats, losses, top1 = aux
+        grads, norm = clip_by_global_norm(grads, config.optimizer.clip_norm)
+        direction, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+        rate = learning_rate(config, state["step"], steps_per_epoch)
+        params = jax.tree.map(lambda p, d: p - rate * d, state["params"], direction)
+        ema = update_ema(state["ema"], params, batch_stats, state["step"], **config.ema)
+        values = dict(zip(METRICS, (*losses, top1, norm), strict=True))
+        updated = {"params": params, "batch_stats": batch_stats, "opt_state": opt_state, "ema": ema}
+        return _advance(state, updated, values, config.log.every_steps)
+
+    return step
+
+
+def _advance(
+    state: TrainState, updated: Tree, values: dict[str, Float[Array, ""]], log_every: int
+) -> TrainState:
+    """Take the new values if loss and gradient are finite; keep the old ones otherwise."""
+    finite = jnp.isfinite(values["loss"]) & jnp.isfinite(values["gradient_norm"])
+    kept = {
+        name: jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state[name])
+        for name, new in updated.items()
+    }
+    bad: Int[Array, ""] = (~finite).astype(jnp.int32)
+    # The first step after a log line starts the sums afresh.
+    fresh = state["step"] % log_every == 0
+    addends = {name: jnp.where(finite, value, 0.0) for name, value in values.items()}
+    addends["count"] = finite.astype(jnp.float32)
+    sums = {
+        name: jnp.where(fresh, 0.0, state["sums"][name]) + addend
+        for name, addend in addends.items()
+    }
+    return kept | {
+        "step": state["step"] + 1,
+        "skipped": state["skipped"] + bad,
+        "skipped_in_a_row": jnp.where(finite, 0, state["skipped_in_a_row"] + 1),
+        "sums": sums,
+    }
+
+
+def _micro_batches(example: Example, count: int, shards: int) -> Example:
+    """Reshape [batch, ...] to [count, batch / count, ...], each device keeping its own rows."""
+
+    def split(rows: Shaped[Array, "batch ..."]) -> Shaped[Array, "count slice ..."]:
+        rest = rows.shape[1:]
+        grouped = rows.reshape(shards, count, -1, *rest).swapaxes(0, 1)
+        return grouped.reshape(count, -1, *rest)
+
+    return jax.tree.map(split, example)
+
+
+def _accumulate(differentiate: Callable, state: TrainState, slices: Example) -> tuple[tuple, Tree]:
+    """Average gradients, losses and accuracy over equal slices, one after the other.
+
+    The model must not have BatchNorm (the configuration check refuses it): its statistics would
+    be those of a slice.
+    """
+    count = slices.targets.shape[0]
+
+    def one(total: Tree, example: Example) -> tuple[Tree, None]:
+        (_, (_, losses, top1)), grads = differentiate(
+            state["params"], state["batch_stats"], example
+        )
+        return jax.tree.map(lambda a, b: a + b / count, total, (losses, top1, grads)), None
+
+    zeros = (Losses(*(jnp.zeros(()),) * 3), jnp.zeros(()))
+    start = (*zeros, jax.tree.map(jnp.zeros_like, state["params"]))
+    (losses, top1, grads), _ = jax.lax.scan(one, start, slices)
+    return (state["batch_stats"], losses, top1), grads

@@ -1,0 +1,64 @@
+import argparse
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deit_jax.augment import contact_sheet
+
+
+@pytest.fixture
+def photograph(pictures, tmp_path):
+    path = tmp_path / "photograph.png"
+    Image.fromarray(pictures.photographs(60, 90, 1)[0]).save(path)
+    return path
+
+
+def run(*words):
+    parser = argparse.ArgumentParser()
+    contact_sheet.add_arguments(parser)
+    return contact_sheet.run(parser.parse_args([str(word) for word in words]))
+
+
+def test_sheet_shows_every_stage(photograph, tmp_path, capsys):
+    output = tmp_path / "sheet.png"
+    words = (photograph, "--columns", 3, "--size", 32, "--seed", 3, "--output", output)
+    assert run(*words, "--recipe", "deit") == 0
+    assert f"Wrote {output}: 3 samples of recipe 'deit'." in capsys.readouterr().out
+    sheet = np.asarray(Image.open(output))
+    # Four rows of three pictures with captions, on white.
+    assert sheet.shape[1] == 6 + 3 * 38 and sheet.shape[0] >= 4 * (32 + 2 * 15)
+    assert (sheet[0] == 255).all()
+    again = tmp_path / "again.png"
+    run(*words[:-1], again, "--recipe", "deit")
+    np.testing.assert_array_equal(np.asarray(Image.open(again)), sheet)
+
+
+def test_the_crop_row_shows_the_crop(photograph, tmp_path):
+    output = tmp_path / "sheet.png"
+    assert (
+        run(photograph, "--columns", 1, "--size", 32, "--output", output, "--recipe", "light") == 0
+    )
+    sheet = np.asarray(Image.open(output))
+    crop = contact_sheet.random_crop(Image.open(photograph).convert("RGB"), 32, [0, 0, 0])
+    np.testing.assert_array_equal(sheet[21:53, 6:38], crop)
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        (["--recipe", "deit4"], ValueError, "Unknown recipe 'deit4'"),
+        (["--columns", "0"], ValueError, "--columns starts at 1"),
+        (["missing.jpg"], FileNotFoundError, "no image file missing.jpg"),
+    ],
+)
+def test_bad_input_is_named(photograph, words, error, message):
+    with pytest.raises(error, match=message):
+        run(photograph, *words)
+
+
+def test_a_file_that_is_no_image_is_named(tmp_path):
+    path = tmp_path / "text.jpg"
+    path.write_text("no image")
+    with pytest.raises(ValueError, match=r"text\.jpg is not an image"):
+        run(path)

@@ -1,0 +1,140 @@
+"""The oracle: the restored model, called on all images at once, and counting in numpy."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import deit_jax
+from deit_jax.cli.main import main
+from deit_jax.config.defaults import default_config
+from deit_jax.data.sources import open_source
+from deit_jax.models.functional import split
+from deit_jax.training.checkpoint import Checkpoints
+from deit_jax.training.run_directory import open_run
+from deit_jax.training.run_log import RunLog
+
+MODEL = "deit_micro_distilled_patch4_16"
+LOGGED = 12.5
+
+
+def _model(seed):
+    model = deit_jax.create_model(MODEL, seed=seed)
+    # Fresh heads answer nearly alike; these do not.
+    keys = iter(jax.random.split(jax.random.key(seed), 2))
+    for head in (model.head, model.head_dist):
+        head.kernel[...] = jax.random.normal(next(keys), head.kernel.shape)
+    return model
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    config = default_config()
+    config.data.source, config.data.eval_split = "digits", "test"
+    config.data.eval_crop_ratio = 1.0
+    config.model.name, config.model.num_classes, config.model.image_size = MODEL, 10, (16, 16)
+    config.model.dtype = "float32"
+    config.distillation.kind = "hard"
+    config.teacher.weights = "a/teacher/that/is/gone"
+    # Not a multiple of the devices, nor a divisor of the images.
+    config.evaluation.batch_size = 301
+    path = tmp_path_factory.mktemp("runs") / "run"
+    (_, raw, _), (_, ema, _) = split(_model(0)), split(_model(1))
+    state = {"params": raw, "batch_stats": {}, "ema": {"params": ema, "batch_stats": {}}}
+    state["step"] = jnp.int32(7)
+    with open_run(path, config) as run, Checkpoints(run.checkpoints) as checkpoints:
+        with RunLog(run.path, resume_step=0, tensorboard=False) as log:
+            log.write(7, "eval", {"epoch": 1.0, "raw/class/top1": LOGGED})
+        checkpoints.save(7, state, meta={"seconds": 1.0}, metrics={"top1": LOGGED})
+    return path
+
+
+def _expected(seed, fuse):
+    source = open_source("digits", "test")
+    images = (source.images.astype(np.float64) / 255 - default_config().augment.mean) / (
+        np.array(default_config().augment.std)
+    )
+    model = _model(seed)
+    heads = nnx.jit(lambda m, x: m.head_logits(x))(model, jnp.asarray(images, jnp.float32))
+    first, second = (np.asarray(logits, np.float64) for logits in heads)
+    return {
+        name: _count(logits, source.labels)
+        for name, logits in {
+            "class": first,
+            "distillation": second,
+            "fused": fuse(first, second),
+        }.items()
+    }
+
+
+def _softmax(logits):
+    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
+    return exponentials / exponentials.sum(-1, keepdims=True)
+
+
+def _count(logits, labels):
+    order = np.argsort(-logits, axis=-1, kind="stable")
+    own = _softmax(logits)[np.arange(len(labels)), labels]
+    return {
+        "top1": 100 * np.mean(order[:, 0] == labels),
+        "top5": 100 * np.mean((order[:, :5] == labels[:, None]).any(-1)),
+        "loss": -np.mean(np.log(own)),
+    }
+
+
+def _evaluate(capsys, workdir, *options):
+    assert main(["evaluate", str(workdir), *options, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("options", "seed", "fuse"),
+    [
+        ([], 0, lambda a, b: (a + b) / 2),
+        (
+            ["--weights=ema", "--fusion=sum_softmax", "--checkpoint=7"],
+            1,
+            lambda a, b: np.log(_softmax(a) + _softmax(b)),
+        ),
+    ],
+)
+def test_all_heads_are_measured_exactly(workdir, capsys, options, seed, fuse):
+    found = _evaluate(capsys, workdir, *options)
+    assert (found["step"], found["images"], found["split"]) == (7, 800, "test")
+    expected = _expected(seed, fuse)
+    assert list(found["evaluation"]) == list(expected)
+    for head, metrics in expected.items():
+        measured = found["evaluation"][head]
+        assert (measured["top1"], measured["top5"]) == (metrics["top1"], metrics["top5"])
+        # Sums of 800 float32 losses in two orders.
+        assert measured["loss"] == pytest.approx(metrics["loss"], rel=1e-5)
+    losses = [metrics["loss"] for metrics in found["evaluation"].values()]
+    assert min(np.diff(sorted(losses))) > 1e-3, "the heads must differ for this to mean anything"
+
+
+def test_other_splits(workdir, capsys):
+    assert _evaluate(capsys, workdir, "--split=train")["images"] == 997
+
+
+def test_the_table_shows_what_the_run_logged(workdir, capsys):
+    assert main(["evaluate", str(workdir), "--checkpoint=latest"]) == 0
+    printed = capsys.readouterr().out
+    assert "step 7, raw weights, on 800 images of split 'test'" in printed
+    assert "| both (mean_logits) |" in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--checkpoint=8"], "no checkpoint 8"),
+        (["--split=validation"], "no split 'validation'"),
+    ],
+)
+def test_mistakes(workdir, capsys, options, words):
+    assert main(["evaluate", str(workdir), *options]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.startswith("error: ") and error.count("\n") == 1

@@ -1,0 +1,40 @@
+"""What the options refuse, and what they say about memory."""
+
+import pytest
+
+from deit_jax.data.options import EvalInput, TrainInput, batch_bytes, buffer_bytes
+
+SIZE = (16, 16)
+
+
+def test_buffers_are_counted():
+    options = TrainInput(image_size=(224, 224), batch_size=1024)
+    assert batch_bytes(options, 4) == 256 * 224 * 224 * 3
+    assert buffer_bytes(options, 4) == 2 * batch_bytes(options, 4)
+    many = TrainInput(image_size=(224, 224), batch_size=1024, workers=8, threads=1, prefetch=1)
+    # Each worker: one building, one written out; two shared on either side.
+    assert buffer_bytes(many) == 8 * (2 + 4) * batch_bytes(many)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"image_size": (0, 16)}, "image_size"),
+        ({"workers": -1}, "workers"),
+        ({"repeats": 0}, "repeats 0"),
+        ({"seed": -1}, "seed -1"),
+        ({"crop": "centre"}, "Unknown crop 'centre'"),
+        ({"scale": (0.5, 0.1)}, "scale"),
+        ({"ratio": (0.0, 1.0)}, "ratio"),
+        ({"interpolation": "nearest"}, "Unknown interpolation 'nearest'"),
+    ],
+)
+def test_wrong_options_are_named(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        TrainInput(**({"image_size": SIZE, "batch_size": 8} | wrong))
+
+
+def test_wrong_crop_ratio_is_named():
+    with pytest.raises(ValueError, match="crop_ratio"):
+        EvalInput(image_size=SIZE, batch_size=8, crop_ratio=1.1)

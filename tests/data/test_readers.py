@@ -1,0 +1,106 @@
+"""Reader threads and processes: their buffers, their end, and what they import."""
+
+import multiprocessing
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from deit_jax.data.options import TrainInput, buffer_bytes
+from deit_jax.data.pipeline import train_batches
+from deit_jax.data.sources import open_source
+
+SIZE = (16, 16)
+
+
+def test_a_killed_worker_ends_the_stream(image_folder):
+    folder = open_source("folder", "train", str(image_folder))
+    options = TrainInput(image_size=SIZE, batch_size=4, workers=2, threads=1, prefetch=1)
+    before = set(multiprocessing.active_children())
+    batches = train_batches(folder, options, num_steps=10**6)
+    next(batches)
+    children = set(multiprocessing.active_children()) - before
+    assert len(children) == 2
+    os.kill(children.pop().pid, signal.SIGKILL)
+    with pytest.raises(RuntimeError, match="terminated unexpectedly"):
+        for _ in range(100):
+            next(batches)
+    assert set(multiprocessing.active_children()) <= before
+    assert list(batches) == []
+
+
+def test_closing_midway_leaves_no_reader_behind(image_folder):
+    folder = open_source("folder", "train", str(image_folder))
+    before = threading.active_count()
+    for workers in (0, 1):
+        options = TrainInput(image_size=SIZE, batch_size=4, workers=workers)
+        batches = train_batches(folder, options, num_steps=10**6)
+        next(batches)
+        batches.close()
+        batches.close()
+        assert list(batches) == []
+    deadline = time.monotonic() + 20
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() <= before
+
+
+SCRIPT = """
+from deit_jax.data.options import TrainInput
+from deit_jax.data.pipeline import train_batches
+from deit_jax.data.sources import open_source
+
+if __name__ == "__main__":
+    options = TrainInput(image_size=(16, 16), batch_size=64, workers=2)
+    source = open_source("digits", "train")
+    print(sum(len(b["label"]) for b in train_batches(source, options, num_steps=5)))
+    stopped = train_batches(source, options, num_steps=500)
+    next(stopped)
+    stopped.close()
+"""
+
+
+def test_a_plain_script_with_workers_runs_and_says_nothing_else(tmp_path):
+    # No absl.app.run, and nothing about leaked shared memory when the interpreter ends.
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    root = str(pathlib.Path(__file__).parents[2])
+    run = subprocess.run(
+        [sys.executable, str(script)],
+        env=os.environ | {"PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "320\n", "")
+
+
+def test_nothing_but_the_pipeline_loads_jax():
+    modules = "batches, crop, decode, digits, folder, options, sampling, sources, tfds"
+    code = f"from deit_jax.data import {modules}; import sys; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_readers_stay_within_their_buffers(counted):
+    for threads, prefetch, ahead in [(0, 3, 0), (1, 3, 3), (4, 2, 4)]:
+        options = TrainInput(image_size=SIZE, batch_size=1, threads=threads, prefetch=prefetch)
+        source = counted(1000)
+        with train_batches(source, options, num_steps=1000) as batches:
+            for _ in range(5):
+                next(batches)
+            time.sleep(0.3)
+            assert 5 <= source.reads <= 5 + ahead
+        assert buffer_bytes(options) == ahead * 16 * 16 * 3
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="shared memory is elsewhere")
+def test_too_little_shared_memory_is_said_before_it_kills(counted):
+    options = TrainInput(image_size=(4096, 4096), batch_size=1024, workers=16)
+    with pytest.raises(ValueError, match="--shm-size"):
+        train_batches(counted(3), options, num_steps=1)

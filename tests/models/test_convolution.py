@@ -1,0 +1,73 @@
+"""Convolutions beside PyTorch's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from deit_jax.models.convolution import convolve, pointwise
+
+
+def torch_convolve(images, kernel, stride, groups):
+    images, kernel = torch.as_tensor(images), torch.as_tensor(kernel)
+    padding = (kernel.shape[0] - 1) // 2
+    outputs = torch.nn.functional.conv2d(
+        images.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1), None, stride, padding, 1, groups
+    )
+    return outputs.permute(0, 2, 3, 1)
+
+
+def draw(size, groups, side=(9, 8), width=12):
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, *side, width)).astype(np.float32)
+    kernel = rng.normal(size=(size, size, width // groups, 24)).astype(np.float32)
+    return images, kernel
+
+
+@pytest.mark.parametrize("form", ["split", "native", None])
+@pytest.mark.parametrize(("stride", "groups"), [(1, 1), (2, 1), (1, 3), (2, 4)])
+def test_values_and_gradients_equal_torch(form, stride, groups):
+    images, kernel = draw(3, groups)
+    ours, pullback = jax.vjp(
+        jax.jit(lambda x, k: convolve(x, k, stride=stride, groups=groups, form=form)),
+        images,
+        kernel,
+    )
+    tensors = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in (images, kernel)]
+    theirs = torch_convolve(*tensors, stride, groups)
+    assert ours.shape == theirs.shape
+    cotangent = np.random.default_rng(1).normal(size=ours.shape).astype(np.float32)
+    theirs.backward(torch.from_numpy(cotangent).double())
+    # Sums of at most 108 products for values and 9 * 8 * 2 for gradients, in float32.
+    np.testing.assert_allclose(ours, theirs.detach(), atol=2e-5)
+    for gradient, tensor in zip(pullback(jnp.asarray(cotangent)), tensors, strict=True):
+        np.testing.assert_allclose(gradient, tensor.grad, atol=5e-5)
+
+
+def test_even_images_are_not_shifted_as_same_padding_would():
+    images, kernel = draw(3, 1, side=(8, 8))
+    same = jax.lax.conv_general_dilated(
+        images, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    ours = convolve(images, kernel, stride=2)
+    assert same.shape == ours.shape and np.abs(same - ours).max() > 1.0
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_pointwise_equals_torch(stride):
+    images, kernel = draw(1, 1)
+    ours = pointwise(images, kernel, stride=stride)
+    np.testing.assert_allclose(ours, torch_convolve(images, kernel, stride, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "groups"), [(1, 1), (3, 1), (3, 4)])
+def test_bfloat16_products_are_accumulated_in_float32(size, groups):
+    images, kernel = (jnp.asarray(a, jnp.bfloat16) for a in draw(size, groups))
+    if size == 1:
+        ours = pointwise(images, kernel)
+    else:
+        ours = convolve(images, kernel, groups=groups)
+    exact = [np.asarray(a.astype(jnp.float32)).astype(np.float64) for a in (images, kernel)]
+    # A product of bfloat16 numbers is exact in float32; only the sums are rounded.
+    np.testing.assert_allclose(ours, torch_convolve(*exact, 1, groups), atol=2e-5)

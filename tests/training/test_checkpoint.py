@@ -1,0 +1,324 @@
+import contextlib
+import logging
+import resource
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from deit_jax.training.checkpoint import Checkpoints, load_weights
+
+OPTIMIZER = optax.chain(
+    optax.clip_by_global_norm(1.0),
+    optax.masked(optax.adamw(optax.cosine_decay_schedule(1e-3, 10)), {"0": True, "head": False}),
+)
+
+
+def make_state(step, *, ema=True, width=6):
+    """A small state with every kind of node that a real one has, different at each step."""
+    keys = iter(jax.random.split(jax.random.key(step), 8))
+    params = {
+        "0": {"kernel": jax.random.normal(next(keys), (16, width)), "bias": jnp.zeros(width)},
+        "head": jax.random.normal(next(keys), (3, 3)).astype(jnp.bfloat16),
+    }
+    stats = {"norm": {"mean": jax.random.normal(next(keys), (5,))}}
+    average = {"params": jax.tree.map(lambda x: x * 2, params), "batch_stats": stats}
+    return {
+        "step": jnp.int32(step),
+        "params": params,
+        "batch_stats": stats,
+        "opt_state": OPTIMIZER.init(params),
+        "ema": jax.tree.map(jnp.copy, average) if ema else {},
+        "sums": {"loss": jnp.float32(step) / 3},
+        "key": jax.random.key(step),
+    }
+
+
+def abstract(state):
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+
+
+LARGE = 3000  # 16 x LARGE random floats do not fit into what full_disk() leaves.
+ABSTRACT = abstract(make_state(0))
+
+
+def assert_same(found, expected):
+    """Same structure, types and bits; NaN equals itself."""
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True
+    ):
+        assert a.dtype == b.dtype, path
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), path
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def save_all(directory, scores, **options):
+    """Save steps 1, 2, ... with these deciding metrics; None for steps that were not evaluated."""
+    with Checkpoints(directory, **options) as checkpoints:
+        for step, score in enumerate(scores, start=1):
+            metrics = None if score is None else {"top1": score, "loss": 1.0}
+            assert checkpoints.save(step, make_state(step), meta={"at": step}, metrics=metrics)
+
+
+@contextlib.contextmanager
+def full_disk():
+    """No file may grow beyond 64 KiB: the large arrays fail where a full disk would fail."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_returns_what_was_saved(tmp_path):
+    state = make_state(3)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        assert checkpoints.restore_latest(ABSTRACT) is None
+        assert checkpoints.save(3, state, meta={"seconds": 1.5, "pair": (1, 2)})
+        restored = checkpoints.restore_latest(ABSTRACT)
+    assert restored.step == 3
+    assert restored.meta == {"seconds": 1.5, "pair": [1, 2]}
+    assert_same(restored.state, state)
+
+
+@pytest.mark.parametrize("saved_on, read_on", [(8, 1), (1, 8), (8, 8)])
+def test_may_be_read_on_other_devices(tmp_path, saved_on, read_on):
+    def spread(state, count):
+        devices = np.array(jax.devices()[:count])
+        mesh = jax.sharding.Mesh(devices, ("data",), axis_types=(AxisType.Auto,))
+
+        def put(x):
+            spec = PartitionSpec("data") if x.shape[:1] == (16,) else PartitionSpec()
+            return jax.device_put(x, NamedSharding(mesh, spec))
+
+        return jax.tree.map(put, state)
+
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, spread(make_state(1), saved_on), meta={})
+    wanted = spread(make_state(1), read_on)
+    restored = Checkpoints(tmp_path).restore_latest(abstract(wanted))
+    assert_same(restored.state, wanted)
+    kernel = restored.state["params"]["0"]["kernel"]
+    assert len(kernel.sharding.device_set) == read_on
+    assert kernel.addressable_shards[0].data.shape == (16 // read_on, 6)
+
+
+def test_arrays_may_be_donated_while_they_are_written(tmp_path):
+    step_function = jax.jit(lambda x: jax.tree.map(lambda a: a * 1.5 + 1, x), donate_argnums=0)
+    weights = {"w": jnp.ones((256, 256))}
+    expected = {}
+    with Checkpoints(tmp_path, keep_latest=5) as checkpoints:
+        for step in range(1, 6):
+            weights = step_function(weights)
+            expected[step] = np.array(weights["w"])
+            checkpoints.save(step, {"params": weights}, meta={})
+            weights = step_function(step_function(weights))
+    for step, values in expected.items():
+        np.testing.assert_array_equal(load_weights(tmp_path, step)[0]["w"], values)
+
+
+def test_latest_stay_although_the_metric_gets_worse(tmp_path):
+    save_all(tmp_path, [70.0, 60.0, 50.0, 40.0, 30.0], keep_latest=2, keep_best=1)
+    assert names(tmp_path) == ["1", "4", "5"]
+    assert Checkpoints(tmp_path).restore_latest(ABSTRACT).step == 5
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
+def test_a_metric_that_is_not_finite_is_never_the_best(tmp_path, odd):
+    save_all(tmp_path, [50.0, odd, 40.0, odd, odd], keep_latest=1)
+    assert names(tmp_path) == ["1", "5"]
+    assert Checkpoints(tmp_path).best() == (1, 50.0)
+    assert load_weights(tmp_path)[2]["step"] == 1
+
+
+def test_steps_without_metric_are_only_kept_as_latest(tmp_path):
+    save_all(tmp_path, [None, 10.0, None, None, None], keep_latest=2)
+    assert names(tmp_path) == ["2", "4", "5"]
+
+
+def test_several_best_and_every_so_many_steps(tmp_path):
+    save_all(tmp_path, [5, 9, 9, 8, 1, 1, 1], keep_latest=1, keep_best=2, keep_every=4)
+    assert names(tmp_path) == ["2", "3", "4", "7"]
+    # Of equals the later one.
+    assert Checkpoints(tmp_path).best() == (3, 9.0)
+
+
+def test_best_survives_a_restart(tmp_path):
+    save_all(tmp_path, [10.0, 80.0, 20.0], keep_latest=1)
+    with Checkpoints(tmp_path, keep_latest=1) as checkpoints:
+        assert checkpoints.best() == (2, 80.0)
+        for step in (4, 5):
+            checkpoints.save(step, make_state(step), meta={}, metrics={"top1": 30.0})
+    assert names(tmp_path) == ["2", "5"]
+
+
+def test_last_save_is_committed_when_an_exception_passes(tmp_path):
+    with pytest.raises(KeyError, match="mine"), Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1), meta={})
+        raise KeyError("mine")
+    assert_same(Checkpoints(tmp_path).restore_latest(ABSTRACT).state, make_state(1))
+
+
+def test_a_step_saved_already_is_left_as_it_is(tmp_path):
+    save_all(tmp_path, [1.0, 2.0])
+    with Checkpoints(tmp_path) as checkpoints:
+        assert not checkpoints.save(2, make_state(7), meta={})
+        with pytest.raises(ValueError, match="holds step 2, so step 1 cannot"):
+            shutil.rmtree(tmp_path / "1")
+            checkpoints.save(1, make_state(1), meta={})
+    assert_same(Checkpoints(tmp_path).restore_latest(ABSTRACT).state, make_state(2))
+
+
+def test_leftovers_of_a_killed_save_are_ignored_and_removed(tmp_path):
+    save_all(tmp_path, [1.0])
+    shutil.copytree(tmp_path / "1", tmp_path / "2.orbax-checkpoint-tmp")
+    shutil.copytree(tmp_path / "1", tmp_path / "trash" / "0")
+    assert Checkpoints(tmp_path).restore_latest(ABSTRACT).step == 1
+    with Checkpoints(tmp_path):
+        assert names(tmp_path) == ["1"]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            lambda s: s["params"]["0"].update(kernel=jnp.zeros((16, 7))),
+            r"params/0/kernel is float32\[16, 6\] in the checkpoint but float32\[16, 7\] in the",
+        ),
+        (
+            lambda s: s["params"].update(head=jnp.zeros((3, 3))),
+            r"params/head is bfloat16\[3, 3\] in the checkpoint but float32\[3, 3\] in the model",
+        ),
+        (
+            lambda s: s["params"].update(head_dist=jnp.zeros(3)),
+            r"params/head_dist is absent in the checkpoint but float32\[3\] in the model",
+        ),
+        (
+            lambda s: s.update(ema={}),
+            r"ema/batch_stats/norm/mean is float32\[5\] .* absent in the model.*; and 1 more",
+        ),
+        (lambda s: s.update(opt_state=()), r"opt_state/1/.* is absent|absent in the model"),
+    ],
+    ids=["shape", "dtype", "missing", "left over", "optimiser"],
+)
+def test_another_model_is_named_and_not_taken_for_damage(tmp_path, change, message):
+    save_all(tmp_path, [1.0, 2.0])
+    state = make_state(0)
+    change(state)
+    with pytest.raises(ValueError, match=message) as caught:
+        Checkpoints(tmp_path).restore_latest(abstract(state))
+    assert "new --workdir" in str(caught.value)
+    assert names(tmp_path) == ["1", "2"]
+
+
+def test_weights_are_read_without_the_optimiser(tmp_path):
+    save_all(tmp_path, [10.0, 30.0, 20.0], keep_latest=3)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    for which, step in {"best": 2, "latest": 3, 1: 1}.items():
+        params, batch_stats, meta = load_weights(tmp_path, which)
+        state = make_state(step)
+        assert_same(params, state["params"])
+        assert_same(batch_stats, state["batch_stats"])
+        assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(params))
+        assert meta == {"at": step, "step": step, "metrics": meta["metrics"]}
+        params, batch_stats, _ = load_weights(tmp_path, which, "ema")
+        assert_same(params, state["ema"]["params"])
+        assert_same(batch_stats, state["ema"]["batch_stats"])
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_weights_that_are_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint in"):
+        load_weights(tmp_path / "nowhere")
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1, ema=False) | {"batch_stats": {}}, meta={})
+    with pytest.raises(ValueError, match="none is the best; choose 'latest'"):
+        load_weights(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint 5 .* one of the steps \[1\]"):
+        load_weights(tmp_path, 5)
+    with pytest.raises(ValueError, match=r"no moving average.*ema.decay=0"):
+        load_weights(tmp_path, "latest", "ema")
+    with pytest.raises(ValueError, match="'params' or 'ema', not 'raw'"):
+        load_weights(tmp_path, "latest", "raw")
+    assert load_weights(tmp_path, "latest")[1] == {}
+
+
+def test_what_cannot_be_saved_is_named(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(TypeError, match="params/w is a ndarray"):
+            checkpoints.save(1, {"params": {"w": np.zeros(3)}}, meta={})
+        with pytest.raises(ValueError, match=r"params/w has shape \(0, 3\)"):
+            checkpoints.save(1, {"params": {"w": jnp.zeros((0, 3))}}, meta={})
+        with pytest.raises(ValueError, match=r"'top1', which is not among the metrics \['top5'\]"):
+            checkpoints.save(1, make_state(1), meta={}, metrics={"top5": 1.0})
+    assert names(tmp_path) == []
+
+
+def test_training_goes_on_when_the_disk_is_full(tmp_path, caplog):
+    save_all(tmp_path, [50.0, 40.0, 30.0], keep_latest=2)
+    with Checkpoints(tmp_path, keep_latest=2) as checkpoints, caplog.at_level(logging.WARNING):
+        with full_disk():
+            checkpoints.save(4, make_state(4, width=LARGE), meta={}, metrics={"top1": 99.0})
+            assert not checkpoints.wait()
+            checkpoints.save(5, make_state(5, width=LARGE), meta={})
+            assert not checkpoints.wait()
+        ours = [r.getMessage() for r in caplog.records if r.name == "deit_jax"]
+        assert len(ours) == 2
+        assert f"A checkpoint was not saved: {tmp_path}/4: " in ours[0]
+        assert "MB are free there" in ours[0]
+        assert {"1", "2", "3"} <= set(names(tmp_path))
+        assert checkpoints.best() == (1, 50.0)
+        checkpoints.save(6, make_state(6), meta={})
+        assert checkpoints.wait()
+        # Nothing of the failed ones is left to fill the disk.
+        assert names(tmp_path) == ["1", "3", "6"]
+        assert_same(checkpoints.restore_latest(ABSTRACT).state, make_state(6))
+
+
+def test_three_failures_in_a_row_end_the_run(tmp_path):
+    with (
+        pytest.raises(OSError, match=r"3 checkpoints in a row .* Make room or repair the disk"),
+        Checkpoints(tmp_path) as checkpoints,
+        full_disk(),
+    ):
+        for step in range(1, 10):
+            checkpoints.save(step, make_state(step, width=LARGE), meta={})
+    assert step in (3, 4)  # Writing goes on in the background; failures show at the next call.
+
+
+def test_a_last_save_that_failed_is_an_error(tmp_path):
+    with (
+        full_disk(),
+        pytest.raises(OSError, match="last checkpoint was not saved"),
+        Checkpoints(tmp_path) as checkpoints,
+    ):
+        checkpoints.save(1, make_state(1, width=LARGE), meta={})
+    # But it does not hide what ended the run.
+    with full_disk(), pytest.raises(KeyError), Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1, width=LARGE), meta={})
+        raise KeyError
+
+
+def test_orbax_does_not_narrate(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        save_all(tmp_path, [1.0])
+        Checkpoints(tmp_path).restore_latest(ABSTRACT)
+    assert [r.getMessage() for r in caplog.records if "orbax" in r.pathname] == []
+
+
+def test_options_are_checked(tmp_path):
+    with pytest.raises(ValueError, match="keep_latest must be at least 1"):
+        Checkpoints(tmp_path, keep_latest=0)

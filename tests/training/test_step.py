@@ -1,0 +1,188 @@
+"""The train step: sharding, slices, skipped steps, the moving average, the teacher's view."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from configs.digits import get_config
+from deit_jax.augment.mixing import MixOptions
+from deit_jax.augment.pipeline import AugmentOptions
+from deit_jax.models.functional import abstract
+from deit_jax.models.registry import model_builder
+from deit_jax.models.vit import VisionTransformer
+from deit_jax.training.optimizer import make_optimizer
+from deit_jax.training.state import create_state
+from deit_jax.training.step import make_train_step
+
+MIXING = MixOptions(mixup_alpha=0.8, cutmix_alpha=1.0, group=4)
+AUGMENT = AugmentOptions(crop_padding=2, flip=0.5, erasing_probability=0.25)
+
+
+def small_config(**changes):
+    config = get_config("none")
+    config.model.drop_path_rate = 0.2
+    config.training.batch_size = 32
+    config.optimizer.learning_rate = 1e-2
+    config.schedule.warmup_epochs = 0.0
+    for key, value in changes.items():
+        group, _, name = key.partition("__")
+        config[group][name] = value
+    return config
+
+
+def transformer(config, rngs, distilled=True):
+    return VisionTransformer(
+        10,
+        (16, 16),
+        config.model.drop_rate,
+        config.model.drop_path_rate,
+        rngs=rngs,
+        patch_size=4,
+        width=32,
+        depth=2,
+        num_heads=2,
+        distilled=distilled,
+    )
+
+
+def convnet(config, rngs):
+    return model_builder("regnety_micro")(rngs)
+
+
+def make(config, model=transformer, teacher=None, mixing=MIXING, augment=AUGMENT, shards=1):
+    build = partial(model, config)
+    function, params, _ = abstract(build)
+    optimizer = make_optimizer(config.optimizer, params)
+    step = make_train_step(
+        function,
+        teacher,
+        optimizer,
+        config,
+        augment=augment,
+        mixing=mixing,
+        steps_per_epoch=10.0,
+        shards=shards,
+    )
+    state = jax.jit(lambda key: create_state(build, optimizer, key, ema=True))(jax.random.key(0))
+    return function, state, jax.jit(step)
+
+
+def batches(count, size=32):
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        yield {
+            "image": rng.integers(0, 256, (size, 16, 16, 3), dtype=np.uint8),
+            "label": rng.integers(0, 10, size).astype(np.int32),
+            "epoch": np.zeros(size, np.int32),
+            "index": np.arange(size, dtype=np.int32),
+            "copy": np.zeros(size, np.int32),
+        }
+
+
+def losses(devices, model, steps=4):
+    mesh = jax.make_mesh(
+        (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
+    )
+    _, state, step = make(small_config(), model, shards=devices)
+    state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+    result = []
+    for batch in batches(steps):
+        batch = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
+        before = state["sums"]["loss"]
+        fresh = state["step"] % 25 == 0
+        state = step(state, {}, batch)
+        result.append(float(state["sums"]["loss"] - jnp.where(fresh, 0, before)))
+    return result
+
+
+@pytest.mark.parametrize("model", [transformer, convnet])
+def test_losses_are_the_same_on_one_and_eight_devices(model):
+    # BatchNorm statistics, mixing partners and random numbers included. Adam turns the rounding
+    # of near-zero gradients into steps, so later losses drift; 1e-4 is 30 times what is seen.
+    np.testing.assert_allclose(losses(1, model), losses(8, model), rtol=1e-4)
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+def test_micro_batches_equal_the_single_batch(shards):
+    states = []
+    for count in (1, 4):
+        # SGD, so that parameters are linear in the gradient. Dropout and depth are per image.
+        config = small_config(
+            training__micro_batches=count, optimizer__name="sgd", model__drop_rate=0.1
+        )
+        _, state, step = make(config, shards=shards)
+        states.append(step(state, {}, next(batches(1))))
+    whole, slices = (jax.tree.leaves((s["params"], s["ema"], s["sums"])) for s in states)
+    for a, b in zip(whole, slices, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_the_counters():
+    _, state, step = make(small_config())
+    state = step(state, {}, next(batches(1)))
+    broken = jax.tree.map(lambda leaf: leaf, state)
+    broken["params"]["head"]["bias"] = jnp.full(10, jnp.nan)
+    after = step(broken, {}, next(batches(1)))
+    for name in ("params", "batch_stats", "opt_state", "ema"):
+        for a, b in zip(jax.tree.leaves(broken[name]), jax.tree.leaves(after[name]), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert int(after["step"]) == 2
+    assert int(after["skipped"]) == int(after["skipped_in_a_row"]) == 1
+    assert np.isfinite(after["sums"]["loss"])
+    assert float(after["sums"]["count"]) == 1.0
+    after["params"]["head"]["bias"] = jnp.zeros(10)
+    again = step(after, {}, next(batches(1)))
+    assert (int(again["skipped"]), int(again["skipped_in_a_row"])) == (1, 0)
+
+
+def test_moving_average_follows_its_formula():
+    for warmup in (False, True):
+        config = small_config(ema__decay=0.9, ema__warmup=warmup)
+        _, state, step = make(config)
+        expected = np.asarray(state["params"]["head"]["kernel"], np.float64)
+        for number, batch in enumerate(batches(3)):
+            state = step(state, {}, batch)
+            decay = min(0.9, (1 + number) / (10 + number)) if warmup else 0.9
+            new = np.asarray(state["params"]["head"]["kernel"], np.float64)
+            expected = decay * expected + (1 - decay) * new
+        # Three float32 roundings of numbers of size 0.1.
+        np.testing.assert_allclose(state["ema"]["params"]["head"]["kernel"], expected, atol=3e-8)
+
+
+def test_sums_start_afresh_after_a_log_line():
+    config = small_config(log__every_steps=2)
+    _, state, step = make(config)
+    counts = []
+    for batch in batches(5):
+        state = step(state, {}, batch)
+        counts.append(float(state["sums"]["count"]))
+    assert counts == [1, 2, 1, 2, 1]
+
+
+def test_teacher_sees_exactly_the_images_of_the_student():
+    config = small_config(
+        distillation__kind="soft",
+        distillation__temperature=1.0,
+        model__drop_path_rate=0.0,
+    )
+    # A teacher that is the student itself agrees with it only on the same images.
+    model = partial(transformer, distilled=False)
+    function, state, _ = make(config, model)
+    _, _, step = make(config, model, teacher=function)
+    after = step(state, state["params"], next(batches(1)))
+    # The divergence of two equal distributions, up to float32 rounding of their logarithms.
+    assert abs(float(after["sums"]["distillation_loss"])) < 1e-6
+    assert float(after["sums"]["label_loss"]) > 1.0
+
+
+def test_batch_statistics_are_updated():
+    _, state, step = make(small_config(), convnet)
+    after = step(state, {}, next(batches(1)))
+    changed = jax.tree.map(
+        lambda a, b: bool(jnp.any(a != b)), state["batch_stats"], after["batch_stats"]
+    )
+    assert all(jax.tree.leaves(changed))

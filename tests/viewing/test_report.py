@@ -1,0 +1,154 @@
+import io
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from deit_jax.cli.main import main
+from deit_jax.viewing.comparison import compare
+from deit_jax.viewing.curves import curve
+from deit_jax.viewing.report import write_report
+from deit_jax.viewing.runs import read_run
+from deit_jax.viewing.table3 import COLUMNS, duration, markdown, rows, show
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "report"
+
+
+def _cells(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_table_in_the_form_of_the_papers(study):
+    comparison = compare(study.values())
+    _, none, soft, hard = comparison.teachers + comparison.students
+    assert rows(comparison)[1:] == [
+        ("no distillation", "yes", "-", _written(none, "class"), "-", "-", "200", "20", "62 s", "3",
+         "deit_micro_patch4_16"),
+        *[
+            (f"{kind}, distillation token", "yes", kind, _written(one, "class"),
+             _written(one, "distillation"), _written(one, "fused"), "200", "20", "62 s", "3",
+             "deit_micro_distilled_patch4_16")
+            for kind, one in (("soft", soft), ("hard", hard))
+        ],
+    ]  # fmt: skip
+    assert rows(comparison)[0][0] == "teacher"
+    assert rows(comparison)[0][-1] == "regnety_micro"
+
+
+def _written(experiment, head):
+    values = [row[head] for row in experiment.accuracies]
+    return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
+
+
+def test_labels_are_not_used_where_the_teacher_has_all_the_weight(run_directory):
+    path = run_directory("only_teacher", "hard", overrides={"distillation.weight": 1.0})
+    assert rows(compare([path]))[0][:3] == ("hard, distillation token", "no", "hard")
+
+
+def test_markdown_and_a_pipe_show_the_same(study):
+    comparison = compare(study.values())
+    file = io.StringIO()
+    show(comparison, Console(file=file, width=40))
+    printed = file.getvalue()
+    assert printed.isascii()
+    assert "\x1b" not in printed
+    table = [line for line in printed.splitlines() if line.startswith("|")]
+    assert len({len(line) for line in table}) == 1
+    written = [line for line in markdown(comparison).splitlines() if line.startswith("|")]
+    expected = [_cells(line.replace("±", "+-")) for line in written if "---" not in line]
+    assert [_cells(line) for line in table if "---" not in line] == expected
+    assert expected[0] == [column.heading for column in COLUMNS]
+
+
+@pytest.mark.parametrize(("width", "missing"), [(200, None), (80, "model")])
+def test_a_narrow_terminal_gets_fewer_columns(study, width, missing):
+    comparison = compare(study.values())
+    file = io.StringIO()
+    show(comparison, Console(file=file, width=width, force_terminal=True, color_system=None))
+    lines = file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert ("Left out for lack of width" in file.getvalue()) == bool(missing)
+    assert any("both" in line for line in lines)
+    assert any("deit_micro_patch4_16" in line for line in lines) == (not missing)
+
+
+def test_report_command_writes_table_and_picture(study, output, capsys):
+    assert main(["report", *map(str, study.values()), "--output", str(output)]) == 0
+    printed = capsys.readouterr().out
+    assert str(output / "report.md") in printed and str(output / "curves.png") in printed
+    text = (output / "report.md").read_text()
+    assert markdown(compare(study.values())) in text
+    assert "![Learning curves](curves.png)" in text
+    assert all(str(path) in text for path in study.values())
+    with Image.open(output / "curves.png") as image:
+        assert image.size == (1440, 960)
+        # Text, axes and curves in several colours, not an empty sheet.
+        assert len(image.convert("RGB").getcolors(1 << 20)) > 50
+
+
+def test_without_matplotlib_the_table_still_comes(study, output, capsys, monkeypatch):
+    output.mkdir()
+    (output / "curves.png").write_bytes(b"of an earlier report")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main(["report", str(study["none0"]), "--output", str(output)]) == 0
+    printed = capsys.readouterr().out
+    assert "no distillation" in printed
+    assert "pip install 'deit_jax[demo]'" in printed
+    assert [path.name for path in output.iterdir()] == ["report.md"]
+    assert "pip install 'deit_jax[demo]'" in (output / "report.md").read_text()
+
+
+def test_unfinished_runs_are_reported_as_such(study, run_directory, output, capsys):
+    path = run_directory("going", "hard", finished=False, teacher=study["teacher"])
+    assert main(["report", str(path), str(study["none0"]), "--output", str(output)]) == 0
+    printed = capsys.readouterr().out
+    assert "hard, distillation token, unfinished" in printed
+    assert "Unfinished runs stand with their last evaluation." in printed
+
+
+def test_curves_are_mean_and_deviation_over_seeds(study):
+    one = next(one for one in compare(study.values()).students if one.label.startswith("hard"))
+    points = curve(one, "eval", "raw/fused/top1")
+    records = [read_run(study[f"hard{seed}"]) for seed in range(3)]
+    each = [[row["raw/fused/top1"] for row in record.lines("eval")] for record in records]
+    np.testing.assert_array_equal(points[0], [row["epoch"] for row in records[0].lines("eval")])
+    np.testing.assert_allclose(points[1], np.mean(each, axis=0), rtol=1e-14)
+    np.testing.assert_allclose(points[2], np.std(each, axis=0, ddof=1), rtol=1e-12)
+
+
+def test_curves_of_losses_that_were_not_finite(run_directory, output):
+    path = run_directory("bad")
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    lines[0] = '{"step": 1, "split": "train", "epoch": 0.5, "loss": null}'
+    (path / "metrics.jsonl").write_text("\n".join(lines))
+    comparison = compare([path])
+    assert curve(comparison.students[0], "train", "loss")[0, 0] == 1.0
+    assert len(write_report(comparison, output)) == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.5, "0.5 s"), (61, "61 s"), (3000, "50 min"), (190_800, "2.2 days"), (36_000, "10 h")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_mistakes_are_one_sentence_and_exit_code_2(study, tmp_path, capsys):
+    file = tmp_path / "file"
+    file.touch()
+    for arguments, words in [
+        ([str(tmp_path)], "is no run directory"),
+        ([str(tmp_path / "nowhere")], "There is no run directory"),
+        ([str(study["none0"]), "--output", str(file)], "is a file"),
+    ]:
+        assert main(["report", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert words in error
+        assert error.startswith("error: ") and error.count("\n") == 1
