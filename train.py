@@ -5,7 +5,7 @@ A stopped run goes on from its last checkpoint when the same command is given ag
 
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from deit_jax.config.command_line import explain_flag_error, unknown_keys
@@ -43,6 +43,9 @@ def main(arguments: list[str]) -> None:
     """Check everything, then train."""
     if len(arguments) > 1:
         _fail([f"{arguments[1]!r} is no flag; write --config.key=value, in one piece."])
+    # Libraries report every file they write; warnings are enough unless --verbosity asks.
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
     # Imported late: a typo should be answered before JAX has started.
     import jax
 
@@ -54,7 +57,7 @@ def main(arguments: list[str]) -> None:
     try:
         train(_CONFIG.value, _WORKDIR.value, allow_config_change=_ALLOW_CHANGE.value)
     except (ValueError, FileNotFoundError, FileExistsError, PermissionError) as error:
-        if not getattr(error, "__notes__", None) and flags.FLAGS.verbosity > 0:
+        if flags.FLAGS.verbosity > 0:
             raise
         _fail([str(error)])
     except TrainingStopped as error:

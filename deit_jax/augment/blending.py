@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 from deit_jax.augment.operations import Kind
+from deit_jax.augment.packing import Pixels, join, level_of, pack, unpack
 
 
 def blend(
@@ -24,25 +25,26 @@ def blend(
     return jnp.clip(value, 0.0, 255.0).astype(jnp.uint8)
 
 
-def luma(images: UInt8[Array, "batch height width 3"]) -> Int[Array, "batch height width"]:
+def luma(packed: Pixels) -> Pixels:
     """Return Pillow's grey level, ITU-R 601-2 in 16-bit fixed point (`Convert.c`)."""
-    red, green, blue = (images[..., channel].astype(jnp.int32) for channel in range(3))
+    red, green, blue = (level_of(packed, channel) for channel in range(3))
     return (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
 
 
-def smooth(images: UInt8[Array, "batch height width 3"]) -> Int[Array, "batch height width 3"]:
-    """Return the image under the 3 x 3 kernel of ones with 5 in the middle, over 13.
+def smooth(packed: Pixels, channel: int) -> Pixels:
+    """Return one channel under the 3 x 3 kernel of ones with 5 in the middle, over 13.
 
     The outermost pixels stay. No multiple of 1/13 lies within 1/26 of a half, so whole numbers
     give the rounding that Pillow obtains with floats (`Filter.c`).
     """
-    values = images.astype(jnp.int32)
-    if min(images.shape[1:3]) < 3:
-        return values
+    _, height, width = packed.shape
+    row, column = jnp.arange(height)[:, None], jnp.arange(width)
+    inner = (row > 0) & (row < height - 1) & (column > 0) & (column < width - 1)
+    values = level_of(jnp.pad(packed, ((0, 0), (1, 1), (1, 1)), mode="edge"), channel)
     rows = values[:, :-2] + values[:, 1:-1] + values[:, 2:]
     total = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
-    middle = (2 * (total + 4 * values[:, 1:-1, 1:-1]) + 13) // 26
-    return values.at[:, 1:-1, 1:-1].set(middle)
+    middle = values[:, 1:-1, 1:-1]
+    return jnp.where(inner, (2 * (total + 4 * middle) + 13) // 26, middle)
 
 
 def enhance(
@@ -51,7 +53,12 @@ def enhance(
     factor: Float[Array, "batch"],
 ) -> UInt8[Array, "batch height width 3"]:
     """Blend with the grey image (`Kind.COLOR`) or with the smoothed one (`Kind.SHARPNESS`)."""
-    grey = luma(images)[..., None]
-    colour = (kind == Kind.COLOR)[:, None, None, None]
-    start = jnp.where(colour, grey, smooth(images))
-    return blend(start, images.astype(jnp.int32), factor[:, None, None, None])
+    packed = pack(images)
+    grey = luma(packed)
+    colour = (kind == Kind.COLOR)[:, None, None]
+    blended = []
+    for channel in range(3):
+        start = jnp.where(colour, grey, smooth(packed, channel))
+        level = blend(start, level_of(packed, channel), factor[:, None, None])
+        blended.append(level.astype(jnp.int32))
+    return unpack(join(*blended))

@@ -19,6 +19,7 @@ from deit_jax.augment.operations import Kind
 from deit_jax.augment.options import AugmentOptions
 
 _draw = jax.jit(draw_choices, static_argnums=(1, 2, 3))
+_noise = jax.jit(box_noise, static_argnums=(1, 2, 3, 4))
 
 
 def augment_on_host(
@@ -59,7 +60,7 @@ def apply_on_host(
     boxes = jax.tree.map(np.asarray, choices.boxes)
     for image in range(len(images)):
         for number, rows, columns in box_slices(boxes, image):
-            noise = box_noise(choices.noise[image][None], number, options, *levels.shape[1:3])
+            noise = _noise(choices.noise[image][None], number, options, *levels.shape[1:3])
             tall, wide = rows.stop - rows.start, columns.stop - columns.start
             filling = np.asarray(noise[0])
             if len(filling) > 1:

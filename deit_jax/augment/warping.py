@@ -12,8 +12,8 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from deit_jax.augment.geometry import STEPS, affine_map, positions
 from deit_jax.augment.operations import Kind
+from deit_jax.augment.packing import Pixels, join, level_of, pack, unpack
 
-Pixels = Int[Array, "batch height width"]
 Values = Float[Array, "batch height width"]
 
 
@@ -71,8 +71,7 @@ def warp(
         square = [[source(j * stride + i) for i in range(4)] for j in range(4)]
         right, down = column.beyond + column.rest, row.beyond + row.rest
         levels = square_levels(square, right, down, smooth)
-    red, green, blue = (jnp.clip(level, 0, 255) for level in levels)
-    packed = red | green << 8 | blue << 16
+    packed = join(*(jnp.clip(level, 0, 255) for level in levels))
     return unpack(jnp.where(inside, packed, fill[0] | fill[1] << 8 | fill[2] << 16))
 
 
@@ -143,22 +142,6 @@ def cubic_factors(values: list[Values], bicubic: bool | Bool[Array, "batch 1 1"]
         return factors
     straight = [linear, jnp.zeros_like(linear), jnp.zeros_like(linear)]
     return [jnp.where(bicubic, curve, line) for curve, line in zip(factors, straight, strict=True)]
-
-
-def pack(images: UInt8[Array, "batch height width 3"]) -> Pixels:
-    """Put the three levels of a pixel into one 32-bit number."""
-    four = jnp.pad(images, ((0, 0), (0, 0), (0, 0), (0, 1)))
-    return jax.lax.bitcast_convert_type(four, jnp.int32)
-
-
-def unpack(packed: Pixels) -> UInt8[Array, "batch height width 3"]:
-    """Undo `pack`."""
-    return jax.lax.bitcast_convert_type(packed, jnp.uint8)[..., :3]
-
-
-def level_of(packed: Pixels, channel: int) -> Pixels:
-    """Return one channel of packed pixels."""
-    return (packed >> (8 * channel)) & 255
 
 
 def differences(packed: list[Pixels], middle: Pixels, channel: int) -> list[Values]:

@@ -1,7 +1,8 @@
-"""Look at what augmentation does to an image: many versions of it on one sheet.
+"""Look at what a recipe's augmentation does to images: one picture, a row for each stage.
 
 Example:
   python -m deit_jax augment photo.jpeg
+  python -m deit_jax augment cat.jpeg dog.jpeg --recipe deit --columns 6 --output sheet.png
 """
 
 import argparse

@@ -16,7 +16,7 @@ COMMANDS = {
     "models": "list the models by name",
     "report": "compare runs: a table in the form of the paper's and learning curves",
     "evaluate": "measure a checkpoint of a run again",
-    "augment": "look at what augmentation does to an image",
+    "augment": "look at what augmentation does to images",
 }
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Key
 
 from deit_jax.models.layers import Linear, dropout
@@ -40,28 +39,28 @@ def _attend_forward(
     total = weights.sum(-1, keepdims=True)
     out = product(fusion_barrier(weights.astype(value.dtype)), value) / total
     out = merge_heads(out.astype(value.dtype))
-    saved = (query, key, value, out, highest + jnp.log(total))
-    saved = checkpoint_name(saved, "kept")
-    return saved[3], saved
+    return out, (query, key, value, out, highest + jnp.log(total))
 
 
 def _attend_backward(
     batch: int, heads: int, saved: tuple[Array, ...], grad: Array
 ) -> tuple[Array, ...]:
     query, key, value, out, log_total = saved
+    grad_by_head = split_heads(grad, batch, heads)
     # The gradient of a softmax subtracts its mean under the weights, which is grad . out.
-    mean = (grad.astype(jnp.float32) * out).reshape(*_by_head(grad, batch, heads)).sum(-1)
-    mean = mean.transpose(0, 2, 1)[..., None]
-    grad = split_heads(grad, batch, heads)
-    weights = jnp.exp(_scores(query, key) - log_total)
-    grad_weights = product(grad, value, (-1, -1))
+    mean = (grad.astype(jnp.float32) * out).reshape(_by_head(grad, batch, heads)).sum(-1)
+    both = product(jnp.stack([key, value]), jnp.stack([query, grad_by_head]), (-1, -1))
+    weights = jnp.exp(both[0] * query.shape[-1] ** -0.5 - jnp.swapaxes(log_total, -1, -2))
+    grad_weights = both[1]
     scale = query.shape[-1] ** -0.5
-    grad_scores = fusion_barrier((weights * (grad_weights - mean) * scale).astype(query.dtype))
+    grad_scores = weights * (grad_weights - mean.transpose(0, 2, 1)[:, :, None]) * scale
+    grad_scores = fusion_barrier(grad_scores.astype(query.dtype))
     weights = fusion_barrier(weights.astype(query.dtype))
-    # Both products run over queries; of the two ways to write each, these transpose less.
-    grad_key = jnp.swapaxes(product(query, grad_scores, (-2, -2)), -1, -2)
-    grad_value = jnp.swapaxes(product(grad, weights, (-2, -2)), -1, -2)
-    grads = (product(grad_scores, key), grad_key, grad_value)
+    grads = (
+        product(grad_scores, key, (-2, -2)),
+        product(grad_scores, query),
+        product(weights, grad_by_head),
+    )
     return tuple(merge_heads(x.astype(query.dtype)) for x in grads)
 
 
@@ -130,9 +129,10 @@ class Attention(nnx.Module):
             return jnp.split(self.qkv(x, self.qkv.dtype), 3, axis=-1)
         width = x.shape[-1]
         kernel, bias, dtype = self.qkv.kernel[...], self.qkv.bias[...], self.qkv.dtype
+        x = x.astype(dtype)
         x_query = first_tokens(x, tokens, queries)
-        query = dense(x_query, kernel[:, :width], bias[:width], dtype, dtype)
-        key_value = dense(x, kernel[:, width:], bias[width:], dtype, dtype)
+        query = dense(x_query, kernel[:, :width], bias[:width], dtype)
+        key_value = dense(x, kernel[:, width:], bias[width:], dtype)
         return [query, *jnp.split(key_value, 2, axis=-1)]
 
 

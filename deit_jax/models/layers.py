@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Key
 
 from deit_jax.models.products import dense, fusion_barrier
@@ -64,29 +63,37 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "rows in"], out_dtype: Any = jnp.float32) -> Float[Array, "rows out"]:
         """Return `x @ kernel + bias`."""
-        return dense(x, self.kernel[...], self.bias[...], self.dtype, out_dtype)
+        return dense(x.astype(self.dtype), self.kernel[...], self.bias[...], out_dtype)
 
 
 @jax.custom_vjp
-def normalise(x: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
-    """Return `x` with mean 0 and variance 1 along the last axis (variance plus epsilon, rather)."""
-    return _normalise_forward(x)[0]
+def layer_norm(
+    x: Float[Array, "rows width"], scale: Float[Array, "width"], bias: Float[Array, "width"]
+) -> Float[Array, "rows width"]:
+    """Return `x` with mean 0 and variance 1 in each row (but for epsilon), scaled and shifted."""
+    return _layer_norm_forward(x, scale, bias)[0]
 
 
-def _normalise_forward(x: Array) -> tuple[Array, tuple[Array, ...]]:
+def _layer_norm_forward(x: Array, scale: Array, bias: Array) -> tuple[Array, tuple[Array, ...]]:
     mean = x.mean(-1, keepdims=True)
     inverse = jax.lax.rsqrt(jnp.square(x - mean).mean(-1, keepdims=True) + LAYER_NORM_EPSILON)
-    return (x - mean) * inverse, (x, mean, inverse)
+    return (x - mean) * inverse * scale + bias, (x, scale, mean, inverse)
 
 
-def _normalise_backward(saved: tuple[Array, ...], grad: Array) -> tuple[Array]:
-    x, mean, inverse = saved
-    normal = (x - mean) * inverse
-    along = (grad * normal).mean(-1, keepdims=True)
-    return (inverse * (grad - grad.mean(-1, keepdims=True) - normal * along),)
+def _layer_norm_backward(saved: tuple[Array, ...], grad: Array) -> tuple[Array, Array, Array]:
+    # With n = (x - mean) * inverse, dx = inverse * (g - mean(g) - n * mean(g * n)), g = grad * scale.
+    # Differences are multiplied out so that no term but x is of the forward pass: XLA:CPU would
+    # keep it since then instead of recomputing it.
+    x, scale, mean, inverse = saved
+    scaled = grad * inverse
+    grad_scale = (scaled * x - scaled * mean).sum(0)
+    scaled = scaled * scale
+    along = jnp.square(inverse) * (scaled * x - scaled * mean).mean(-1, keepdims=True)
+    grad_x = scaled - scaled.mean(-1, keepdims=True) - along * x + along * mean
+    return grad_x, grad_scale, grad.sum(0)
 
 
-normalise.defvjp(_normalise_forward, _normalise_backward)
+layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
 class LayerNorm(nnx.Module):
@@ -98,13 +105,25 @@ class LayerNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
         """Return `x` normalised along its last axis, scaled and shifted."""
-        return normalise(x) * self.scale[...] + self.bias[...]
+        return layer_norm(x, self.scale[...], self.bias[...])
 
 
+@jax.custom_vjp
 def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Exact GELU, x * Phi(x), in float32: the common tanh approximation is up to 5e-4 off."""
-    x = x.astype(jnp.float32)
-    return 0.5 * x * (1.0 + jax.lax.erf(x * math.sqrt(0.5)))
+    wide = x.astype(jnp.float32)
+    return (wide * (0.5 + 0.5 * jax.lax.erf(wide * math.sqrt(0.5)))).astype(x.dtype)
+
+
+def _gelu_backward(x: Array, grad: Array) -> tuple[Array]:
+    wide = x.astype(jnp.float32)
+    # Written unlike the forward pass, whose erf XLA:CPU would else keep rather than recompute.
+    distribution = 0.5 - 0.5 * jax.lax.erf(wide * -math.sqrt(0.5))
+    density = jnp.exp(-0.5 * wide * wide) / math.sqrt(2 * math.pi)
+    return ((grad * (distribution + wide * density)).astype(x.dtype),)
+
+
+gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 
 class Mlp(nnx.Module):
@@ -121,8 +140,8 @@ class Mlp(nnx.Module):
         self, x: Float[Array, "rows width"], *, keys: Key[Array, "batch"] | None = None
     ) -> Float[Array, "rows width"]:
         """Map each row on its own."""
-        hidden = checkpoint_name(self.fc1(x, self.fc1.dtype), "kept")
-        hidden = fusion_barrier(gelu(hidden).astype(hidden.dtype))
+        hidden = self.fc1(x, self.fc1.dtype)
+        hidden = fusion_barrier(gelu(hidden))
         hidden = dropout(hidden, self.drop_rate, fold_keys(keys, 0))
         return dropout(self.fc2(hidden), self.drop_rate, fold_keys(keys, 1))
 
@@ -151,7 +170,7 @@ class PatchEmbed(nnx.Module):
         patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch * rows * columns, -1)
         kernel = self.proj.kernel[...]
         kernel = kernel.reshape(-1, kernel.shape[-1])
-        embedded = dense(fusion_barrier(patches), kernel, self.proj.bias[...], self.dtype, jnp.float32)
+        embedded = dense(fusion_barrier(patches.astype(self.dtype)), kernel, self.proj.bias[...], jnp.float32)
         return embedded.reshape(batch, rows * columns, -1)
 
 

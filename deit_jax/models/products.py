@@ -51,32 +51,30 @@ def product(
     return fusion_barrier(out)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def dense(
     x: Float[Array, "rows inner"],
     kernel: Float[Array, "inner columns"],
     bias: Float[Array, "columns"],
-    dtype: Any,
     out_dtype: Any,
 ) -> Float[Array, "rows columns"]:
-    """Return `x @ kernel + bias` as `out_dtype`, from factors rounded to `dtype`."""
-    return (product(x.astype(dtype), kernel.astype(dtype)) + bias).astype(out_dtype)
+    """Return `x @ kernel + bias`, with the kernel and all gradients rounded to the type of `x`."""
+    return (product(x, kernel.astype(x.dtype)) + bias).astype(out_dtype)
 
 
 def _dense_forward(
-    x: Array, kernel: Array, bias: Array, dtype: Any, out_dtype: Any
-) -> tuple[Array, tuple[Array, ...]]:
-    return dense(x, kernel, bias, dtype, out_dtype), (x, kernel)
+    x: Array, kernel: Array, bias: Array, out_dtype: Any
+) -> tuple[Array, tuple[Array, Array]]:
+    return dense(x, kernel, bias, out_dtype), (x, kernel)
 
 
 def _dense_backward(
-    dtype: Any, out_dtype: Any, saved: tuple[Array, ...], grad: Array
-) -> tuple[Array, ...]:
+    out_dtype: Any, saved: tuple[Array, Array], grad: Array
+) -> tuple[Array, Array, Array]:
     x, kernel = saved
-    grad = fusion_barrier(grad.astype(dtype))
-    grad_x = product(grad, kernel.astype(dtype), (-1, -1)).astype(x.dtype)
-    grad_kernel = product(fusion_barrier(x.astype(dtype)), grad, (-2, -2))
-    return grad_x, grad_kernel, grad.sum(0, dtype=jnp.float32)
+    grad = fusion_barrier(grad.astype(x.dtype))
+    grad_x = product(grad, kernel.astype(x.dtype), (-1, -1)).astype(x.dtype)
+    return grad_x, product(x, grad, (-2, -2)), grad.sum(0, dtype=jnp.float32)
 
 
 dense.defvjp(_dense_forward, _dense_backward)

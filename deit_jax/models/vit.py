@@ -27,7 +27,6 @@ from deit_jax.models.layers import (
 )
 
 MLP_RATIO = 4
-keep = functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names("kept"))
 
 
 class Block(nnx.Module):
@@ -61,10 +60,10 @@ class Block(nnx.Module):
 
         The result for these tokens is exact: they attend to all tokens.
         """
-        branch = keep(lambda x: self.attn(self.norm1(x), tokens, queries, keys=fold_keys(keys, 0)))(x)
+        branch = self.attn(self.norm1(x), tokens, queries, keys=fold_keys(keys, 0))
         x = x if queries == tokens else first_tokens(x, tokens, queries)
         x = x + stochastic_depth(branch, self.drop_path_rate, fold_keys(keys, 1))
-        branch = keep(lambda x: self.mlp(self.norm2(x), keys=fold_keys(keys, 2)))(x)
+        branch = self.mlp(self.norm2(x), keys=fold_keys(keys, 2))
         return x + stochastic_depth(branch, self.drop_path_rate, fold_keys(keys, 3))
 
 

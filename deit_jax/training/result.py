@@ -27,12 +27,15 @@ def digest(tree: Tree) -> str:
 
 
 def best_evaluation(workdir: str | Path, metric: str) -> dict[str, Any]:
-    """Return step and value of the earliest evaluation with the highest `metric`."""
+    """Return step and value of the latest evaluation with the highest `metric`.
+
+    The latest of equals, as checkpoint retention has it: that one is still there.
+    """
     best: dict[str, Any] = {"step": 0, "metric": metric, "value": -1.0}
     for line in (Path(workdir) / "metrics.jsonl").read_text().splitlines():
         row = json.loads(line)
         value = row.get(metric)
-        if row["split"] == "eval" and isinstance(value, float) and value > best["value"]:
+        if row["split"] == "eval" and isinstance(value, float) and value >= best["value"]:
             best |= {"step": row["step"], "value": value}
     return best
 

@@ -44,7 +44,13 @@ def load_teacher(config: ConfigDict) -> Teacher | None:
         image_size=tuple(config.model.image_size),
         dtype=jnp.dtype(options.dtype),
     )
-    facts = {"name": options.name, "weights": options.weights, "step": meta["step"]}
+    facts = {
+        "name": options.name,
+        "weights": options.weights,
+        "step": meta["step"],
+        "ema": options.ema,
+        "top1": (meta["metrics"] or {}).get("top1"),
+    }
     return Teacher(function, params, facts)
 
 

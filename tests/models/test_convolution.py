@@ -64,10 +64,7 @@ def test_pointwise_equals_torch(stride):
 @pytest.mark.parametrize(("size", "groups"), [(1, 1), (3, 1), (3, 4)])
 def test_bfloat16_products_are_accumulated_in_float32(size, groups):
     images, kernel = (jnp.asarray(a, jnp.bfloat16) for a in draw(size, groups))
-    if size == 1:
-        ours = pointwise(images, kernel)
-    else:
-        ours = convolve(images, kernel, groups=groups)
+    ours = pointwise(images, kernel) if size == 1 else convolve(images, kernel, groups=groups)
     exact = [np.asarray(a.astype(jnp.float32)).astype(np.float64) for a in (images, kernel)]
     # A product of bfloat16 numbers is exact in float32; only the sums are rounded.
     np.testing.assert_allclose(ours, torch_convolve(*exact, 1, groups), atol=2e-5)

@@ -12,14 +12,12 @@ from timm.models.regnet import RegNet as TimmRegNet
 from timm.models.regnet import RegNetCfg
 
 from deit_jax.models import regnet
-from deit_jax.models.functional import abstract, count_parameters
+from deit_jax.models.functional import abstract, count_parameters, initialise
 
 PUBLISHED = [name for name in regnet.MODELS if name != "regnety_micro"]
 # The same four stages as timm's quantised linear rule gives for SMALL_TIMM.
-SMALL = regnet.Architecture((16, 32, 64, 128), (1, 1, 3, 2), group_width=8, stem_width=16)
-SMALL_TIMM = RegNetCfg(
-    w0=16, wa=16, wm=2, depth=7, group_size=8, se_ratio=0.25, stem_width=16, linear_out=False
-)
+SMALL = regnet.Architecture((16, 32, 64, 128), (1, 1, 2, 1), group_width=16, stem_width=16)
+SMALL_TIMM = RegNetCfg(w0=16, wa=24, wm=2, depth=5, group_size=16, se_ratio=0.25, stem_width=16)
 TIMM_NAMES = {
     "kernel": "weight",
     "scale": "weight",
@@ -31,20 +29,16 @@ TIMM_NAMES = {
 TIMM_AXES = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
 
 
-def timm_small():
-    return TimmRegNet(SMALL_TIMM, num_classes=10)
+def timm_small(**options):
+    return TimmRegNet(SMALL_TIMM, num_classes=10, **options)
 
 
-def builder(name):
+def builder(name, **options):
     if name == "small":
-        return partial(_build, partial(regnet.RegNet, SMALL), num_classes=10, image_size=(64, 64))
-    entry = regnet.MODELS[name]
-    options = {"num_classes": entry["num_classes"], "image_size": entry["image_size"]}
-    return partial(_build, entry["build"], **options)
-
-
-def _build(constructor, rngs, **options):
-    return constructor(rngs=rngs, **options)
+        constructor = partial(regnet.RegNet, SMALL, num_classes=10, image_size=(64, 64))
+    else:
+        constructor = partial(regnet.MODELS[name]["build"], num_classes=1000, image_size=(224, 224))
+    return lambda rngs: constructor(rngs=rngs, **options)
 
 
 def randomise(model, seed):
@@ -159,5 +153,36 @@ def test_training_equals_torch():
     expected = from_timm(stats, reference.state_dict())
     assert max(jax.tree.leaves(jax.tree.map(error, after, expected))) < 1e-5
     expected = from_timm(params, {k: p.grad for k, p in reference.named_parameters()})
-    # float32 rounding, through the means and variances of 24 layers, against float64.
+    # float32 rounding, through the means and variances of 20 layers, against float64.
     assert max(jax.tree.leaves(jax.tree.map(error, grads, expected))) < 1e-4
+
+
+def test_initialisation_has_timms_distribution():
+    torch.manual_seed(0)
+    weights = timm_small().state_dict()
+    params, stats = jax.jit(lambda key: initialise(builder("small"), key))(jax.random.key(0))
+    ours = {name: np.asarray(leaf) for tree in (params, stats) for name, leaf in flat_names(tree)}
+    for name, values in ours.items():
+        expected = weights[name].numpy()
+        if expected.std() == 0.0:
+            # Scales 0 (last of a block) and 1, biases 0, statistics 0 and 1.
+            np.testing.assert_array_equal(values, expected, err_msg=name)
+            continue
+        # Relative error of the deviation of n normal numbers: 1 / sqrt(2 n), in both samples.
+        tolerance = 5 * expected.size**-0.5
+        assert values.std() / expected.std() == pytest.approx(1.0, abs=tolerance), name
+        assert values.mean() / expected.std() == pytest.approx(0.0, abs=tolerance), name
+    # Normal rather than uniform (1.8) or cut at two deviations (2.1): the fourth moment is 3.
+    kernel = ours["s4.b1.conv3.conv.weight"]
+    assert (kernel**4).mean() / kernel.var() ** 2 == pytest.approx(3.0, abs=0.3)
+
+
+def test_stochastic_depth_rates_are_timms():
+    reference = timm_small(drop_path_rate=0.3)
+    function, params, stats = abstract(builder("small", drop_path_rate=0.3))
+    model = function.merge(params, stats)
+    for stage, depth in enumerate(SMALL.depths, start=1):
+        for number in range(1, depth + 1):
+            theirs = getattr(getattr(reference, f"s{stage}"), f"b{number}").drop_path
+            rate = getattr(model, f"s{stage}")[f"b{number}"].drop_path_rate
+            assert rate == pytest.approx(getattr(theirs, "drop_prob", 0.0), abs=1e-6)

@@ -1,5 +1,6 @@
 """Whatever happens to the files of a checkpoint, a wrong value is never restored."""
 
+import gc
 import json
 import logging
 import pathlib
@@ -27,6 +28,8 @@ def make_state(step):
     }
 
 
+# Orbax leaves unread the errors of the arrays that it did not need to know of any more.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 ABSTRACT = jax.eval_shape(lambda: make_state(0))
 
 
@@ -41,7 +44,8 @@ def saved(tmp_path_factory):
         for step in (1, 2):
             metrics = {"top1": float(step)}
             checkpoints.save(step, make_state(step), meta={"seconds": step / 7}, metrics=metrics)
-    return directory
+    yield directory
+    gc.collect()
 
 
 @pytest.fixture
@@ -91,13 +95,15 @@ def restore(directory, caplog):
 @pytest.mark.parametrize("damage", [halve, pathlib.Path.unlink])
 def test_every_damaged_file_is_harmless_or_leads_to_the_step_before(saved, copy, caplog, damage):
     files = [p.relative_to(saved / "2") for p in sorted(saved.glob("2/**/*")) if p.is_file()]
+    # The other parts have the same files; of those the one that says where everything else is.
+    other = ("batch_stats", "ema", "training")
+    files = [f for f in files if f.parts[0] not in other or f.parts[1:] == ("manifest.ocdbt",)]
     reasons = {}
     for file in files:
         directory = copy()
         damage(directory / "2" / file)
         reasons[file.as_posix()] = restore(directory, caplog)
-    for item in ("params", "ema", "batch_stats", "training"):
-        # The file that says where everything else is.
+    for item in ("params", *other):
         assert reasons[f"{item}/manifest.ocdbt"].startswith(f"{item} cannot be read: ")
     assert reasons["meta/metadata"].startswith("its manifest ")
 

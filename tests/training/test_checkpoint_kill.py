@@ -37,12 +37,12 @@ with open_run(sys.argv[1], {"seed": 0}) as run, Checkpoints(run.checkpoints) as 
     state = restored.state if restored else initial()
     start = restored.step if restored else 0
     with RunLog(run.path, resume_step=start) as log:
-        print("ready", start, flush=True)
         for step in range(start + 1, STEPS + 1):
             state, loss = train_step(state)
             log.write(step, "train", {"loss": float(loss)})
             # The best is early and must stay.
             checkpoints.save(step, state, meta={}, metrics={"top1": float(-abs(step - 4))})
+            print("saving", step, flush=True)
 leaves = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]
 print("digest", hashlib.sha256(b"".join(leaves)).hexdigest(), flush=True)
 """
@@ -73,17 +73,17 @@ def inspect(workdir):
 
 
 def kill_at_random(workdir, kills, rng):
-    """Kill the run `kills` times, a random while after it began to train; count torn saves."""
+    """Kill the run `kills` times, each at a random moment of some save; count torn saves."""
     torn = 0
     for _ in range(kills):
         child = start_child(workdir)
-        assert child.stdout.readline().startswith("ready"), child.stderr.read()
-        time.sleep(rng.uniform(0, 0.25))
+        for _ in range(rng.integers(1, 7)):
+            assert child.stdout.readline().startswith("saving"), child.stderr.read()
+        time.sleep(rng.uniform(0, 0.05))
         child.kill()
         child.communicate()
-        if (workdir / "checkpoints").is_dir():
-            names = [path.name for path in (workdir / "checkpoints").iterdir()]
-            torn += any("orbax-checkpoint-tmp" in name for name in names)
+        names = [path.name for path in (workdir / "checkpoints").iterdir()]
+        torn += any("orbax-checkpoint-tmp" in name for name in names)
     return torn
 
 
@@ -115,5 +115,5 @@ def test_fifty_kills_change_nothing(tmp_path, uninterrupted):
         workdir = tmp_path / str(trial)
         torn += kill_at_random(workdir, 5, rng)
         check_same_end(workdir, uninterrupted)
-    # Otherwise the kills came too late or too early to mean much.
-    assert torn >= 5
+    # Otherwise the kills came at moments that prove little.
+    assert torn >= 10

@@ -1,0 +1,114 @@
+"""Every problem of a configuration is reported at once, with what to do."""
+
+import pytest
+
+from deit_jax.config.command_line import unknown_keys
+from deit_jax.config.defaults import default_config
+from deit_jax.config.keys import flatten
+from deit_jax.config.validate import validate
+from deit_jax.config.variant import choose, choose_parts
+
+
+def valid():
+    config = default_config()
+    config.data.directory = "somewhere"
+    return config
+
+
+def test_the_default_is_valid_on_one_and_eight_devices():
+    assert validate(valid()) == []
+    assert validate(valid(), device_count=8) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("training.batch_size", 0, "must be positive"),
+        ("training.batch_size", 1020, "8 devices cannot share"),
+        ("evaluation.batch_size", 1001, "multiple of 8"),
+        ("training.micro_batches", 5, "5 micro-batches"),
+        ("schedule.epochs", float("nan"), "must be positive"),
+        ("optimizer.weight_decay", -1.0, "at least 0"),
+        ("training.label_smoothing", 1.5, "between 0 and 1"),
+        ("model.drop_path_rate", 1.0, "below 1"),
+        ("model.image_size", (224, 230), "multiples of 16"),
+        ("model.image_size", (0, 224), "multiples of 16"),
+        ("model.name", "deit_smal_patch16_224", "Did you mean 'deit_small_patch16_224'"),
+        ("model.dtype", "float16", "float32, bfloat16"),
+        ("optimizer.name", "adam", "Did you mean 'adamw'"),
+        ("data.source", "imagenet", "tfds, folder, digits"),
+        ("data.directory", "", "--config.data.directory=DIR"),
+        ("data.crop_scale", (0.5, 0.1), "two areas"),
+        ("data.eval_crop_ratio", 0.0, "(0, 1]"),
+        ("mix.group", 3, "divisor"),
+        ("distillation.kind", "hard", "config.teacher.weights is empty"),
+        ("augment.policy", "rand-q9", "augment.policy"),
+        ("augment.erasing_mode", "noise", "const, rand, pixel"),
+    ],
+)
+def test_names_the_key_and_the_remedy(key, value, words):
+    config = valid()
+    group, name = key.split(".")
+    with config.unlocked():
+        config[group][name] = value
+    problems = validate(config, device_count=8)
+    assert any(words in problem and key.split(".")[0] in problem for problem in problems), problems
+
+
+def test_teacher_that_does_not_exist():
+    config = valid()
+    config.distillation.kind = "soft"
+    config.teacher.weights = "no/such/run"
+    (problem,) = validate(config)
+    assert "'no/such/run', which does not exist" in problem
+
+
+def test_micro_batches_of_a_convnet_are_refused():
+    config = valid()
+    config.model.name = "regnety_040"
+    config.training.micro_batches = 2
+    (problem,) = validate(config)
+    assert "BatchNorm" in problem
+
+
+def test_all_problems_come_together():
+    config = valid()
+    config.training.batch_size = -1
+    config.model.name = "nothing"
+    config.ema.decay = 2.0
+    assert len(validate(config)) >= 3
+
+
+def test_unread_and_missing_keys_are_errors():
+    config = valid()
+    with config.unlocked():
+        config.optimizer.lerning_rate = 1.0
+        del config.mix.mode
+    problems = validate(config)
+    assert any("lerning_rate is read by nothing" in p for p in problems)
+    assert any("'optimizer.learning_rate'" in p for p in problems)
+    assert any("config.mix.mode is missing" in p for p in problems)
+
+
+def test_mistyped_overrides_are_named_before_anything_else():
+    problems = unknown_keys(
+        ["train.py", "--config=x.py", "--config.optimizer.lr=1", "--config.mix={}", "--workdir=w"]
+    )
+    assert len(problems) == 2
+    assert "--config.optimizer.lr is no key" in problems[0]
+    assert "--config.mix is a group of keys" in problems[1]
+    assert unknown_keys(["--config.seed=3", "--config.data.crop_scale[0]=0.5"]) == []
+
+
+def test_variants():
+    assert choose("soft", ("soft", "hard"), "kind") == "soft"
+    with pytest.raises(ValueError, match=r"Did you mean 'small'\?"):
+        choose("smal", ("small", "base"), "size")
+    with pytest.raises(ValueError, match="<a>,<b>"):
+        choose_parts("x", ("a", "xy"), ("b", "xy"))
+
+
+def test_no_default_is_none_or_a_list():
+    # ml_collections cannot override the one and would replace the other whole.
+    for key, value in flatten(default_config()).items():
+        assert value is not None and not isinstance(value, list), key
