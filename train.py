@@ -33,6 +33,8 @@ def parse_flags(arguments: list[str]) -> list[str]:
         missing = [flag for flag in ("config", "workdir") if not flags.FLAGS[flag].value]
         if missing:
             _fail([f"--{flag} is missing. Usage: {__doc__.splitlines()[0]}" for flag in missing])
+        # A config file that could not be read says so when it is first looked into.
+        _CONFIG.value.keys()
         return rest
     except (flags.Error, AttributeError, OSError, ValueError) as error:
         _fail([explain_flag_error(error)])
@@ -56,13 +58,16 @@ def main(arguments: list[str]) -> None:
         _fail(problems)
     try:
         train(_CONFIG.value, _WORKDIR.value, allow_config_change=_ALLOW_CHANGE.value)
-    except (ValueError, FileNotFoundError, FileExistsError, PermissionError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         if flags.FLAGS.verbosity > 0:
             raise
         _fail([str(error)])
     except TrainingStopped as error:
         print(f"stopped: {error}", file=sys.stderr)
         sys.exit(3)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

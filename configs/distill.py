@@ -30,10 +30,7 @@ _SIZES = ("tiny", "small", "base")
 _KINDS = ("soft", "hard")
 _TOKENS = ("distillation_token", "class_token")
 ARGUMENTS = tuple(
-    f"{size},{kind}{token}"
-    for size in _SIZES
-    for kind in _KINDS
-    for token in ("", ",class_token")
+    f"{size},{kind}{token}" for size in _SIZES for kind in _KINDS for token in ("", ",class_token")
 )
 
 

@@ -15,7 +15,7 @@ from deit_jax.augment.keys import image_keys, purpose
 from deit_jax.augment.mixing import MixChoices, apply_mixing, draw_mixing
 from deit_jax.augment.operations import TABLE_KINDS, Kind
 from deit_jax.augment.options import AugmentOptions
-from deit_jax.augment.pipeline import apply_choices, apply_to_levels
+from deit_jax.augment.pipeline import apply_to_levels, apply_to_values
 from deit_jax.augment.recipes import RECIPES, Recipe, recipe_named
 
 GAP, LINE, TEXT = 6, 15, 12
@@ -73,9 +73,9 @@ def contact_sheet(
     choices = jax.jit(draw_choices, static_argnums=(1, 2, 3))(
         purpose(keys, "augment"), options, size, size
     )
-    apply = jax.jit(apply_to_levels, static_argnums=2)
-    levels = np.asarray(apply(crops, choices, options))
-    images = jax.jit(apply_choices, static_argnums=2)(crops, choices, options)
+    augmented = jax.jit(apply_to_levels, static_argnums=2)(crops, choices, options)
+    images = jax.jit(apply_to_values, static_argnums=2)(augmented, choices, options)
+    levels = np.asarray(augmented)
     rows = [
         ("crop", crops, [f"sample {number}" for number in range(count)]),
         ("operations", levels, [describe(choices, number) for number in range(count)]),

@@ -52,11 +52,7 @@ def apply_choices(
     images: UInt8[Array, "batch height width 3"], choices: Choices, options: AugmentOptions
 ) -> Float[Array, "batch height width 3"]:
     """Do to each image what was drawn for it."""
-    levels = apply_to_levels(images, choices, options)
-    normalised = normalise(levels, options.mean, options.std)
-    if options.erasing_probability > 0:
-        normalised = erase(normalised, choices.boxes, choices.noise, options)
-    return normalised
+    return apply_to_values(apply_to_levels(images, choices, options), choices, options)
 
 
 def apply_to_levels(
@@ -75,6 +71,16 @@ def apply_to_levels(
     if any(options.jitter):
         images = apply_operations(images, choices.jitter, JITTER_KINDS)
     return images
+
+
+def apply_to_values(
+    images: UInt8[Array, "batch height width 3"], choices: Choices, options: AugmentOptions
+) -> Float[Array, "batch height width 3"]:
+    """Do the part that works on real numbers: normalise and erase."""
+    normalised = normalise(images, options.mean, options.std)
+    if options.erasing_probability > 0:
+        normalised = erase(normalised, choices.boxes, choices.noise, options)
+    return normalised
 
 
 def normalise(

@@ -1,7 +1,7 @@
 """Operations that replace each level of a channel by another: one 256-entry table per channel.
 
-Seven operations, and contrast and brightness among them, become the same single look-up. Only
-three need to see the image to make their table (Pillow's `ImageOps`, `ImageEnhance`).
+Eight operations, contrast and brightness among them, become the same single look-up. Only three
+need to see the image to make their table (Pillow's `ImageOps`, `ImageEnhance`).
 """
 
 from functools import cache

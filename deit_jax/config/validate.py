@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from deit_jax.augment.policies import parse_policy
 from deit_jax.config.defaults import default_config
 from deit_jax.config.keys import flatten, nearest
 from deit_jax.models.registry import list_models
@@ -139,6 +140,11 @@ def _choices(config: ConfigDict) -> Iterator[str]:
             listed = f" It must be one of {', '.join(options)}." if len(options) < 8 else ""
             hint = nearest(values[key], options) or listed
             yield f"config.{key} is {values[key]!r}, which is unknown.{hint}"
+    if config.augment.policy:
+        try:
+            parse_policy(config.augment.policy)
+        except ValueError as error:
+            yield f"config.augment.policy: {error}"
     if config.evaluation.weights == "ema" and not config.ema.decay:
         yield "config.evaluation.weights is 'ema' but config.ema.decay is 0: there is no average."
     if config.data.source != "digits" and not config.data.directory:

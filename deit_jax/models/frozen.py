@@ -1,6 +1,6 @@
 """Models that are only run, such as a teacher: BatchNorm is folded, nothing is left to update."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 from flax import nnx
@@ -45,7 +45,7 @@ def fold_batch_norm(
     The folded network equals the unfolded one at inference up to float32 rounding, and has no
     statistics. May be called inside jit; the trees passed in are left as they are.
     """
-    model = function.merge(params, batch_stats)
+    model = cast(nnx.Module, function.merge(params, batch_stats))
     for _, module in nnx.iter_modules(model):
         if isinstance(module, ConvNorm):
             module.fold()

@@ -5,11 +5,11 @@ Training never holds a live module: it splits one once, and merges it inside the
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, cast
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Float, Key
 
 Tree = dict[str, Any]
 """Nested dicts with string keys and arrays (or their shapes) as leaves."""
@@ -17,7 +17,38 @@ Tree = dict[str, Any]
 HeadLogits = tuple[Float[Array, "batch classes"], Float[Array, "batch classes"] | None]
 """Class-head logits, and distillation-head logits where the model has such a head."""
 
-Builder = Callable[[nnx.Rngs], nnx.Module]
+Builder = Callable[..., nnx.Module]
+"""A function of `nnx.Rngs` that builds a model."""
+
+
+class Classifier(Protocol):
+    """What every registered model offers.
+
+    Attributes:
+        num_classes: classes of each head.
+        image_size: (height, width) in pixels.
+        has_distillation_head: whether `head_logits` returns a second head's logits.
+    """
+
+    num_classes: int
+    image_size: tuple[int, int]
+    has_distillation_head: bool
+
+    def __call__(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> Float[Array, "batch classes"]:
+        """Return inference logits; of two heads, the mean of both."""
+        ...
+
+    def head_logits(
+        self,
+        images: Float[Array, "batch height width 3"],
+        *,
+        keys: Key[Array, "batch"] | None = None,
+        train: bool = False,
+    ) -> HeadLogits:
+        """Return both heads' logits; see `ModelFunction.head_logits`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -26,15 +57,15 @@ class ModelFunction:
 
     graphdef: nnx.GraphDef
 
-    def merge(self, params: Tree, batch_stats: Tree) -> nnx.Module:
+    def merge(self, params: Tree, batch_stats: Tree) -> Classifier:
         """Return a live module around the given arrays."""
-        return nnx.merge(self.graphdef, params, batch_stats)
+        return cast(Classifier, nnx.merge(self.graphdef, params, batch_stats))
 
     def head_logits(
         self,
         params: Tree,
         batch_stats: Tree,
-        images: Float[Array, "batch height width 3"] | UInt8[Array, "batch height width 3"],
+        images: Float[Array, "batch height width 3"],
         *,
         keys: Key[Array, "batch"] | None = None,
         train: bool = False,
@@ -49,9 +80,10 @@ class ModelFunction:
         return logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
 
-def split(model: nnx.Module) -> tuple[ModelFunction, Tree, Tree]:
+def split(model: nnx.Module | Classifier) -> tuple[ModelFunction, Tree, Tree]:
     """Split a live model into its structure, its parameters and its BatchNorm statistics."""
-    graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    parts: tuple[Any, ...] = nnx.split(model, nnx.Param, nnx.BatchStat)
+    graphdef, params, batch_stats = parts
     return ModelFunction(graphdef), nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
 
 

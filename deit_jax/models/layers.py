@@ -75,22 +75,19 @@ def layer_norm(
 
 
 def _layer_norm_forward(x: Array, scale: Array, bias: Array) -> tuple[Array, tuple[Array, ...]]:
-    mean = x.mean(-1, keepdims=True)
-    inverse = jax.lax.rsqrt(jnp.square(x - mean).mean(-1, keepdims=True) + LAYER_NORM_EPSILON)
-    return (x - mean) * inverse * scale + bias, (x, scale, mean, inverse)
+    centred = x - x.mean(-1, keepdims=True)
+    variance = jnp.square(centred).mean(-1, keepdims=True)
+    inverse = jax.lax.rsqrt(variance + LAYER_NORM_EPSILON)
+    normal = centred * inverse
+    return normal * scale + bias, (normal, inverse, scale)
 
 
 def _layer_norm_backward(saved: tuple[Array, ...], grad: Array) -> tuple[Array, Array, Array]:
-    # With n = (x - mean) * inverse, dx = inverse * (g - mean(g) - n * mean(g * n)), g = grad * scale.
-    # Differences are multiplied out so that no term but x is of the forward pass: XLA:CPU would
-    # keep it since then instead of recomputing it.
-    x, scale, mean, inverse = saved
-    scaled = grad * inverse
-    grad_scale = (scaled * x - scaled * mean).sum(0)
-    scaled = scaled * scale
-    along = jnp.square(inverse) * (scaled * x - scaled * mean).mean(-1, keepdims=True)
-    grad_x = scaled - scaled.mean(-1, keepdims=True) - along * x + along * mean
-    return grad_x, grad_scale, grad.sum(0)
+    normal, inverse, scale = saved
+    grad_normal = grad * scale
+    along = (grad_normal * normal).mean(-1, keepdims=True)
+    centred = grad_normal - grad_normal.mean(-1, keepdims=True)
+    return inverse * (centred - along * normal), (grad * normal).sum(0), grad.sum(0)
 
 
 layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)

@@ -4,14 +4,14 @@ import difflib
 import fnmatch
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from deit_jax.models import regnet, vit
-from deit_jax.models.functional import Builder
+from deit_jax.models.functional import Builder, Classifier
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,10 @@ def model_builder(
             normalisation statistics and logits are float32 whatever it is.
     """
     spec = model_spec(name)
-    size = spec.image_size if image_size is None else image_size
-    size = (size, size) if isinstance(size, int) else tuple(size)
+    if image_size is None:
+        size = spec.image_size
+    else:
+        size = (image_size, image_size) if isinstance(image_size, int) else image_size
 
     def build(rngs: nnx.Rngs, **structure: Any) -> nnx.Module:
         return spec.build(
@@ -92,7 +94,7 @@ def model_builder(
     return build
 
 
-def create_model(name: str, *, seed: int = 0, **options: Any) -> nnx.Module:
+def create_model(name: str, *, seed: int = 0, **options: Any) -> Classifier:
     """Build a model with freshly initialised weights.
 
     Args:
@@ -103,4 +105,4 @@ def create_model(name: str, *, seed: int = 0, **options: Any) -> nnx.Module:
     Returns:
         A module: `model(images)` gives inference logits, `model.head_logits(images)` both heads'.
     """
-    return model_builder(name, **options)(nnx.Rngs(jax.random.key(seed)))
+    return cast(Classifier, model_builder(name, **options)(nnx.Rngs(jax.random.key(seed))))

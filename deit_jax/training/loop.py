@@ -4,6 +4,7 @@ import contextlib
 import logging
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from ml_collections import ConfigDict
 from deit_jax.data.pipeline import eval_batches, train_batches
 from deit_jax.evaluation.evaluate import Metrics, evaluate
 from deit_jax.models.functional import count_parameters
-from deit_jax.sharding import put_batch
+from deit_jax.sharding import put_batch, replicated
 from deit_jax.training.checkpoint import Checkpoints
 from deit_jax.training.optimizer import learning_rate, peak_learning_rate
 from deit_jax.training.progress import Progress
@@ -67,10 +68,8 @@ class _Run:
         self.state: TrainState = restored.state if restored else setup.initial_state()
         self.start = restored.step if restored else 0
         self.clock = _Clock(restored.meta["seconds"] if restored else 0.0)
-        self.teacher_params = jax.device_put(
-            setup.teacher.params if setup.teacher else {},
-            jax.sharding.NamedSharding(setup.mesh, jax.sharding.PartitionSpec()),
-        )
+        teacher_params = setup.teacher.params if setup.teacher else {}
+        self.teacher_params = jax.device_put(teacher_params, replicated(setup.mesh))
 
     def go(self) -> dict[str, Any]:
         """Train to the last step and write the result."""
@@ -187,6 +186,8 @@ class _Run:
         self.log.write(step, "eval", {"epoch": step / self.setup.steps_per_epoch} | values)
         accuracies = [f"{name} {heads[head]['top1']:.2f} %" for name, heads in result.items()]
         self.progress.message(f"step {step:,}: top-1 of the {head} head: {', '.join(accuracies)}")
+        best = self.best_evaluation()
+        self.progress.show_best(best["step"], best["value"])
 
     def save(self, step: int, evaluation: dict[str, Metrics] | None) -> None:
         """Save the state; with the deciding accuracy where it was just measured."""
@@ -197,15 +198,19 @@ class _Run:
         meta = {"seconds": self.clock.total()}
         self.checkpoints.save(step, self.state, meta=meta, metrics=metrics)
 
+    def best_evaluation(self) -> dict[str, Any]:
+        """Step and value of the evaluation that decides which checkpoint is the best."""
+        metric = f"{self.config.evaluation.weights}/{self.setup.inference_head}/top1"
+        return best_evaluation(self.run.path, metric)
+
     def finish(self, evaluation: dict[str, Metrics]) -> dict[str, Any]:
         """Write `result.json`."""
-        weights = self.config.evaluation.weights
         result = make_result(
             self.setup,
             self.state,
             evaluation,
             seconds=self.clock.total(),
-            best=best_evaluation(self.run.path, f"{weights}/{self.setup.inference_head}/top1"),
+            best=self.best_evaluation(),
         )
         if jax.process_index() == 0:
             self.run.write_result(result)
@@ -249,7 +254,7 @@ class _Clock:
         return rate
 
     @contextlib.contextmanager
-    def paused(self):
+    def paused(self) -> Iterator[None]:
         """Leave what happens inside out of the rate."""
         begin = time.monotonic()
         yield

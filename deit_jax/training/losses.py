@@ -84,8 +84,8 @@ def distillation_loss(
         temperature: of the soft term; the paper has 3.
         normaliser: of the soft term.
 
-    Without a teacher, a student that has a distillation head trains both heads on the labels
-    (the two class tokens of the paper, section 4), so that the fused inference output means something.
+    Without a teacher, a student that has a distillation head trains both heads on the labels (the
+    two class tokens of the paper, section 4), so that the fused inference output means something.
     The reference leaves the second head untrained there.
     """
     label = cross_entropy(class_logits, targets)

@@ -83,7 +83,7 @@ def prepare(config: ConfigDict) -> Setup:
         augment=AugmentOptions(**_static(config.augment)),
         mixing=MixOptions(**_static(config.mix)),
         steps_per_epoch=steps_per_epoch,
-        shards=mesh.size,
+        sharding=split_over_batch(mesh),
     )
     create = partial(create_state, build, optimizer, ema=config.ema.decay > 0)
     everywhere = replicated(mesh)

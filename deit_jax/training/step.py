@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int, Key, Shaped
 from ml_collections import ConfigDict
 
@@ -48,7 +49,7 @@ def make_train_step(
     augment: AugmentOptions,
     mixing: MixOptions,
     steps_per_epoch: float,
-    shards: int = 1,
+    sharding: NamedSharding | None = None,
 ) -> TrainStep:
     """Return `step(state, teacher_params, batch) -> state`, to be jitted by the caller.
 
@@ -60,12 +61,13 @@ def make_train_step(
         augment: what happens to single images.
         mixing: Mixup and CutMix.
         steps_per_epoch: for the schedule; need not be whole.
-        shards: devices the batch is split over, so that micro-batches need no communication.
+        sharding: how the batch is split over devices, so that augmentation and micro-batches
+            move nothing between them; None on one device.
     """
 
     def prepare(teacher_params: Tree, batch: Batch) -> Example:
         keys = image_keys(config.seed, batch["epoch"], batch["index"], batch["copy"])
-        images = augment_images(batch["image"], purpose(keys, "augment"), augment)
+        images = augment_images(batch["image"], purpose(keys, "augment"), augment, sharding)
         targets = one_hot_targets(
             batch["label"], config.model.num_classes, config.training.label_smoothing
         )
@@ -96,6 +98,7 @@ def make_train_step(
         if config.training.micro_batches == 1:
             (_, aux), grads = differentiate(state["params"], state["batch_stats"], example)
         else:
+            shards = sharding.mesh.size if sharding else 1
             slices = _micro_batches(example, config.training.micro_batches, shards)
             aux, grads = _accumulate(differentiate, state, slices)
         batch_stats, losses, top1 = aux
@@ -156,13 +159,15 @@ def _accumulate(differentiate: Callable, state: TrainState, slices: Example) -> 
     """
     count = slices.targets.shape[0]
 
-    def one(total: Tree, example: Example) -> tuple[Tree, None]:
+    Totals = tuple[Losses, Float[Array, ""], Tree]
+
+    def one(total: Totals, example: Example) -> tuple[Totals, None]:
         (_, (_, losses, top1)), grads = differentiate(
             state["params"], state["batch_stats"], example
         )
         return jax.tree.map(lambda a, b: a + b / count, total, (losses, top1, grads)), None
 
-    zeros = (Losses(*(jnp.zeros(()),) * 3), jnp.zeros(()))
-    start = (*zeros, jax.tree.map(jnp.zeros_like, state["params"]))
+    zero = jnp.zeros(())
+    start = (Losses(zero, zero, zero), zero, jax.tree.map(jnp.zeros_like, state["params"]))
     (losses, top1, grads), _ = jax.lax.scan(one, start, slices)
     return (state["batch_stats"], losses, top1), grads

@@ -165,10 +165,11 @@ def test_a_group_draws_from_its_first_image_and_stays_among_itself():
     images, _, targets = batch_of(12)
     keys = keys_of(12)
     options = MixOptions(0.8, 1.0, group=4)
-    found, found_targets = mix(images, targets, keys, options)
+    jitted = jax.jit(mix, static_argnums=3)
+    found, found_targets = jitted(images, targets, keys, options)
     for start in (0, 4, 8):
         part = slice(start, start + 4)
-        alone, alone_targets = mix(images[part], targets[part], keys[part], RECIPE)
+        alone, alone_targets = jitted(images[part], targets[part], keys[part], RECIPE)
         np.testing.assert_array_equal(found[part], alone)
         np.testing.assert_array_equal(found_targets[part], alone_targets)
     weights = np.asarray(draw_mixing(keys, options, 20, 14).target_weight).reshape(3, 4)

@@ -10,13 +10,19 @@ from timm.data import random_erasing as timm_erasing
 from torchvision import transforms
 
 from deit_jax.augment import selection
-from deit_jax.augment.choices import draw_choices
+from deit_jax.augment.choices import draw_boxes, draw_choices
 from deit_jax.augment.erasing import box_noise, largest_box
 from deit_jax.augment.framing import flip_selected, pad_and_crop
 from deit_jax.augment.host import apply_on_host, augment_on_host, levels_on_host
 from deit_jax.augment.keys import image_keys, purpose
 from deit_jax.augment.options import IMAGENET_MEAN, IMAGENET_STD, AugmentOptions
-from deit_jax.augment.pipeline import apply_choices, apply_to_levels, augment_images, normalise
+from deit_jax.augment.pipeline import (
+    apply_choices,
+    apply_to_levels,
+    apply_to_values,
+    augment_images,
+    normalise,
+)
 from deit_jax.augment.recipes import RECIPES, recipe_named
 
 DEIT = AugmentOptions(
@@ -26,6 +32,13 @@ DEIT = AugmentOptions(
     erasing_probability=0.5,
     erasing_count=2,
 )
+
+# Quick to compile, with every way of working: tables, a blend, boxes of rows, boxes of noise.
+SMALL = AugmentOptions(
+    flip=0.5, policy="3a", crop_padding=2, erasing_probability=0.5, erasing_count=2
+)
+AUGMENT = jax.jit(augment_images, static_argnums=(2, 3))
+NOISE = jax.jit(box_noise, static_argnums=(1, 2, 3, 4))
 
 
 def keys_of(index, epoch=0, copy=0):
@@ -49,7 +62,7 @@ def test_device_equals_pillow_given_the_same_choices(pictures, options):
     # A level that differs after one operation may differ by more after the next, and rarely does:
     # geometric operations alone differ on about 2 pixels in a million.
     assert (levels != expected).mean() < 1e-4
-    found = np.asarray(jax.jit(apply_choices, static_argnums=2)(images, choices, options))
+    found = np.asarray(jax.jit(apply_to_values, static_argnums=2)(levels, choices, options))
     normalised = apply_on_host(images, choices, options)
     same = np.broadcast_to((levels == expected).all(axis=(1, 2, 3), keepdims=True), found.shape)
     np.testing.assert_allclose(found[same], normalised[same], atol=1e-6)
@@ -58,31 +71,31 @@ def test_device_equals_pillow_given_the_same_choices(pictures, options):
 def test_drawing_and_applying_are_one_on_either_side(pictures):
     images, keys = pictures.mixed(32, 32, 4), keys_of(range(15))
     options = AugmentOptions(flip=0.5, crop_padding=3, erasing_probability=0.9)
-    found = jax.jit(augment_images, static_argnums=2)(images, keys, options)
+    found = AUGMENT(images, keys, options)
     np.testing.assert_allclose(found, augment_on_host(images, keys, options), atol=1e-6)
 
 
 def test_an_image_is_augmented_alike_in_any_batch(pictures):
-    images = jnp.asarray(pictures.photographs(32, 40, 12))
-    augment = jax.jit(lambda i, k: augment_images(i, k, DEIT))
-    together = np.asarray(augment(images, keys_of(range(12))))
-    order = np.random.default_rng(0).permutation(12)
-    shuffled = np.asarray(augment(images[order], keys_of(order)))
+    images = jnp.asarray(pictures.photographs(32, 40, 16))
+    together = np.asarray(AUGMENT(images, keys_of(range(16)), SMALL))
+    order = np.random.default_rng(0).permutation(16)
+    shuffled = np.asarray(AUGMENT(images[order], keys_of(order), SMALL))
     np.testing.assert_array_equal(shuffled, together[order])
-    again = np.asarray(augment(images, keys_of(range(12), epoch=1)))
-    copied = np.asarray(augment(images, keys_of(range(12), copy=1)))
+    again = np.asarray(AUGMENT(images, keys_of(range(16), epoch=1), SMALL))
+    copied = np.asarray(AUGMENT(images, keys_of(range(16), copy=1), SMALL))
     for other in (again, copied):
-        assert (other != together).any(axis=(1, 2, 3)).sum() >= 9
+        assert (other != together).any(axis=(1, 2, 3)).all()
 
 
-def test_devices_and_rounds_do_not_change_the_result(pictures, monkeypatch):
+@pytest.mark.parametrize("options", [SMALL, pytest.param(DEIT, marks=pytest.mark.full)])
+def test_devices_and_rounds_do_not_change_the_result(pictures, monkeypatch, options):
     images = jnp.asarray(pictures.photographs(32, 40, 16))
     keys = keys_of(range(16))
-    expected = np.asarray(jax.jit(lambda i, k: augment_images(i, k, DEIT))(images, keys))
+    expected = np.asarray(AUGMENT(images, keys, options))
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     split = NamedSharding(mesh, PartitionSpec("data"))
     placed = jax.device_put((images, keys), split)
-    step = jax.jit(lambda i, k: augment_images(i, k, DEIT, split)).lower(*placed).compile()
+    step = AUGMENT.lower(*placed, options, split).compile()
     for moving in ("all-gather", "all-to-all", "collective-permute", "all-reduce"):
         assert moving not in step.as_text()
     found = step(*placed)
@@ -91,11 +104,11 @@ def test_devices_and_rounds_do_not_change_the_result(pictures, monkeypatch):
     # The way of accelerators: several images a round, and a round that is not full.
     monkeypatch.setattr(selection.jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(selection, "ROUND", 3)
-    found = jax.jit(lambda i, k: augment_images(i, k, DEIT))(images, keys)
+    found = jax.jit(lambda i, k: augment_images(i, k, options))(images, keys)
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("backend", ["cpu", pytest.param("gpu", marks=pytest.mark.full)])
 def test_memory_of_a_large_batch_is_a_small_multiple_of_it(monkeypatch, backend):
     """Compiled for 1,024 images of 224 x 224, not run."""
     monkeypatch.setattr(selection.jax, "default_backend", lambda: backend)
@@ -123,9 +136,7 @@ def test_normalisation_equals_torchvision(pictures):
     assert found.dtype == np.float32
     # One multiplication and one addition, against a division, a subtraction and a division.
     np.testing.assert_allclose(found, expected, atol=5e-7)
-    default = jax.jit(augment_images, static_argnums=2)(
-        images, keys_of(range(len(images))), AugmentOptions()
-    )
+    default = AUGMENT(images, keys_of(range(len(images))), AugmentOptions())
     np.testing.assert_allclose(default, expected, atol=5e-7)
 
 
@@ -150,8 +161,8 @@ def test_crops_and_flips(pictures, mode):
 def test_erasing_equals_timm_given_the_same_draws(pictures, monkeypatch, mode, count):
     options = AugmentOptions(erasing_probability=1.0, erasing_mode=mode, erasing_count=count)
     images = pictures.noise(20, 30, 6)
-    choices = draw_choices(keys_of(range(6)), options, 20, 30)
-    found = np.asarray(apply_choices(jnp.asarray(images), choices, options))
+    choices = jax.jit(draw_choices, static_argnums=(1, 2, 3))(keys_of(range(6)), options, 20, 30)
+    found = np.asarray(jax.jit(apply_choices, static_argnums=2)(images, choices, options))
     whole = np.array(normalise(jnp.asarray(images), options.mean, options.std))
     boxes = jax.tree.map(np.asarray, choices.boxes)
     eraser = timm_erasing.RandomErasing(1.0, mode=mode, max_count=count, device="cpu")
@@ -190,14 +201,13 @@ def test_erasing_equals_timm_given_the_same_draws(pictures, monkeypatch, mode, c
 
 def test_erasing_noise_is_normal_and_suffices_for_every_box():
     options = AugmentOptions(erasing_probability=1.0)
-    noise = np.asarray(box_noise(keys_of(range(40)), 0, options, 32, 32))
+    noise = np.asarray(NOISE(keys_of(range(40)), 0, options, 32, 32))
     # 40,000 draws: the mean's standard error is 0.005, that of the deviation 0.0035.
     assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.015
     assert len(np.unique(noise)) > 0.99 * noise.size
-    for height, width in ((32, 32), (224, 224), (40, 17), (5, 300)):
-        boxes = jax.jit(draw_choices, static_argnums=(1, 2, 3))(
-            keys_of(range(2000)), options, height, width
-        ).boxes
+    draw = jax.jit(draw_boxes, static_argnums=(1, 2, 3))
+    for height, width in ((224, 224), (40, 17), (5, 300)):
+        boxes = draw(keys_of(range(2000)), options, height, width)
         assert int((boxes.height * boxes.width).max()) <= largest_box(options, height, width)
 
 

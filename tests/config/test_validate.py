@@ -34,7 +34,7 @@ def test_the_default_is_valid_on_one_and_eight_devices():
         ("model.image_size", (224, 230), "multiples of 16"),
         ("model.image_size", (0, 224), "multiples of 16"),
         ("model.name", "deit_smal_patch16_224", "Did you mean 'deit_small_patch16_224'"),
-        ("model.dtype", "float16", "float32, bfloat16"),
+        ("model.dtype", "half", "float32, bfloat16"),
         ("optimizer.name", "adam", "Did you mean 'adamw'"),
         ("data.source", "imagenet", "tfds, folder, digits"),
         ("data.directory", "", "--config.data.directory=DIR"),

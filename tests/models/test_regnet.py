@@ -136,11 +136,11 @@ def test_bfloat16_operands_give_nearly_the_same(trained, batch, expected_step):
     assert {leaf.dtype for leaf in jax.tree.leaves(actual)} == {jnp.dtype("float32")}
     # bfloat16 keeps 8 bits, a relative 4e-3 in each of some fifteen layers.
     assert np.abs(actual[1] - expected_step[1]).max() < 0.03 * np.abs(expected_step[1]).max()
-    for ours, exact in zip(
-        jax.tree.leaves(actual[3]), jax.tree.leaves(expected_step[3]), strict=True
-    ):
-        cosine = np.vdot(ours, exact) / (np.linalg.norm(ours) * np.linalg.norm(exact))
-        assert cosine > 0.9
+    ours, exact = (
+        np.concatenate([g.ravel() for g in jax.tree.leaves(step[3])])
+        for step in (actual, expected_step)
+    )
+    assert np.vdot(ours, exact) / (np.linalg.norm(ours) * np.linalg.norm(exact)) > 0.98
 
 
 def test_runs_without_graph_mode(trained, batch, expected_step):

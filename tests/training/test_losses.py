@@ -105,6 +105,4 @@ def test_refuses_a_missing_teacher_and_other_classes():
     with pytest.raises(ValueError, match="needs the teacher's logits"):
         distillation_loss(jnp.ones((2, 3)), None, None, jnp.ones((2, 3)), kind="hard")
     with pytest.raises(ValueError, match="same classes"):
-        distillation_loss(
-            jnp.ones((2, 3)), None, jnp.ones((2, 4)), jnp.ones((2, 3)), kind="soft"
-        )
+        distillation_loss(jnp.ones((2, 3)), None, jnp.ones((2, 4)), jnp.ones((2, 3)), kind="soft")

@@ -53,7 +53,7 @@ def convnet(config, rngs):
     return model_builder("regnety_micro")(rngs)
 
 
-def make(config, model=transformer, teacher=None, mixing=MIXING, augment=AUGMENT, shards=1):
+def make(config, model=transformer, teacher=None, mixing=MIXING, augment=AUGMENT, sharding=None):
     build = partial(model, config)
     function, params, _ = abstract(build)
     optimizer = make_optimizer(config.optimizer, params)
@@ -65,7 +65,7 @@ def make(config, model=transformer, teacher=None, mixing=MIXING, augment=AUGMENT
         augment=augment,
         mixing=mixing,
         steps_per_epoch=10.0,
-        shards=shards,
+        sharding=sharding,
     )
     state = jax.jit(lambda key: create_state(build, optimizer, key, ema=True))(jax.random.key(0))
     return function, state, jax.jit(step)
@@ -83,15 +83,20 @@ def batches(count, size=32):
         }
 
 
-def losses(devices, model, steps=4):
+def split_over(devices):
     mesh = jax.make_mesh(
         (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
     )
-    _, state, step = make(small_config(), model, shards=devices)
-    state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def losses(devices, model, steps=4):
+    sharding = split_over(devices)
+    _, state, step = make(small_config(), model, sharding=sharding)
+    state = jax.device_put(state, NamedSharding(sharding.mesh, PartitionSpec()))
     result = []
     for batch in batches(steps):
-        batch = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
+        batch = jax.device_put(batch, sharding)
         before = state["sums"]["loss"]
         fresh = state["step"] % 25 == 0
         state = step(state, {}, batch)
@@ -106,15 +111,15 @@ def test_losses_are_the_same_on_one_and_eight_devices(model):
     np.testing.assert_allclose(losses(1, model), losses(8, model), rtol=1e-4)
 
 
-@pytest.mark.parametrize("shards", [1, 4])
-def test_micro_batches_equal_the_single_batch(shards):
+@pytest.mark.parametrize("devices", [1, 4])
+def test_micro_batches_equal_the_single_batch(devices):
     states = []
     for count in (1, 4):
         # SGD, so that parameters are linear in the gradient. Dropout and depth are per image.
         config = small_config(
             training__micro_batches=count, optimizer__name="sgd", model__drop_rate=0.1
         )
-        _, state, step = make(config, shards=shards)
+        _, state, step = make(config, sharding=split_over(devices))
         states.append(step(state, {}, next(batches(1))))
     whole, slices = (jax.tree.leaves((s["params"], s["ema"], s["sums"])) for s in states)
     for a, b in zip(whole, slices, strict=True):

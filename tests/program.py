@@ -1,0 +1,51 @@
+"""Running `train.py` as a user does, in a process of its own."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).parents[1]
+# Compiled once for all processes of a test session; results do not depend on it.
+_CACHE = pathlib.Path(tempfile.gettempdir()) / f"deit_jax-test-cache-{os.getuid()}"
+_ENVIRONMENT = {
+    **os.environ,
+    "JAX_NUM_CPU_DEVICES": "1",
+    "JAX_COMPILATION_CACHE_DIR": str(_CACHE),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+# Fields that measure time, which differ between runs that compute the same.
+TIMING = {"images_per_second"}
+
+
+def start(experiment, workdir, *flags, devices=1):
+    """Start `train.py`; returns the process."""
+    return subprocess.Popen(
+        [sys.executable, "train.py", f"--config={experiment}", f"--workdir={workdir}", *flags],
+        cwd=ROOT,
+        env={**_ENVIRONMENT, "JAX_NUM_CPU_DEVICES": str(devices)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(experiment, workdir, *flags, devices=1):
+    """Run `train.py` to its end; returns (exit code, everything it printed)."""
+    process = start(experiment, workdir, *flags, devices=devices)
+    output, _ = process.communicate(timeout=280)
+    return process.returncode, output
+
+
+def metrics(workdir):
+    """Lines of `metrics.jsonl` without what measures time."""
+    lines = (pathlib.Path(workdir) / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMING} for line in lines]
+
+
+def result(workdir):
+    """Contents of `result.json`."""
+    return json.loads((pathlib.Path(workdir) / "result.json").read_text())

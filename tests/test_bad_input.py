@@ -1,0 +1,93 @@
+"""Each mistake is answered by one clear sentence and exit code 2, and nothing is overwritten."""
+
+import os
+
+import pytest
+
+from tests import program
+
+
+@pytest.mark.parametrize(
+    ("experiment", "flags", "words"),
+    [
+        (
+            "configs/digits.py:none",
+            ["--config.optimizer.learnin_rate=1"],
+            "Did you mean 'optimizer.learning_rate'?",
+        ),
+        ("configs/digits.py:nome", [], "Did you mean 'none'?"),
+        ("configs/digit.py:none", [], "There is no config file configs/digit.py"),
+        ("configs/digits.py:none", ["--config.seed=many"], "--config.seed=many"),
+        ("configs/digits.py:none", ["--wrkdir=x"], "Did you mean: workdir"),
+        ("configs/digits.py:hard", ["--config.teacher.weights="], "teacher.weights is empty"),
+        ("configs/digits.py:hard", ["--config.teacher.weights=nowhere"], "does not exist"),
+        (
+            "configs/digits.py:none",
+            ["--config.training.batch_size=9"],
+            "2 devices cannot share evenly",
+        ),
+        (
+            "configs/digits.py:none",
+            ["--config.model.image_size=16,18"],
+            "cannot cut into patches of 4 pixels",
+        ),
+        ("configs/digits.py:none", ["--config.model.num_classes=7"], "has 10 classes"),
+        ("configs/deit.py:tiny", ["--config.data.directory=nowhere"], "nowhere"),
+    ],
+)
+def test_one_sentence_and_exit_code_2(experiment, flags, words, tmp_path):
+    code, output = program.run(experiment, tmp_path / "run", *flags, devices=2)
+    assert code == 2, output
+    assert words in output
+    assert "Traceback" not in output
+    assert output.count("\nerror:") + output.startswith("error:") >= 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_typo_is_answered_before_jax_starts(tmp_path):
+    begin = os.times().children_user
+    code, output = program.run("configs/digits.py:none", tmp_path / "run", "--config.sed=1")
+    seconds = os.times().children_user - begin
+    assert code == 2 and "Did you mean 'seed'?" in output
+    # Processor time of the whole process; JAX alone takes more to import.
+    assert seconds < 3
+
+
+def test_foreign_directory_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("do not lose me")
+    code, output = program.run("configs/digits.py:none", tmp_path)
+    assert code == 2 and "holds no run" in output and "Traceback" not in output
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_unwritable_directory(tmp_path):
+    (tmp_path / "file").write_text("")
+    code, output = program.run("configs/digits.py:none", tmp_path / "file" / "run")
+    assert code == 2 and "file" in output and "Traceback" not in output
+
+
+def test_changed_configuration_is_refused(tmp_path):
+    flags = ("--config.schedule.epochs=0.5", "--config.schedule.warmup_epochs=0")
+    code, output = program.run("configs/digits.py:teacher", tmp_path / "run", *flags)
+    assert code == 0, output
+    before = (tmp_path / "run" / "result.json").read_bytes()
+    code, output = program.run("configs/digits.py:teacher", tmp_path / "run")
+    assert code == 2 and "schedule.epochs: 0.5 ->" in output
+    assert (tmp_path / "run" / "result.json").read_bytes() == before
+
+
+def test_loss_that_is_never_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path):
+    flags = (
+        "--config.schedule.epochs=30",
+        "--config.schedule.warmup_epochs=0",
+        "--config.log.every_steps=2",
+        "--config.checkpoint.every_steps=1",
+        "--config.evaluation.every_epochs=30",
+        "--config.training.max_skipped_steps=4",
+        # The first step throws the parameters to where float32 ends.
+        "--config.optimizer.learning_rate=1e38",
+    )
+    code, output = program.run("configs/digits.py:none", tmp_path / "run", *flags)
+    assert code == 3, output
+    assert "not finite" in output and "Traceback" not in output
+    assert list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))
