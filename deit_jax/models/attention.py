@@ -1,4 +1,4 @@
-"""Multi-head self-attention, heads first, with a backward pass that recomputes the scores."""
+"""Multi-head self-attention whose backward pass recomputes the attention weights."""
 
 import functools
 from typing import Any
@@ -22,9 +22,9 @@ def attend(
 ) -> Float[Array, "batch*queries width"]:
     """Return softmax(query key^T / sqrt(features)) value for each head, features = width / heads.
 
-    The softmax is normalised after the value product, on an array of `features` columns instead of
-    `tokens`. The backward pass keeps only the logarithm of the softmax's denominator, one number
-    per query, and recomputes the scores from it.
+    Operands and result have the type of `query`; softmax and sums are float32. The softmax is
+    normalised after the value product, on `features` columns instead of `tokens`. For the backward
+    pass only the logarithm of its denominator is kept, one number per query and head.
     """
     return _attend_forward(query, key, value, batch, heads)[0]
 
@@ -45,21 +45,22 @@ def _attend_forward(
 def _attend_backward(
     batch: int, heads: int, saved: tuple[Array, ...], grad: Array
 ) -> tuple[Array, ...]:
-    query, key, value, out, log_total = saved
-    grad_by_head = split_heads(grad, batch, heads)
+    # In one barrier with the gradient, as in jax.checkpoint: nothing is recomputed too early.
+    (query, key, value, out, log_total), grad = jax.lax.optimization_barrier((saved, grad))
     # The gradient of a softmax subtracts its mean under the weights, which is grad . out.
-    mean = (grad.astype(jnp.float32) * out).reshape(_by_head(grad, batch, heads)).sum(-1)
-    both = product(jnp.stack([key, value]), jnp.stack([query, grad_by_head]), (-1, -1))
-    weights = jnp.exp(both[0] * query.shape[-1] ** -0.5 - jnp.swapaxes(log_total, -1, -2))
-    grad_weights = both[1]
+    mean = split_heads(grad.astype(jnp.float32) * out, batch, heads).sum(-1)
+    grad = split_heads(grad, batch, heads)
+    # Transposed, [tokens, queries]: then only the query's gradient needs a transposed product.
+    weights = jnp.exp(_scores(key, query) - jnp.swapaxes(log_total, -1, -2))
+    grad_weights = product(value, grad, (-1, -1))
     scale = query.shape[-1] ** -0.5
-    grad_scores = weights * (grad_weights - mean.transpose(0, 2, 1)[:, :, None]) * scale
+    grad_scores = weights * (grad_weights - mean[:, :, None, :]) * scale
     grad_scores = fusion_barrier(grad_scores.astype(query.dtype))
     weights = fusion_barrier(weights.astype(query.dtype))
     grads = (
         product(grad_scores, key, (-2, -2)),
         product(grad_scores, query),
-        product(weights, grad_by_head),
+        product(weights, grad),
     )
     return tuple(merge_heads(x.astype(query.dtype)) for x in grads)
 
@@ -67,15 +68,17 @@ def _attend_backward(
 attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _by_head(x: Array, batch: int, heads: int) -> tuple[int, int, int, int]:
-    return batch, x.shape[0] // batch, heads, x.shape[1] // heads
+def _scores(x: Array, y: Array) -> Float[Array, "batch heads tokens_x tokens_y"]:
+    return product(x, y, (-1, -1)) * x.shape[-1] ** -0.5
 
 
 def split_heads(
     x: Float[Array, "batch*tokens width"], batch: int, heads: int
 ) -> Float[Array, "batch heads tokens features"]:
-    """Bring heads forward."""
-    return fusion_barrier(x.reshape(_by_head(x, batch, heads)).transpose(0, 2, 1, 3))
+    """Cut the width into heads and bring them before the tokens."""
+    rows, width = x.shape
+    x = x.reshape(batch, rows // batch, heads, width // heads)
+    return fusion_barrier(x.transpose(0, 2, 1, 3))
 
 
 def merge_heads(
@@ -86,8 +89,12 @@ def merge_heads(
     return fusion_barrier(x.transpose(0, 2, 1, 3).reshape(batch * tokens, heads * features))
 
 
-def _scores(query: Array, key: Array) -> Float[Array, "batch heads queries tokens"]:
-    return product(query, key, (-1, -1)) * query.shape[-1] ** -0.5
+def first_tokens(
+    x: Float[Array, "batch*tokens width"], tokens: int, count: int
+) -> Float[Array, "batch*count width"]:
+    """Return the rows of the first `count` of each image's `tokens` tokens."""
+    width = x.shape[-1]
+    return x.reshape(-1, tokens, width)[:, :count].reshape(-1, width)
 
 
 class Attention(nnx.Module):
@@ -118,27 +125,20 @@ class Attention(nnx.Module):
         self, x: Float[Array, "batch*tokens width"], tokens: int
     ) -> Float[Array, "batch heads tokens tokens"]:
         """Return how much each token (third axis) attends to each other (last axis; sums to 1)."""
-        query, key, _ = self._project(x, tokens, tokens)
         batch = x.shape[0] // tokens
-        query, key = (split_heads(part, batch, self.num_heads) for part in (query, key))
+        query, key, _ = (
+            split_heads(part, batch, self.num_heads) for part in self._project(x, tokens, tokens)
+        )
         return jax.nn.softmax(_scores(query, key))
 
     def _project(self, x: Array, tokens: int, queries: int) -> list[Array]:
         """Return query, key and value, each [batch*tokens, width] in the compute type."""
         if queries == tokens:
-            return jnp.split(self.qkv(x, self.qkv.dtype), 3, axis=-1)
+            return jnp.split(self.qkv(x, out_dtype=self.qkv.dtype), 3, axis=-1)
+        # The first third of the columns for some tokens, the others for all.
         width = x.shape[-1]
-        kernel, bias, dtype = self.qkv.kernel[...], self.qkv.bias[...], self.qkv.dtype
-        x = x.astype(dtype)
-        x_query = first_tokens(x, tokens, queries)
-        query = dense(x_query, kernel[:, :width], bias[:width], dtype)
-        key_value = dense(x, kernel[:, width:], bias[width:], dtype)
+        kernel, bias = self.qkv.kernel[...], self.qkv.bias[...]
+        x = x.astype(self.qkv.dtype)
+        query = dense(first_tokens(x, tokens, queries), kernel[:, :width], bias[:width], x.dtype)
+        key_value = dense(x, kernel[:, width:], bias[width:], x.dtype)
         return [query, *jnp.split(key_value, 2, axis=-1)]
-
-
-def first_tokens(
-    x: Float[Array, "batch*tokens width"], tokens: int, count: int
-) -> Float[Array, "batch*count width"]:
-    """Return the rows of the first `count` of each image's `tokens` tokens."""
-    width = x.shape[-1]
-    return x.reshape(-1, tokens, width)[:, :count].reshape(-1, width)

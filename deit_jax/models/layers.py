@@ -48,8 +48,8 @@ def stochastic_depth(
     if keys is None or rate == 0.0:
         return x
     kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate))(keys)
-    scale = jnp.repeat(kept / (1.0 - rate), x.shape[0] // keys.shape[0])
-    return x * scale[:, None]
+    by_image = x.reshape(keys.shape[0], -1, x.shape[-1])
+    return (by_image * (kept / (1.0 - rate))[:, None, None]).reshape(x.shape)
 
 
 class Linear(nnx.Module):

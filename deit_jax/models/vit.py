@@ -273,12 +273,12 @@ MODELS: dict[str, dict[str, Any]] = {
         384, 16, 768, 12, 12, distilled=True, parameters=87_630_032, top1=85.224
     ),
     # For demonstrations on small images; not of the paper.
-    "deit_micro_patch2_16": _entry(16, 2, 96, 6, 3, parameters=679_786, num_classes=10),
-    "deit_micro_patch4_16": _entry(16, 4, 96, 6, 3, parameters=678_634, num_classes=10),
+    "deit_micro_patch2_16": _entry(16, 2, 64, 3, 2, parameters=155_786, num_classes=10),
+    "deit_micro_patch4_16": _entry(16, 4, 64, 3, 2, parameters=155_018, num_classes=10),
     "deit_micro_distilled_patch2_16": _entry(
-        16, 2, 96, 6, 3, distilled=True, parameters=680_948, num_classes=10
+        16, 2, 64, 3, 2, distilled=True, parameters=156_564, num_classes=10
     ),
     "deit_micro_distilled_patch4_16": _entry(
-        16, 4, 96, 6, 3, distilled=True, parameters=679_796, num_classes=10
+        16, 4, 64, 3, 2, distilled=True, parameters=155_796, num_classes=10
     ),
 }

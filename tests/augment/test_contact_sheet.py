@@ -20,17 +20,20 @@ def run(*words):
     return contact_sheet.run(parser.parse_args([str(word) for word in words]))
 
 
-def test_sheet_shows_every_stage(photograph, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("recipe", "rows"), [("deit3", 3), pytest.param("deit", 4, marks=pytest.mark.full)]
+)
+def test_sheet_shows_every_stage(photograph, tmp_path, capsys, recipe, rows):
     output = tmp_path / "sheet.png"
     words = (photograph, "--columns", 3, "--size", 32, "--seed", 3, "--output", output)
-    assert run(*words, "--recipe", "deit") == 0
-    assert f"Wrote {output}: 3 samples of recipe 'deit'." in capsys.readouterr().out
+    assert run(*words, "--recipe", recipe) == 0
+    assert f"Wrote {output}: 3 samples of recipe '{recipe}'." in capsys.readouterr().out
     sheet = np.asarray(Image.open(output))
-    # Four rows of three pictures with captions, on white.
-    assert sheet.shape[1] == 6 + 3 * 38 and sheet.shape[0] >= 4 * (32 + 2 * 15)
+    # Rows of three pictures with captions, on white.
+    assert sheet.shape[1] == 6 + 3 * 38 and sheet.shape[0] >= rows * (32 + 2 * 15)
     assert (sheet[0] == 255).all()
     again = tmp_path / "again.png"
-    run(*words[:-1], again, "--recipe", "deit")
+    run(*words[:-1], again, "--recipe", recipe)
     np.testing.assert_array_equal(np.asarray(Image.open(again)), sheet)
 
 

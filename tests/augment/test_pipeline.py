@@ -49,7 +49,11 @@ def keys_of(index, epoch=0, copy=0):
 
 @pytest.mark.parametrize(
     "options",
-    [DEIT, AugmentOptions(policy="v0", flip=0.5), RECIPES["deit3-src"].augment],
+    [
+        DEIT,
+        pytest.param(AugmentOptions(policy="v0", flip=0.5), marks=pytest.mark.full),
+        RECIPES["deit3-src"].augment,
+    ],
     ids=["deit", "v0", "deit3"],
 )
 def test_device_equals_pillow_given_the_same_choices(pictures, options):
@@ -196,7 +200,8 @@ def test_erasing_equals_timm_given_the_same_draws(pictures, monkeypatch, mode, c
         monkeypatch.setattr(timm_erasing.random, "randint", whole_number)
         monkeypatch.setattr(timm_erasing, "_get_pixels", pixels)
         expected = eraser(torch.tensor(whole[number].transpose(2, 0, 1).copy())).numpy()
-        np.testing.assert_array_equal(found[number], expected.transpose(1, 2, 0))
+        # Noise is equal; beside it normalisation may or may not be one fused rounding.
+        np.testing.assert_allclose(found[number], expected.transpose(1, 2, 0), atol=5e-7)
 
 
 def test_erasing_noise_is_normal_and_suffices_for_every_box():
