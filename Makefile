@@ -34,7 +34,7 @@ demo: .venv/.installed
 
 # The tests, with PyTorch, timm and transformers as oracles; under 10 minutes on two cores.
 test: .venv-test/.installed
-	.venv-test/bin/python -m pytest -m 'not full'
+	.venv-test/bin/python -m pytest -n 2 --dist loadfile -m 'not full'
 
 # All tests, those of many minutes too.
 test-full: .venv-test/.installed

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 from deit_jax.models.products import dense, fusion_barrier
 
 INIT_STD = 0.02
-"""Of all linear weights and embeddings. The reference truncates at 100 standard deviations: never."""
+"""Of linear weights and embeddings. The reference truncates at 100 standard deviations: never."""
 
 LAYER_NORM_EPSILON = 1e-6
 
@@ -61,7 +61,9 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((out_features,), jnp.float32))
         self.dtype = jnp.dtype(dtype)
 
-    def __call__(self, x: Float[Array, "rows in"], out_dtype: Any = jnp.float32) -> Float[Array, "rows out"]:
+    def __call__(
+        self, x: Float[Array, "rows in"], out_dtype: Any = jnp.float32
+    ) -> Float[Array, "rows out"]:
         """Return `x @ kernel + bias`."""
         return dense(x.astype(self.dtype), self.kernel[...], self.bias[...], out_dtype)
 
@@ -167,7 +169,9 @@ class PatchEmbed(nnx.Module):
         patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch * rows * columns, -1)
         kernel = self.proj.kernel[...]
         kernel = kernel.reshape(-1, kernel.shape[-1])
-        embedded = dense(fusion_barrier(patches.astype(self.dtype)), kernel, self.proj.bias[...], jnp.float32)
+        embedded = dense(
+            fusion_barrier(patches.astype(self.dtype)), kernel, self.proj.bias[...], jnp.float32
+        )
         return embedded.reshape(batch, rows * columns, -1)
 
 

@@ -41,7 +41,7 @@ def product(
             is `x @ y.T`, (-2, -2) is `x.T @ y`.
     """
     if over[0] == -2 and x.dtype != jnp.float32:
-        # XLA:CPU multiplies lower precision fast only if the left factor is contiguous along `over`.
+        # XLA:CPU multiplies lower precision fast only if the left factor is contiguous there.
         x, over = fusion_barrier(jnp.swapaxes(x, -1, -2)), (-1, over[1])
     batch = tuple(range(x.ndim - 2))
     contract = ((x.ndim + over[0],), (y.ndim + over[1],))

@@ -87,7 +87,7 @@ class _Run:
                         setup.train_source,
                         setup.train_input,
                         start_step=self.start,
-                        num_steps=total - self.start,
+                        num_steps=total,
                         process_index=jax.process_index(),
                         process_count=jax.process_count(),
                     )
