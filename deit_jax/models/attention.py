@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from deit_jax.models.layers import Linear, dropout
-from deit_jax.models.products import dense, fusion_barrier, product
+from deit_jax.models.products import dense, materialise, product
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -37,7 +37,7 @@ def _attend_forward(
     highest = scores.max(-1, keepdims=True)
     weights = jnp.exp(scores - highest)
     total = weights.sum(-1, keepdims=True)
-    out = product(fusion_barrier(weights.astype(value.dtype)), value) / total
+    out = product(weights.astype(value.dtype), value) / total
     out = merge_heads(out.astype(value.dtype))
     return out, (query, key, value, out, highest + jnp.log(total))
 
@@ -55,8 +55,8 @@ def _attend_backward(
     grad_weights = product(value, grad, (-1, -1))
     scale = query.shape[-1] ** -0.5
     grad_scores = weights * (grad_weights - mean[:, :, None, :]) * scale
-    grad_scores = fusion_barrier(grad_scores.astype(query.dtype))
-    weights = fusion_barrier(weights.astype(query.dtype))
+    grad_scores = grad_scores.astype(query.dtype)
+    weights = weights.astype(query.dtype)
     grads = (
         product(grad_scores, key, (-2, -2)),
         product(grad_scores, query),
@@ -78,7 +78,7 @@ def split_heads(
     """Cut the width into heads and bring them before the tokens."""
     rows, width = x.shape
     x = x.reshape(batch, rows // batch, heads, width // heads)
-    return fusion_barrier(x.transpose(0, 2, 1, 3))
+    return materialise(x.transpose(0, 2, 1, 3))
 
 
 def merge_heads(
@@ -86,7 +86,7 @@ def merge_heads(
 ) -> Float[Array, "batch*tokens width"]:
     """Undo `split_heads`."""
     batch, heads, tokens, features = x.shape
-    return fusion_barrier(x.transpose(0, 2, 1, 3).reshape(batch * tokens, heads * features))
+    return materialise(x.transpose(0, 2, 1, 3).reshape(batch * tokens, heads * features))
 
 
 def first_tokens(

@@ -1,7 +1,4 @@
-"""Layers of the vision transformer, over activations kept two-dimensional: [batch*tokens, width].
-
-Every product takes operands of the compute type and accumulates in float32, forwards and backwards.
-"""
+"""Layers of the vision transformer; activations are two-dimensional, [batch*tokens, width]."""
 
 import functools
 import math
@@ -12,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from deit_jax.models.products import dense, fusion_barrier
+from deit_jax.models.products import dense, materialise
 
 INIT_STD = 0.02
 """Of linear weights and embeddings. The reference truncates at 100 standard deviations: never."""
@@ -41,9 +38,9 @@ def dropout(
 def stochastic_depth(
     x: Float[Array, "batch*tokens width"], rate: float, keys: Key[Array, "batch"] | None
 ) -> Float[Array, "batch*tokens width"]:
-    """Zero a whole residual branch per image with probability `rate`; scale it by 1/(1-rate) else.
+    """Zero an image's whole residual branch with probability `rate`; else scale it by 1/(1-rate).
 
-    Source: Huang et al. 2016, arXiv 1603.09382; in DeiT's recipe rates rise linearly with depth.
+    Source: Huang et al. 2016, arXiv 1603.09382.
     """
     if keys is None or rate == 0.0:
         return x
@@ -53,18 +50,18 @@ def stochastic_depth(
 
 
 class Linear(nnx.Module):
-    """Dense layer: kernel [in, out] of normal(0, 0.02), bias zero."""
+    """Dense layer: kernel [in, out] of normal(0, 0.02), bias zero; multiplies in type `dtype`."""
 
     def __init__(self, in_features: int, out_features: int, *, dtype: Any, rngs: nnx.Rngs) -> None:
-        init = jax.nn.initializers.normal(INIT_STD)
-        self.kernel = nnx.Param(init(rngs.params(), (in_features, out_features), jnp.float32))
+        draw = jax.random.normal(rngs.params(), (in_features, out_features), jnp.float32)
+        self.kernel = nnx.Param(INIT_STD * draw)
         self.bias = nnx.Param(jnp.zeros((out_features,), jnp.float32))
         self.dtype = jnp.dtype(dtype)
 
     def __call__(
         self, x: Float[Array, "rows in"], out_dtype: Any = jnp.float32
     ) -> Float[Array, "rows out"]:
-        """Return `x @ kernel + bias`."""
+        """Return `x @ kernel + bias`, accumulated in float32 and returned as `out_dtype`."""
         return dense(x.astype(self.dtype), self.kernel[...], self.bias[...], out_dtype)
 
 
@@ -96,27 +93,27 @@ layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
 class LayerNorm(nnx.Module):
-    """Layer normalisation over the last axis in float32, epsilon 1e-6."""
+    """Layer normalisation of each row in float32, epsilon 1e-6."""
 
     def __init__(self, width: int) -> None:
         self.scale = nnx.Param(jnp.ones((width,), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((width,), jnp.float32))
 
-    def __call__(self, x: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
-        """Return `x` normalised along its last axis, scaled and shifted."""
+    def __call__(self, x: Float[Array, "rows width"]) -> Float[Array, "rows width"]:
+        """Return `x` normalised in each row, scaled and shifted."""
         return layer_norm(x, self.scale[...], self.bias[...])
 
 
 @jax.custom_vjp
 def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Exact GELU, x * Phi(x), in float32: the common tanh approximation is up to 5e-4 off."""
+    """Exact GELU, x * Phi(x), evaluated in float32; the tanh approximation is up to 5e-4 off."""
     wide = x.astype(jnp.float32)
     return (wide * (0.5 + 0.5 * jax.lax.erf(wide * math.sqrt(0.5)))).astype(x.dtype)
 
 
 def _gelu_backward(x: Array, grad: Array) -> tuple[Array]:
     wide = x.astype(jnp.float32)
-    # Written unlike the forward pass, whose erf XLA:CPU would else keep rather than recompute.
+    # Written unlike the forward pass, so that compilers recompute erf rather than keep it till now.
     distribution = 0.5 - 0.5 * jax.lax.erf(wide * -math.sqrt(0.5))
     density = jnp.exp(-0.5 * wide * wide) / math.sqrt(2 * math.pi)
     return ((grad * (distribution + wide * density)).astype(x.dtype),)
@@ -125,24 +122,14 @@ def _gelu_backward(x: Array, grad: Array) -> tuple[Array]:
 gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 
-class Mlp(nnx.Module):
-    """Two dense layers with an exact GELU between; dropout after each, as in timm 0.3.2."""
+class PatchProjection(nnx.Module):
+    """Kernel and bias of `PatchEmbed`, under the name they have in published weights."""
 
-    def __init__(
-        self, width: int, hidden: int, *, drop_rate: float, dtype: Any, rngs: nnx.Rngs
-    ) -> None:
-        self.fc1 = Linear(width, hidden, dtype=dtype, rngs=rngs)
-        self.fc2 = Linear(hidden, width, dtype=dtype, rngs=rngs)
-        self.drop_rate = drop_rate
-
-    def __call__(
-        self, x: Float[Array, "rows width"], *, keys: Key[Array, "batch"] | None = None
-    ) -> Float[Array, "rows width"]:
-        """Map each row on its own."""
-        hidden = self.fc1(x, self.fc1.dtype)
-        hidden = fusion_barrier(gelu(hidden))
-        hidden = dropout(hidden, self.drop_rate, fold_keys(keys, 0))
-        return dropout(self.fc2(hidden), self.drop_rate, fold_keys(keys, 1))
+    def __init__(self, shape: tuple[int, int, int, int], *, rngs: nnx.Rngs) -> None:
+        bound = 1.0 / math.sqrt(math.prod(shape[:-1]))
+        draw = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
+        self.kernel = nnx.Param(draw(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(draw(rngs.params(), shape[-1:], jnp.float32))
 
 
 class PatchEmbed(nnx.Module):
@@ -170,16 +157,6 @@ class PatchEmbed(nnx.Module):
         kernel = self.proj.kernel[...]
         kernel = kernel.reshape(-1, kernel.shape[-1])
         embedded = dense(
-            fusion_barrier(patches.astype(self.dtype)), kernel, self.proj.bias[...], jnp.float32
+            materialise(patches.astype(self.dtype)), kernel, self.proj.bias[...], jnp.float32
         )
         return embedded.reshape(batch, rows * columns, -1)
-
-
-class PatchProjection(nnx.Module):
-    """Kernel and bias of `PatchEmbed`, under the name they have in published weights."""
-
-    def __init__(self, shape: tuple[int, int, int, int], *, rngs: nnx.Rngs) -> None:
-        bound = 1.0 / math.sqrt(math.prod(shape[:-1]))
-        draw = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
-        self.kernel = nnx.Param(draw(rngs.params(), shape, jnp.float32))
-        self.bias = nnx.Param(draw(rngs.params(), shape[-1:], jnp.float32))

@@ -1,7 +1,7 @@
-"""Matrix products that take operands of the compute type and accumulate in float32.
+"""Matrix products of factors in one type, float32 or lower, accumulated in float32.
 
-Derivatives are written by hand where autodiff would multiply a float32 cotangent by an operand of
-lower precision, which no backend does fast.
+Their derivatives are of the same kind. Autodiff would multiply float32 gradients by factors of
+lower precision instead, for which no hardware has an instruction.
 """
 
 import functools
@@ -12,18 +12,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def fusion_barrier(x: Array) -> Array:
-    """Return `x`, which XLA:CPU must then compute on its own; the identity on other backends.
+def materialise(x: Array) -> Array:
+    """Return `x`; on the CPU, in lower precision than float32, laid out as its shape says.
 
-    XLA:CPU fuses transposes, softmax and GELU into the operands of products, and then evaluates
-    them again for every tile of the product. GPU and TPU compilers make that choice well.
+    XLA:CPU multiplies bfloat16 at full speed only if it can tell that both factors are contiguous,
+    and a transposed array is not until a reshape and a barrier hide where it comes from. Else it
+    converts both factors to float32. Other backends choose layouts well.
     """
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu" or x.dtype == jnp.float32:
         return x
-    if x.dtype == jnp.float32:
-        return jax.lax.optimization_barrier(x)
-    # The reshape hides a transpose before it: XLA:CPU has no fast product for lower precision
-    # whose operand's inner axis looks strided, and would convert both operands to float32.
     return jax.lax.optimization_barrier(x[None])[0]
 
 
@@ -40,15 +37,18 @@ def product(
         over: the axis of `x` and the axis of `y` to sum over: (-1, -2) is `x @ y`, (-1, -1)
             is `x @ y.T`, (-2, -2) is `x.T @ y`.
     """
-    if over[0] == -2 and x.dtype != jnp.float32:
-        # XLA:CPU multiplies lower precision fast only if the left factor is contiguous there.
-        x, over = fusion_barrier(jnp.swapaxes(x, -1, -2)), (-1, over[1])
+    on_cpu = jax.default_backend() == "cpu"
+    low_precision = x.dtype != jnp.float32
+    if on_cpu and low_precision and over[0] == -2:
+        # Fast only if the left factor is contiguous along the summed axis.
+        x, over = materialise(jnp.swapaxes(x, -1, -2)), (-1, over[1])
     batch = tuple(range(x.ndim - 2))
     contract = ((x.ndim + over[0],), (y.ndim + over[1],))
     out = jax.lax.dot_general(x, y, (contract, (batch, batch)), preferred_element_type=jnp.float32)
-    # Keeps a later transpose from being folded into the product: XLA:CPU cannot run the result
-    # if the factors are bfloat16.
-    return fusion_barrier(out)
+    if on_cpu and low_precision:
+        # XLA:CPU would fold a transpose that follows into the product, and cannot run the result.
+        out = jax.lax.optimization_barrier(out)
+    return out
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -72,7 +72,7 @@ def _dense_backward(
     out_dtype: Any, saved: tuple[Array, Array], grad: Array
 ) -> tuple[Array, Array, Array]:
     x, kernel = saved
-    grad = fusion_barrier(grad.astype(x.dtype))
+    grad = grad.astype(x.dtype)
     grad_x = product(grad, kernel.astype(x.dtype), (-1, -1)).astype(x.dtype)
     return grad_x, product(x, grad, (-2, -2)), grad.sum(0, dtype=jnp.float32)
 

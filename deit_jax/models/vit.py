@@ -12,59 +12,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from deit_jax.models.attention import Attention, first_tokens
+from deit_jax.models.block import Block
 from deit_jax.models.functional import HeadLogits
 from deit_jax.models.fusion import fuse
-from deit_jax.models.layers import (
-    INIT_STD,
-    LayerNorm,
-    Linear,
-    Mlp,
-    PatchEmbed,
-    dropout,
-    fold_keys,
-    stochastic_depth,
-)
-
-MLP_RATIO = 4
-
-
-class Block(nnx.Module):
-    """Pre-normalised transformer block: attention, then MLP, each on a residual branch."""
-
-    def __init__(
-        self,
-        width: int,
-        num_heads: int,
-        *,
-        drop_rate: float,
-        drop_path_rate: float,
-        dtype: Any,
-        rngs: nnx.Rngs,
-    ) -> None:
-        self.norm1 = LayerNorm(width)
-        self.attn = Attention(width, num_heads, drop_rate=drop_rate, dtype=dtype, rngs=rngs)
-        self.norm2 = LayerNorm(width)
-        self.mlp = Mlp(width, MLP_RATIO * width, drop_rate=drop_rate, dtype=dtype, rngs=rngs)
-        self.drop_path_rate = drop_path_rate
-
-    def __call__(
-        self,
-        x: Float[Array, "batch*tokens width"],
-        tokens: int,
-        queries: int,
-        *,
-        keys: Key[Array, "batch"] | None = None,
-    ) -> Float[Array, "batch*queries width"]:
-        """Return the first `queries` of each image's `tokens` tokens after this block.
-
-        The result for these tokens is exact: they attend to all tokens.
-        """
-        branch = self.attn(self.norm1(x), tokens, queries, keys=fold_keys(keys, 0))
-        x = x if queries == tokens else first_tokens(x, tokens, queries)
-        x = x + stochastic_depth(branch, self.drop_path_rate, fold_keys(keys, 1))
-        branch = self.mlp(self.norm2(x), keys=fold_keys(keys, 2))
-        return x + stochastic_depth(branch, self.drop_path_rate, fold_keys(keys, 3))
+from deit_jax.models.layers import INIT_STD, LayerNorm, Linear, PatchEmbed, dropout, fold_keys
 
 
 class VisionTransformer(nnx.Module):
@@ -84,7 +35,8 @@ class VisionTransformer(nnx.Module):
         distilled: add the distillation token and its head.
 
     Raises:
-        ValueError: the image cannot be cut into patches, or a probability is not in [0, 1).
+        ValueError: the image cannot be cut into patches, the width not into heads, or a probability
+            is not in [0, 1).
     """
 
     def __init__(
@@ -102,7 +54,14 @@ class VisionTransformer(nnx.Module):
         num_heads: int,
         distilled: bool = False,
     ) -> None:
-        _check_options(image_size, patch_size, drop_rate, drop_path_rate)
+        _check_image_size(image_size, patch_size)
+        if width % num_heads:
+            raise ValueError(
+                f"num_heads={num_heads} does not divide width={width}; choose another."
+            )
+        for name, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
+            if not 0.0 <= rate < 1.0:
+                raise ValueError(f"The model option {name}={rate} must be at least 0 and below 1.")
         self.num_classes = num_classes
         self.image_size = image_size
         self.has_distillation_head = distilled
@@ -206,18 +165,13 @@ class VisionTransformer(nnx.Module):
         return tokens.reshape(batch * self.num_tokens, width)
 
 
-def _check_options(
-    image_size: tuple[int, int], patch_size: int, drop_rate: float, drop_path_rate: float
-) -> None:
+def _check_image_size(image_size: tuple[int, int], patch_size: int) -> None:
     if any(side <= 0 or side % patch_size for side in image_size):
         raise ValueError(
             f"The image size {image_size[0]}x{image_size[1]} (height x width) of this vision "
             f"transformer cannot be cut into {patch_size}x{patch_size} patches; "
             f"choose image_size with both sides multiples of {patch_size}."
         )
-    for name, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
-        if not 0.0 <= rate < 1.0:
-            raise ValueError(f"The model option {name}={rate} is no probability in [0, 1).")
 
 
 def _check_images(images: Array, image_size: tuple[int, int]) -> None:

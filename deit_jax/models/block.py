@@ -1,0 +1,68 @@
+"""The transformer block: attention and MLP, each on a residual branch."""
+
+from typing import Any
+
+from flax import nnx
+from jaxtyping import Array, Float, Key
+
+from deit_jax.models.attention import Attention, first_tokens
+from deit_jax.models.layers import LayerNorm, Linear, dropout, fold_keys, gelu, stochastic_depth
+
+MLP_RATIO = 4
+
+
+class Mlp(nnx.Module):
+    """Two dense layers with an exact GELU between; dropout after each, as in timm 0.3.2."""
+
+    def __init__(
+        self, width: int, hidden: int, *, drop_rate: float, dtype: Any, rngs: nnx.Rngs
+    ) -> None:
+        self.fc1 = Linear(width, hidden, dtype=dtype, rngs=rngs)
+        self.fc2 = Linear(hidden, width, dtype=dtype, rngs=rngs)
+        self.drop_rate = drop_rate
+
+    def __call__(
+        self, x: Float[Array, "rows width"], *, keys: Key[Array, "batch"] | None = None
+    ) -> Float[Array, "rows width"]:
+        """Map each row on its own."""
+        hidden = gelu(self.fc1(x, out_dtype=self.fc1.dtype))
+        hidden = dropout(hidden, self.drop_rate, fold_keys(keys, 0))
+        return dropout(self.fc2(hidden), self.drop_rate, fold_keys(keys, 1))
+
+
+class Block(nnx.Module):
+    """Pre-normalised transformer block: attention, then MLP, each on a residual branch."""
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        *,
+        drop_rate: float,
+        drop_path_rate: float,
+        dtype: Any,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.norm1 = LayerNorm(width)
+        self.attn = Attention(width, num_heads, drop_rate=drop_rate, dtype=dtype, rngs=rngs)
+        self.norm2 = LayerNorm(width)
+        self.mlp = Mlp(width, MLP_RATIO * width, drop_rate=drop_rate, dtype=dtype, rngs=rngs)
+        self.drop_path_rate = drop_path_rate
+
+    def __call__(
+        self,
+        x: Float[Array, "batch*tokens width"],
+        tokens: int,
+        queries: int,
+        *,
+        keys: Key[Array, "batch"] | None = None,
+    ) -> Float[Array, "batch*queries width"]:
+        """Return the first `queries` of each image's `tokens` tokens after this block.
+
+        The result for these tokens is exact: they attend to all tokens.
+        """
+        branch = self.attn(self.norm1(x), tokens, queries, keys=fold_keys(keys, 0))
+        x = x if queries == tokens else first_tokens(x, tokens, queries)
+        x = x + stochastic_depth(branch, self.drop_path_rate, fold_keys(keys, 1))
+        branch = self.mlp(self.norm2(x), keys=fold_keys(keys, 2))
+        return x + stochastic_depth(branch, self.drop_path_rate, fold_keys(keys, 3))

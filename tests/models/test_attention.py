@@ -1,0 +1,125 @@
+"""Attention and its hand-written gradient beside PyTorch in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from deit_jax.models.attention import Attention, attend, first_tokens, merge_heads, split_heads
+
+BATCH, HEADS, TOKENS, FEATURES = 3, 2, 7, 4
+WIDTH = HEADS * FEATURES
+
+
+def operands(queries, scale=1.0, seed=0):
+    """Query, key, value and the gradient of the result, as float64."""
+    rng = np.random.default_rng(seed)
+    rows = (queries, TOKENS, TOKENS, queries)
+    return [scale * rng.standard_normal((BATCH * n, WIDTH)) for n in rows]
+
+
+def torch_attend(query, key, value, grad):
+    """Softmax attention by its definition, and its gradients by autograd."""
+    leaves = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (query, key, value)]
+    q, k, v = (
+        x.reshape(BATCH, -1, HEADS, FEATURES).permute(0, 2, 1, 3) for x in leaves
+    )  # [batch, heads, tokens, features]
+    out = torch.softmax(q @ k.mT / FEATURES**0.5, dim=-1) @ v
+    out = out.permute(0, 2, 1, 3).reshape(-1, WIDTH)
+    out.backward(torch.tensor(grad, dtype=torch.float64))
+    return out.detach().numpy(), [x.grad.numpy() for x in leaves]
+
+
+def jax_attend(query, key, value, grad, dtype):
+    arguments = [jnp.asarray(x, dtype) for x in (query, key, value)]
+    out, pull_back = jax.vjp(lambda q, k, v: attend(q, k, v, BATCH, HEADS), *arguments)
+    return out, pull_back(jnp.asarray(grad, out.dtype))
+
+
+def assert_close(actual, expected, tolerance):
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("queries", [1, 2, TOKENS])
+@pytest.mark.parametrize(
+    # Rounding of a few operations, 2^-24 or 2^-8 each; gradients cancel more.
+    ("dtype", "tolerance"),
+    [(jnp.float32, 2e-6), (jnp.bfloat16, 3e-2)],
+)
+def test_result_and_gradients(queries, dtype, tolerance):
+    given = [np.asarray(jnp.asarray(x, dtype), np.float64) for x in operands(queries)]
+    out, grads = jax.jit(jax_attend, static_argnums=4)(*given, dtype)
+    expected, expected_grads = torch_attend(*given)
+    assert out.dtype == dtype
+    assert_close(np.asarray(out, np.float64), expected, tolerance)
+    for actual, wanted in zip(grads, expected_grads, strict=True):
+        assert actual.dtype == dtype
+        assert_close(np.asarray(actual, np.float64), wanted, tolerance)
+
+
+def test_large_scores_neither_overflow_nor_lose_gradients():
+    """Scores up to several hundred: exp overflows float32 at 88."""
+    given = operands(TOKENS, scale=20.0)
+    out, grads = jax_attend(*given, jnp.float32)
+    expected, expected_grads = torch_attend(*given)
+    # Scores of size s have rounding s * 2^-24, which the exponential turns into a relative error.
+    assert_close(out, expected, 2e-4)
+    for actual, wanted in zip(grads, expected_grads, strict=True):
+        assert_close(actual, wanted, 2e-3)
+
+
+def test_splitting_heads_is_the_order_of_the_reference():
+    x = np.arange(BATCH * TOKENS * WIDTH, dtype=np.float32).reshape(BATCH * TOKENS, WIDTH)
+    heads = split_heads(jnp.asarray(x), BATCH, HEADS)
+    for image in range(BATCH):
+        for head in range(HEADS):
+            rows = x[image * TOKENS : (image + 1) * TOKENS]
+            columns = slice(head * FEATURES, (head + 1) * FEATURES)
+            np.testing.assert_array_equal(heads[image, head], rows[:, columns])
+    np.testing.assert_array_equal(merge_heads(heads), x)
+
+
+def test_first_tokens():
+    x = jnp.arange(BATCH * TOKENS)[:, None].astype(jnp.float32)
+    np.testing.assert_array_equal(first_tokens(x, TOKENS, 2)[:, 0], [0, 1, 7, 8, 14, 15])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_some_queries_give_the_rows_of_all(dtype):
+    """Values and parameter gradients: projecting thirds apart is the one projection."""
+    module = Attention(WIDTH, HEADS, drop_rate=0.0, dtype=dtype, rngs=nnx.Rngs(0))
+    graphdef, params = nnx.split(module)
+    params = jax.tree.map(
+        lambda p: p + 0.3 * jax.random.normal(jax.random.key(p.size), p.shape), params
+    )
+    x = jax.random.normal(jax.random.key(1), (BATCH * TOKENS, WIDTH))
+
+    def some(params, x):
+        return nnx.merge(graphdef, params)(x, TOKENS, 2)
+
+    def whole(params, x):
+        return first_tokens(nnx.merge(graphdef, params)(x, TOKENS, TOKENS), TOKENS, 2)
+
+    np.testing.assert_allclose(some(params, x), whole(params, x), atol=1e-6)
+    weight = jax.random.normal(jax.random.key(2), (BATCH * 2, WIDTH))
+    grads = [
+        jax.grad(lambda *given, f=f: (f(*given) * weight).sum(), argnums=(0, 1))(params, x)
+        for f in (some, whole)
+    ]
+    # In bfloat16 gradients of all queries are summed before they are rounded, here after.
+    tolerance = 2e-6 if dtype == jnp.float32 else 2e-2
+    for a, b in zip(*map(jax.tree.leaves, grads), strict=True):
+        assert_close(a, b, tolerance)
+
+
+def test_maps_are_softmax_rows_that_reproduce_the_result():
+    module = Attention(WIDTH, HEADS, drop_rate=0.0, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    x = 30 * jax.random.normal(jax.random.key(1), (BATCH * TOKENS, WIDTH))
+    maps = module.maps(x, TOKENS)
+    assert maps.shape == (BATCH, HEADS, TOKENS, TOKENS)
+    np.testing.assert_allclose(maps.sum(-1), 1, atol=1e-6)
+    value = split_heads(module.qkv(x)[:, 2 * WIDTH :], BATCH, HEADS)
+    expected = module.proj(merge_heads(maps @ value))
+    assert_close(module(x, TOKENS, TOKENS), expected, 1e-5)

@@ -1,0 +1,79 @@
+"""Names, counts and options of every registered model."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import deit_jax
+from deit_jax.models.functional import abstract, count_parameters, initialise, split
+from deit_jax.models.registry import list_models, model_builder, model_spec
+
+# Counted in the reference implementation's and timm's models; the micro ones are this project's.
+PARAMETERS = {
+    "deit_tiny_patch16_224": 5_717_416,
+    "deit_small_patch16_224": 22_050_664,
+    "deit_base_patch16_224": 86_567_656,
+    "deit_base_patch16_384": 86_859_496,
+    "deit_tiny_distilled_patch16_224": 5_910_800,
+    "deit_small_distilled_patch16_224": 22_436_432,
+    "deit_base_distilled_patch16_224": 87_338_192,
+    "deit_base_distilled_patch16_384": 87_630_032,
+    "regnety_040": 20_646_656,
+    "regnety_080": 39_180_068,
+    "regnety_120": 51_822_544,
+    "regnety_160": 83_590_140,
+    "regnety_320": 145_046_770,
+}
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_parameter_count(name):
+    _, params, _ = abstract(model_builder(name))
+    assert count_parameters(params) == model_spec(name).parameters
+    if "micro" not in name:
+        # A model without an entry here has not been counted against its reference.
+        assert count_parameters(params) == PARAMETERS[name]
+
+
+def test_all_published_names_are_there():
+    assert PARAMETERS.keys() <= set(list_models())
+    assert list_models("*distilled*") == [n for n in list_models() if "distilled" in n]
+
+
+def test_options_reach_the_model():
+    model = deit_jax.create_model(
+        "deit_micro_distilled_patch4_16", num_classes=7, image_size=(8, 24), seed=3
+    )
+    images = jax.ShapeDtypeStruct((2, 8, 24, 3), jnp.float32)
+    logits, second = jax.eval_shape(model.head_logits, images)
+    assert logits.shape == second.shape == jax.eval_shape(model, images).shape == (2, 7)
+    other = deit_jax.create_model(
+        "deit_micro_distilled_patch4_16", num_classes=7, image_size=(8, 24), seed=4
+    )
+    assert np.any(model.head.kernel[...] != other.head.kernel[...])
+
+
+def test_unknown_name_gets_the_nearest():
+    with pytest.raises(ValueError, match="deit_small_patch16_224"):
+        deit_jax.create_model("deit_smal_patch16_224")
+
+
+def test_image_that_cannot_be_cut_is_refused():
+    with pytest.raises(ValueError, match="multiples of 16"):
+        deit_jax.create_model("deit_tiny_patch16_224", image_size=230)
+
+
+def test_taken_apart_and_put_together():
+    build = model_builder("deit_micro_patch4_16")
+    function, shapes, stats = abstract(build)
+    params, _ = jax.jit(lambda key: initialise(build, key))(jax.random.key(0))
+    assert jax.tree.map(lambda a: a.shape, params) == jax.tree.map(lambda a: a.shape, shapes)
+    assert stats == {}
+    images = jnp.ones((2, 16, 16, 3))
+    (logits, none), after = function.head_logits(params, {}, images)
+    assert none is None and after == {}
+    np.testing.assert_array_equal(function.merge(params, {})(images), logits)
+    again, same, _ = split(function.merge(params, {}))
+    assert again == function
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), params, same))

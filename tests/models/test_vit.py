@@ -1,0 +1,146 @@
+"""What the transformer promises beyond parity: randomness, initialisation, types, sharding."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from deit_jax.models.functional import split
+from deit_jax.models.fusion import fuse
+from deit_jax.models.layers import stochastic_depth
+from deit_jax.models.vit import VisionTransformer
+
+
+def build(dtype=jnp.float32, drop_rate=0.0, drop_path_rate=0.0, width=32, depth=3):
+    return VisionTransformer(
+        5,
+        (8, 12),
+        drop_rate,
+        drop_path_rate,
+        dtype,
+        rngs=nnx.Rngs(0),
+        patch_size=4,
+        width=width,
+        depth=depth,
+        num_heads=2,
+        distilled=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def images():
+    return jax.random.normal(jax.random.key(1), (8, 8, 12, 3))
+
+
+@pytest.fixture(scope="module")
+def keys():
+    return jax.random.split(jax.random.key(2), 8)
+
+
+@pytest.mark.parametrize("rates", [(0.3, 0.0), (0.0, 0.5)])
+def test_randomness_belongs_to_the_image(images, keys, rates):
+    function, params, _ = split(build(drop_rate=rates[0], drop_path_rate=rates[1]))
+
+    @jax.jit
+    def logits(images, keys=None):
+        return function.head_logits(params, {}, images, keys=keys)[0]
+
+    whole = logits(images, keys)
+    halves = [logits(images[i : i + 4], keys[i : i + 4]) for i in (0, 4)]
+    for head in (0, 1):
+        joined = jnp.concatenate([half[head] for half in halves])
+        # Products of other shapes sum in another order; logits are of size 0.1.
+        np.testing.assert_allclose(whole[head], joined, atol=2e-6)
+    assert np.any(np.abs(whole[0] - logits(images)[0]) > 1e-3)
+    other = logits(images, keys[::-1])
+    assert np.any(np.abs(whole[0] - other[0]) > 1e-3)
+
+
+def test_stochastic_depth_drops_whole_samples_and_keeps_the_mean():
+    keys = jax.random.split(jax.random.key(0), 4000)
+    out = stochastic_depth(jnp.ones((4000 * 3, 2)), 0.25, keys).reshape(4000, -1)
+    kept = np.asarray(out[:, 0]) > 0
+    np.testing.assert_allclose(out, np.where(kept, 1 / 0.75, 0.0)[:, None].repeat(6, 1), rtol=1e-6)
+    # Five standard deviations of a binomial share.
+    assert abs(kept.mean() - 0.75) < 5 * np.sqrt(0.75 * 0.25 / 4000)
+
+
+def test_depth_rates_rise_linearly_from_zero():
+    rates = [block.drop_path_rate for block in build(drop_path_rate=0.1).blocks.values()]
+    np.testing.assert_allclose(rates, np.linspace(0, 0.1, 3))
+
+
+def test_initialisation():
+    model = build(width=256, depth=1)
+    block = model.blocks["0"]
+    for param in (block.attn.qkv.kernel, block.mlp.fc1.kernel, block.mlp.fc2.kernel):
+        values = np.asarray(param[...])
+        # A normal of .02, not truncated at two deviations (which would have .0176).
+        assert abs(values.std() - 0.02) < 0.0003
+        assert np.abs(values).max() > 0.07
+    bound = 1 / np.sqrt(4 * 4 * 3)
+    for param in (model.patch_embed.proj.kernel, model.patch_embed.proj.bias):
+        values = np.asarray(param[...])
+        assert np.abs(values).max() <= bound
+        assert abs(values.std() - bound / np.sqrt(3)) < 0.1 * bound
+    assert not np.any(block.attn.qkv.bias[...]) and not np.any(model.head.bias[...])
+    assert np.all(model.norm.scale[...] == 1)
+
+
+def test_bfloat16_is_near_float32_and_gives_float32(images):
+    exact, close = build().head_logits(images), build(jnp.bfloat16).head_logits(images)
+    for a, b in zip(exact, close, strict=True):
+        assert b.dtype == jnp.float32
+        # Eight bits of mantissa through three blocks, against the largest logit.
+        assert np.abs(a - b).max() < 0.03 * np.abs(a).max()
+
+
+def test_the_short_last_block_equals_the_full_one(images):
+    model = build()
+    tokens = model.features(images)
+    class_logits, distill_logits = model.head_logits(images)
+    np.testing.assert_allclose(model.head(tokens[:, 0]), class_logits, atol=1e-6)
+    np.testing.assert_allclose(model.head_dist(tokens[:, 1]), distill_logits, atol=1e-6)
+
+
+def test_gradients_are_the_same_on_eight_devices(images, keys):
+    function, params, _ = split(build(drop_path_rate=0.5))
+
+    def loss(params, images, keys):
+        heads, _ = function.head_logits(params, {}, images, keys=keys)
+        return sum(jnp.mean(logits**2) for logits in heads)
+
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    one = jax.jit(jax.grad(loss))(params, images, keys)
+    eight = jax.jit(jax.grad(loss))(
+        params, jax.device_put(images, sharding), jax.device_put(keys, sharding)
+    )
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(eight), strict=True):
+        # Sums over the batch in another order.
+        np.testing.assert_allclose(a, b, atol=1e-6 * max(1e-2, np.abs(a).max()))
+
+
+def test_runs_without_graph_mode(images):
+    expected = build()(images)
+    with nnx.set_graph_mode(False):
+        function, params, _ = split(build())
+        (a, b), _ = jax.jit(function.head_logits)(params, {}, images)
+    np.testing.assert_allclose(fuse(a, b), expected, atol=1e-6)
+
+
+def test_raw_pixels_are_refused():
+    with pytest.raises(TypeError, match="normalise"):
+        build()(jnp.zeros((1, 8, 12, 3), jnp.uint8))
+
+
+def test_sum_of_softmaxes():
+    a, b = np.random.default_rng(0).standard_normal((2, 4, 5)).astype(np.float32)
+    softmax = [np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in (a, b)]
+    fused = fuse(jnp.asarray(a), jnp.asarray(b), "sum_softmax")
+    np.testing.assert_allclose(np.exp(fused), sum(softmax) / 2, rtol=2e-6)
+    np.testing.assert_array_equal(fuse(jnp.asarray(a), None, "sum_softmax"), a)
+    with pytest.raises(ValueError, match="mean_logits"):
+        fuse(jnp.asarray(a), jnp.asarray(b), "product")
