@@ -1,4 +1,4 @@
-"""Layers and their hand-written gradients beside PyTorch in float64; randomness by its statistics."""
+"""Layers and their hand-written gradients beside PyTorch in float64; statistics of dropout."""
 
 import jax
 import jax.numpy as jnp
@@ -67,10 +67,10 @@ def test_layer_norm_is_float32_for_any_input():
 
 def test_gelu_is_exact():
     x = np.linspace(-12, 12, 4001, dtype=np.float32)
-    compare(gelu, torch.nn.functional.gelu, (x,), np.ones_like(x), 1e-7)
-    # Entry by entry where it is small.
+    compare(gelu, torch.nn.functional.gelu, (x,), np.ones_like(x), 3e-7)
+    # Entry by entry: 1 + erf rounds at 2^-24, and is multiplied by x of about -5 where it is small.
     exact = torch.nn.functional.gelu(torch.tensor(x, dtype=torch.float64)).numpy()
-    np.testing.assert_allclose(gelu(x), exact, atol=5e-7)
+    np.testing.assert_allclose(gelu(x), exact, atol=1e-6)
     assert gelu(jnp.ones(3, jnp.bfloat16)).dtype == jnp.bfloat16
 
 
@@ -97,7 +97,7 @@ def test_dense(dtype, tolerance):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("over", [(-1, -2), (-1, -1), (-2, -2)])
 def test_product_under_jit_with_a_transpose_before_and_after(dtype, over):
-    """Compilers for the CPU fold transposes into products, in bfloat16 into ones that cannot run."""
+    """XLA:CPU folds transposes into products, in bfloat16 into ones that it cannot run."""
     x, y = jnp.asarray(draw(2, 3, 16, 16), dtype), jnp.asarray(draw(2, 3, 16, 16), dtype)
 
     def function(x, y):
@@ -160,7 +160,8 @@ def test_block_drops_each_branch_of_each_image_on_its_own():
     block = Block(8, 2, drop_path_rate=rate, rngs=nnx.Rngs(0), **options)
     x = jnp.tile(jnp.asarray(draw(tokens, 8)), (batch, 1))
     keys = jax.random.split(jax.random.key(1), batch)
-    out = np.asarray(block(x, tokens, tokens, keys=keys)).reshape(batch, -1)
+    out = jax.jit(lambda x: block(x, tokens, tokens, keys=keys))(x)
+    out = np.asarray(out).reshape(batch, -1)
 
     one = x[:tokens]
     attended = one + block.attn(block.norm1(one), tokens, tokens) / (1 - rate)

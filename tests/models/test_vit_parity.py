@@ -115,7 +115,13 @@ def test_names_and_shapes_are_timms(name):
     assert functional.count_parameters(shapes) == vit.MODELS[name]["parameters"]
 
 
-@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "deit_tiny_distilled_patch16_224",
+        pytest.param("deit_tiny_patch16_224", marks=pytest.mark.full),
+    ],
+)
 def test_published_size_matches_timm(name):
     model = timm.create_model(name)
     if "distilled" in name:
@@ -123,15 +129,14 @@ def test_published_size_matches_timm(name):
     compare(build(name), model, (224, 224))
 
 
-@pytest.mark.parametrize("distilled", [False, True])
 @pytest.mark.parametrize(
-    ("size", "patch", "width", "heads"),
+    ("size", "patch", "width", "heads", "distilled"),
     [
-        ((64, 64), 16, 384, 6),  # small
-        ((64, 64), 16, 768, 12),  # base
-        ((96, 96), 16, 96, 3),  # another head width
-        ((32, 80), 16, 64, 1),  # wide, one head
-        ((48, 24), 8, 64, 2),  # tall, other patches
+        ((64, 64), 16, 384, 6, False),  # small
+        ((64, 64), 16, 768, 12, True),  # base
+        ((96, 96), 16, 96, 3, False),  # another head width
+        ((32, 80), 16, 64, 1, False),  # wide, one head
+        ((48, 24), 8, 64, 2, True),  # tall, other patches
     ],
 )
 def test_other_sizes_match_timm(size, patch, width, heads, distilled):
@@ -148,16 +153,18 @@ def test_other_sizes_match_timm(size, patch, width, heads, distilled):
 
 
 def test_inference_is_the_mean_of_both_heads_as_in_timm():
-    name = "deit_tiny_distilled_patch16_224"
-    function, shapes, batch_stats = functional.abstract(build(name))
+    shape = dict(patch_size=8, depth=1, num_heads=2)
+
+    def builder(rngs):
+        return vit.VisionTransformer(7, (16, 16), width=32, distilled=True, rngs=rngs, **shape)
+
+    function, shapes, batch_stats = functional.abstract(builder)
     params = random_parameters(shapes, 3)
-    model = timm.create_model(name).eval()
+    model = VisionTransformerDistilled(img_size=16, embed_dim=32, num_classes=7, **shape).eval()
     model.load_state_dict(to_torch(params))
-    images = images_of((224, 224), batch=1)
-    with torch.no_grad():
-        theirs = model(torch.from_numpy(images).permute(0, 3, 1, 2))
-    ours = jax.jit(lambda params: function.merge(params, batch_stats)(images))(params)
-    assert relative_difference(ours, theirs) < LOGITS
+    images = images_of((16, 16))
+    theirs = model(torch.from_numpy(images).permute(0, 3, 1, 2))
+    assert relative_difference(function.merge(params, batch_stats)(images), theirs) < LOGITS
 
 
 def test_features_and_attention_maps_match_plain_torch():
