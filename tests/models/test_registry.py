@@ -71,9 +71,10 @@ def test_taken_apart_and_put_together():
     assert jax.tree.map(lambda a: a.shape, params) == jax.tree.map(lambda a: a.shape, shapes)
     assert stats == {}
     images = jnp.ones((2, 16, 16, 3))
-    (logits, none), after = function.head_logits(params, {}, images)
+    (logits, none), after = jax.jit(function.head_logits)(params, {}, images)
     assert none is None and after == {}
-    np.testing.assert_array_equal(function.merge(params, {})(images), logits)
+    again = jax.jit(function.merge(params, {}).__call__)(images)
+    np.testing.assert_array_equal(again, logits)
     again, same, _ = split(function.merge(params, {}))
     assert again == function
     assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), params, same))

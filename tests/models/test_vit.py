@@ -90,7 +90,7 @@ def test_initialisation():
 
 
 def test_bfloat16_is_near_float32_and_gives_float32(images):
-    exact, close = build().head_logits(images), build(jnp.bfloat16).head_logits(images)
+    exact, close = (jax.jit(build(t).head_logits)(images) for t in (jnp.float32, jnp.bfloat16))
     for a, b in zip(exact, close, strict=True):
         assert b.dtype == jnp.float32
         # Eight bits of mantissa through three blocks, against the largest logit.
@@ -134,6 +134,15 @@ def test_runs_without_graph_mode(images):
 def test_raw_pixels_are_refused():
     with pytest.raises(TypeError, match="normalise"):
         build()(jnp.zeros((1, 8, 12, 3), jnp.uint8))
+
+
+def test_impossible_options_are_refused():
+    with pytest.raises(ValueError, match="does not divide"):
+        build(width=33)
+    with pytest.raises(ValueError, match="drop_path_rate"):
+        build(drop_path_rate=1.0)
+    with pytest.raises(ValueError, match="8, 12, 3"):
+        build()(jnp.zeros((1, 12, 8, 3)))
 
 
 def test_sum_of_softmaxes():
