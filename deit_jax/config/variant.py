@@ -1,7 +1,8 @@
 """The text behind the colon of `--config=configs/family.py:what`: which experiment it is."""
 
-import difflib
 from collections.abc import Iterable
+
+from deit_jax.config.keys import nearest
 
 
 def choose(text: str, options: Iterable[str], what: str) -> str:
@@ -13,9 +14,8 @@ def choose(text: str, options: Iterable[str], what: str) -> str:
     options = tuple(options)
     if text in options:
         return text
-    near = difflib.get_close_matches(text, options, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"{what} {text!r} is unknown; choose from {', '.join(options)}.{hint}")
+    listed = ", ".join(options)
+    raise ValueError(f"{what} {text!r} is unknown; choose from {listed}.{nearest(text, options)}")
 
 
 def choose_parts(text: str, *parts: tuple[str, Iterable[str]]) -> tuple[str, ...]:

@@ -17,8 +17,7 @@ Tree = dict[str, Any]
 HeadLogits = tuple[Float[Array, "batch classes"], Float[Array, "batch classes"] | None]
 """Class-head logits, and distillation-head logits where the model has such a head."""
 
-Builder = Callable[..., nnx.Module]
-"""A function of `nnx.Rngs` that builds a model."""
+Builder = Callable[[nnx.Rngs], nnx.Module]
 
 
 class Classifier(Protocol):

@@ -80,7 +80,7 @@ def model_builder(
     else:
         size = (image_size, image_size) if isinstance(image_size, int) else image_size
 
-    def build(rngs: nnx.Rngs, **structure: Any) -> nnx.Module:
+    def build(rngs: nnx.Rngs) -> nnx.Module:
         return spec.build(
             num_classes=spec.num_classes if num_classes is None else num_classes,
             image_size=size,
@@ -88,7 +88,6 @@ def model_builder(
             drop_path_rate=drop_path_rate,
             dtype=dtype,
             rngs=rngs,
-            **structure,
         )
 
     return build

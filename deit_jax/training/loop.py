@@ -186,8 +186,10 @@ class _Run:
         self.log.write(step, "eval", {"epoch": step / self.setup.steps_per_epoch} | values)
         accuracies = [f"{name} {heads[head]['top1']:.2f} %" for name, heads in result.items()]
         self.progress.message(f"step {step:,}: top-1 of the {head} head: {', '.join(accuracies)}")
-        best = self.best_evaluation()
-        self.progress.show_best(best["step"], best["value"])
+        if jax.process_index() == 0:
+            # Only this process has the log that it is read from.
+            best = self.best_evaluation()
+            self.progress.show_best(best["step"], best["value"])
 
     def save(self, step: int, evaluation: dict[str, Metrics] | None) -> None:
         """Save the state; with the deciding accuracy where it was just measured."""
@@ -204,15 +206,16 @@ class _Run:
         return best_evaluation(self.run.path, metric)
 
     def finish(self, evaluation: dict[str, Metrics]) -> dict[str, Any]:
-        """Write `result.json`."""
+        """Write `result.json`; only the first process does, and knows the best evaluation."""
+        first = jax.process_index() == 0
         result = make_result(
             self.setup,
             self.state,
             evaluation,
             seconds=self.clock.total(),
-            best=self.best_evaluation(),
+            best=self.best_evaluation() if first else {},
         )
-        if jax.process_index() == 0:
+        if first:
             self.run.write_result(result)
         return result
 

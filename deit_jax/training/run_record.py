@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from deit_jax.config.keys import flatten
 from deit_jax.version import __version__
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
@@ -55,7 +56,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, lis
 
     A value that one of them does not have is "(none)".
     """
-    old, new = _flatten(old), _flatten(new)
+    old, new = flatten(old), flatten(new)
     pairs = {key: [old.get(key, "(none)"), new.get(key, "(none)")] for key in {**old, **new}}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
@@ -85,11 +86,3 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        nested = isinstance(value, Mapping)
-        flat |= _flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
-    return flat

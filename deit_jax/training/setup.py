@@ -14,7 +14,7 @@ from deit_jax.augment.pipeline import AugmentOptions
 from deit_jax.data.pipeline import EvalInput, TrainInput
 from deit_jax.data.sources import Source, open_source, require_same_classes, subset
 from deit_jax.evaluation.evaluate import EvalStep, make_eval_step
-from deit_jax.models.functional import abstract
+from deit_jax.models.functional import Builder, abstract
 from deit_jax.models.registry import model_builder
 from deit_jax.sharding import create_mesh, replicated, split_over_batch
 from deit_jax.training.optimizer import make_optimizer
@@ -64,14 +64,7 @@ def prepare(config: ConfigDict) -> Setup:
     mesh = create_mesh()
     train_source, eval_source = _open_sources(config)
     teacher = load_teacher(config)
-    build = model_builder(
-        config.model.name,
-        num_classes=config.model.num_classes,
-        image_size=tuple(config.model.image_size),
-        drop_rate=config.model.drop_rate,
-        drop_path_rate=config.model.drop_path_rate,
-        dtype=jnp.dtype(config.model.dtype),
-    )
+    build = _student_builder(config.model)
     student, params, _ = abstract(build)
     optimizer = make_optimizer(config.optimizer, params)
     steps_per_epoch = len(train_source) / config.training.batch_size
@@ -122,6 +115,17 @@ def prepare(config: ConfigDict) -> Setup:
 def _static(group: ConfigDict) -> dict[str, Any]:
     """Return a group of the configuration with hashable values."""
     return {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in group.items()}
+
+
+def _student_builder(model: ConfigDict) -> Builder:
+    return model_builder(
+        model.name,
+        num_classes=model.num_classes,
+        image_size=tuple(model.image_size),
+        drop_rate=model.drop_rate,
+        drop_path_rate=model.drop_path_rate,
+        dtype=jnp.dtype(model.dtype),
+    )
 
 
 def _open_sources(config: ConfigDict) -> tuple[Source, Source]:
