@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -13,12 +13,32 @@ from deit_jax.data.crop import (
     random_resized_crop,
     resize,
 )
+from deit_jax.data.damage import Damage
 from deit_jax.data.decode import decode
 from deit_jax.data.options import EvalInput, TrainInput
-from deit_jax.data.sampling import crop_draws, locate
+from deit_jax.data.sampling import crop_draws, locate, substitutes
 from deit_jax.data.sources import ArraySource, Source
 
 Batch = dict[str, np.ndarray[Any, Any]]
+# What a reader delivers: the batch, and which records it could not read for it.
+Step = tuple[Batch, list[Damage]]
+# With one record in three damaged, so many in a row are once in 10^15.
+_SUBSTITUTES: Final = 32
+
+
+class DamagedRecordError(ValueError):
+    """A record that cannot be read or decoded."""
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"Cannot read record {self.name}: {self.reason}. "
+            "Replace it or remove it from the data set."
+        )
 
 
 def read(source: Source, index: int) -> tuple[Pixels, int]:
@@ -28,11 +48,12 @@ def read(source: Source, index: int) -> tuple[Pixels, int]:
         (pixels, label).
 
     Raises:
-        ValueError: naming the record, if it cannot be read or decoded or its label is impossible.
+        DamagedRecordError: if it cannot be read or decoded.
+        ValueError: naming the record, if its label is impossible.
     """
     name = f"{source.name}[{index}]"
     # Exceptions of other libraries need not survive pickling, and the process that waits for this
-    # one's batch would never hear of them: hence only builtin ones leave from here.
+    # one's batch would never hear of them: hence only builtin ones and ours leave from here.
     try:
         record = source[index]
         name = record.name
@@ -40,15 +61,42 @@ def read(source: Source, index: int) -> tuple[Pixels, int]:
     except MemoryError:
         raise
     except Exception as error:
-        raise ValueError(
-            f"Cannot read record {name}: {error}. Replace it or remove it from the data set."
-        ) from error
+        reason = str(error)
+        if isinstance(error, OSError) and error.strerror and error.filename:
+            name, reason = str(error.filename), error.strerror
+        raise DamagedRecordError(name, " ".join(reason.split())) from error
     if not 0 <= record.label < source.num_classes:
         raise ValueError(
             f"Record {name} has label {record.label}, but {source.name} has "
             f"{source.num_classes} classes, counted from 0."
         )
     return pixels, record.label
+
+
+def read_or_replace(
+    source: Source, index: int, seed: int, damages: list[Damage]
+) -> tuple[Pixels, int]:
+    """Reads a record or, if it is damaged, the first sound one of its `substitutes`.
+
+    Args:
+        source: to read from.
+        index: of the record.
+        seed: of the stream.
+        damages: is added to.
+
+    Returns:
+        (pixels, label) of the record that was read.
+
+    Raises:
+        ValueError: if the substitutes are damaged as well, or as `read`.
+    """
+    for number in [index, *substitutes(seed, index, len(source), _SUBSTITUTES)]:
+        try:
+            return read(source, number)
+        except DamagedRecordError as error:
+            damages.append(Damage(number, error.name, error.reason))
+    names = ", ".join(damage.name for damage in damages[-_SUBSTITUTES:])
+    raise ValueError(f"{source.name} is damaged all over: none of {names} can be read.")
 
 
 @dataclass(frozen=True)
@@ -60,34 +108,39 @@ class TrainBatches:
     process_index: int
     process_count: int
 
-    def __call__(self, step: int) -> Batch:
+    def __call__(self, step: int) -> Step:
         """Builds the batch of a step.
 
+        A damaged image is replaced by another with its label; "epoch", "index" and "copy", which
+        all randomness follows from, stay what they are.
+
         Returns:
-            "image" uint8 [rows, height, width, 3]; "label", "epoch", "index", "copy" int32 [rows].
+            "image" uint8 [rows, height, width, 3]; "label", "epoch", "index", "copy" int32 [rows];
+            and the damaged records.
         """
         options = self.options
         rows = options.batch_size // self.process_count
         first = step * options.batch_size + self.process_index * rows
         positions = np.arange(first, first + rows, dtype=np.int64)
         epoch, index, copy = locate(positions, len(self.source), options.repeats, options.seed)
+        damages: list[Damage] = []
         held = _in_memory(self.source, options.image_size) if options.crop == "none" else None
         if held is not None:
             image, label = held.images[index], held.labels[index]
         else:
-            image, label = self._decode(epoch, index, copy)
+            image, label = self._decode(epoch, index, copy, damages)
         batch = {"image": image, "label": label, "epoch": epoch, "index": index, "copy": copy}
-        return {k: v if k == "image" else v.astype(np.int32) for k, v in batch.items()}
+        return {k: v if k == "image" else v.astype(np.int32) for k, v in batch.items()}, damages
 
     def _decode(
-        self, epoch: np.ndarray, index: np.ndarray, copy: np.ndarray
+        self, epoch: np.ndarray, index: np.ndarray, copy: np.ndarray, damages: list[Damage]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Decodes each image once, however many copies of it stand in these rows."""
         options = self.options
         image = np.empty((len(index), *options.image_size, 3), np.uint8)
         label = np.empty(len(index), np.int32)
         for number, rows in _rows_of_each(index):
-            pixels, label[rows] = read(self.source, number)
+            pixels, label[rows] = read_or_replace(self.source, number, options.seed, damages)
             for row in rows:
                 if options.crop == "none":
                     image[row] = resize(pixels, options.image_size)
@@ -115,11 +168,14 @@ class EvalBatches:
     process_index: int
     process_count: int
 
-    def __call__(self, step: int) -> Batch:
+    def __call__(self, step: int) -> Step:
         """Builds the batch of a step; rows beyond the data set are zero and masked out.
 
+        So are damaged images: nothing can stand in for them here.
+
         Returns:
-            "image" uint8 [rows, height, width, 3], "label" int32 [rows], "mask" bool [rows].
+            "image" uint8 [rows, height, width, 3], "label" int32 [rows], "mask" bool [rows]; and
+            the damaged records.
         """
         options = self.options
         rows = options.batch_size // self.process_count
@@ -127,15 +183,22 @@ class EvalBatches:
         index = np.arange(first, min(first + rows, len(self.source)))
         image = np.zeros((rows, *options.image_size, 3), np.uint8)
         label = np.zeros(rows, np.int32)
+        mask = np.arange(rows) < len(index)
+        damages: list[Damage] = []
         held = _in_memory(self.source, options.image_size) if options.crop_ratio == 1 else None
         if held is not None:
             image[: len(index)] = held.images[index]
             label[: len(index)] = held.labels[index]
         else:
-            for row, number in enumerate(index):
-                pixels, label[row] = read(self.source, int(number))
+            for row, number in enumerate(index.tolist()):
+                try:
+                    pixels, label[row] = read(self.source, number)
+                except DamagedRecordError as error:
+                    damages.append(Damage(number, error.name, error.reason))
+                    mask[row] = False
+                    continue
                 image[row] = centre_crop(pixels, options.image_size, options.crop_ratio)
-        return {"image": image, "label": label, "mask": np.arange(rows) < len(index)}
+        return {"image": image, "label": label, "mask": mask}, damages
 
 
 def _in_memory(source: Source, image_size: tuple[int, int]) -> ArraySource | None:

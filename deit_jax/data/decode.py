@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 try:
     import simplejpeg
@@ -55,6 +55,8 @@ def _decode_pillow(data: bytes) -> UInt8[np.ndarray, "height width 3"]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise ValueError("cannot be decoded as an image: no format that Pillow knows") from error
     # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error and others.
     except Exception as error:
         raise ValueError(f"cannot be decoded as an image: {error}") from error

@@ -1,29 +1,33 @@
 """The handwritten digits inside scikit-learn: a data set for demonstrations, without download."""
 
+from typing import Final
+
 import numpy as np
 from PIL import Image
 
 from deit_jax.data.sampling import balanced_order
 from deit_jax.data.sources import ArraySource
 
-TEST_IMAGES = 800
-IMAGE_SIZE = 16
+# Runs of a class-balanced order, so each split is balanced as far as the classes go.
+_SPLITS: Final = {"test": slice(0, 800), "validation": slice(800, 1200), "train": slice(1200, None)}
+IMAGE_SIZE: Final = 16
 
 
 def open_digits(split: str) -> ArraySource:
     """Opens 1,797 handwritten digits (UCI, 8x8 grey values 0..16), as 16x16 RGB.
 
-    The split is fixed: 800 test images, 80 of each class, and the other 997 for training.
+    The splits are fixed: 800 test images, 80 of each class; 400 validation images, 40 of each, to
+    choose between settings by; and the other 597 for training.
 
     Args:
-        split: "train" or "test".
+        split: "train", "validation" or "test".
 
     Raises:
         ValueError: for another split.
         ModuleNotFoundError: if scikit-learn is not installed.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"The digits have no split {split!r}: use train or test.")
+    if split not in _SPLITS:
+        raise ValueError(f"The digits have no split {split!r}: use train, validation or test.")
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:
@@ -31,8 +35,7 @@ def open_digits(split: str) -> ArraySource:
             "The digits come with scikit-learn: pip install 'deit_jax[demo]'."
         ) from error
     digits = load_digits()
-    order = balanced_order(digits.target, seed=0)
-    indices = np.sort(order[:TEST_IMAGES] if split == "test" else order[TEST_IMAGES:])
+    indices = np.sort(balanced_order(digits.target, seed=0)[_SPLITS[split]])
     images = np.stack([_upscale(image) for image in digits.images[indices]])
     return ArraySource(
         f"digits/{split}", images, digits.target[indices], [str(digit) for digit in range(10)]

@@ -1,5 +1,6 @@
 """What the input pipeline can be told, and what its buffers cost."""
 
+import math
 from dataclasses import dataclass
 
 from deit_jax.data.crop import INTERPOLATIONS
@@ -16,6 +17,8 @@ class InputOptions:
             about six cores.
         threads: reader threads, in each worker if there are workers; 0 reads when asked.
         prefetch: finished batches held ready, for each worker if there are workers.
+        max_damaged: how many records may turn out damaged before the stream ends with an error:
+            below 1 a share of the data set, from 1 on a count; 0 for none.
     """
 
     image_size: tuple[int, int]
@@ -23,6 +26,7 @@ class InputOptions:
     workers: int = 0
     threads: int = 2
     prefetch: int = 2
+    max_damaged: float = 0.001
 
     def __post_init__(self) -> None:
         if min(self.image_size) < 1 or self.batch_size < 1:
@@ -31,6 +35,8 @@ class InputOptions:
             )
         if min(self.workers, self.threads, self.prefetch) < 0:
             raise ValueError("workers, threads and prefetch must not be negative.")
+        if not 0 <= self.max_damaged < math.inf:
+            raise ValueError(f"max_damaged {self.max_damaged} must be a share or a count, >= 0.")
 
 
 @dataclass(frozen=True, kw_only=True)

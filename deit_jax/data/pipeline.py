@@ -8,7 +8,8 @@ from types import TracebackType
 import grain
 from absl import flags
 
-from deit_jax.data.batches import Batch, EvalBatches, TrainBatches
+from deit_jax.data.batches import Batch, EvalBatches, Step, TrainBatches
+from deit_jax.data.damage import Damage, DamageCount
 from deit_jax.data.options import EvalInput, InputOptions, TrainInput, shared_bytes
 from deit_jax.data.sources import Source
 
@@ -16,7 +17,7 @@ from deit_jax.data.sources import Source
 class Batches(Iterator[Batch]):
     """An iterator over batches that owns reader threads or processes; `close` ends them."""
 
-    def __init__(self, steps: grain.MapDataset, options: InputOptions):
+    def __init__(self, steps: grain.MapDataset, options: InputOptions, damage: DamageCount):
         workers = min(options.workers, len(steps))
         # Elements are whole batches, so Grain's default of 500 prefetched would exhaust memory.
         buffered = options.threads if workers else max(options.threads, options.prefetch)
@@ -36,16 +37,32 @@ class Batches(Iterator[Batch]):
                 )
             )
         self._workers = workers
+        self._damage = damage
         self._iterator: grain.DatasetIterator | None = iter(batches)
 
     def __next__(self) -> Batch:
         if self._iterator is None:
             raise StopIteration
         try:
-            return next(self._iterator)
+            batch, damages = next(self._iterator)
+            self._damage.add(damages)
+            return batch
+        except RuntimeError as error:
+            self.close()
+            if "terminated unexpectedly" not in str(error):
+                raise
+            raise ChildProcessError(
+                f"A reader process has died ({error}): often the system kills it for lack of "
+                "memory; use fewer data.workers or data.prefetch and start the run again."
+            ) from error
         except BaseException:
             self.close()
             raise
+
+    @property
+    def damaged(self) -> tuple[Damage, ...]:
+        """The damaged records met so far, each once."""
+        return self._damage.found
 
     def close(self) -> None:
         """Stops the readers and frees their buffers; may be called more than once.
@@ -85,7 +102,8 @@ def train_batches(
     """The training stream from a step to the end of the run.
 
     The batch at a step depends on the source, the seed and the options of sampling and cropping
-    alone: not on workers, threads, processes or where the stream was started.
+    alone: not on workers, threads, processes or where the stream was started. A damaged image is
+    replaced by another one, which depends on nothing else either.
 
     Args:
         source: images and labels.
@@ -101,21 +119,27 @@ def train_batches(
 
     Raises:
         ValueError: if the batch does not divide among the processes, the source is empty, or the
-            steps make no sense; while iterating, if a record is damaged.
+            steps make no sense; while iterating, if more records are damaged than
+            `options.max_damaged` allows.
+        ChildProcessError: while iterating, if a reader process has died.
     """
     _check(source, options, process_index, process_count)
     if not 0 <= start_step <= num_steps:
         raise ValueError(f"start_step {start_step} lies outside the {num_steps} steps of the run.")
     build = TrainBatches(source, options, process_index, process_count)
-    return _stream(build, options, start_step, num_steps)
+    damage = DamageCount(
+        source.name, len(source), options.max_damaged, "another image takes its place"
+    )
+    return _stream(build, options, start_step, num_steps, damage)
 
 
 def eval_batches(
     source: Source, options: EvalInput, *, process_index: int = 0, process_count: int = 1
 ) -> Batches:
-    """Every image exactly once over all processes, in the order of the source.
+    """Every sound image exactly once over all processes, in the order of the source.
 
-    All processes get `eval_steps` batches, all of one shape; rows beyond the data set are masked.
+    All processes get `eval_steps` batches, all of one shape; rows beyond the data set and damaged
+    images are masked.
 
     Args:
         source: images and labels.
@@ -132,7 +156,8 @@ def eval_batches(
     """
     _check(source, options, process_index, process_count)
     build = EvalBatches(source, options, process_index, process_count)
-    return _stream(build, options, 0, eval_steps(source, options))
+    damage = DamageCount(source.name, len(source), options.max_damaged, "it is not evaluated")
+    return _stream(build, options, 0, eval_steps(source, options), damage)
 
 
 def eval_steps(source: Source, options: EvalInput) -> int:
@@ -140,8 +165,14 @@ def eval_steps(source: Source, options: EvalInput) -> int:
     return -(-len(source) // options.batch_size)
 
 
-def _stream(build: Callable[[int], Batch], options: InputOptions, start: int, stop: int) -> Batches:
-    return Batches(grain.MapDataset.range(start, stop).map(build), options)
+def _stream(
+    build: Callable[[int], Step],
+    options: InputOptions,
+    start: int,
+    stop: int,
+    damage: DamageCount,
+) -> Batches:
+    return Batches(grain.MapDataset.range(start, stop).map(build), options, damage)
 
 
 def _check(source: Source, options: InputOptions, process_index: int, process_count: int) -> None:

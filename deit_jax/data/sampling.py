@@ -15,6 +15,7 @@ from jaxtyping import Int32, Int64, UInt64
 _ORDER: Final = 0
 _CROP: Final = 1
 _SUBSET: Final = 2
+_SUBSTITUTE: Final = 3
 
 
 def _words(seed: int, purpose: int, a: int, b: int, c: int, count: int) -> UInt64[np.ndarray, "n"]:
@@ -79,6 +80,16 @@ def crop_draws(seed: int, epoch: int, index: int, copy: int, count: int) -> list
     """Numbers uniform in [0, 1) for cropping one augmented copy of an image."""
     words = _words(seed, _CROP, epoch, index, copy, count)
     return ((words >> np.uint64(11)) * 2.0**-53).tolist()
+
+
+def substitutes(seed: int, index: int, num_images: int, count: int) -> list[int]:
+    """Images to try, in this order, in place of one that is damaged.
+
+    They follow from the seed and the image alone, so that the stream stays the same for any number
+    of processes and after resuming.
+    """
+    words = _words(seed, _SUBSTITUTE, 0, index, 0, count)
+    return (words % np.uint64(num_images)).astype(np.int64).tolist()
 
 
 def balanced_order(labels: np.ndarray, seed: int) -> Int64[np.ndarray, "images"]:

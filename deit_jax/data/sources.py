@@ -161,8 +161,9 @@ def open_source(kind: str, split: str, directory: str = "") -> Source:
     """Opens a data set.
 
     Args:
-        kind: "digits" (inside scikit-learn), "folder" (`directory/split/class/image.jpeg`) or
-            "tfds" (a prepared TensorFlow Datasets directory in ArrayRecord format).
+        kind: "digits" (inside scikit-learn), "folder" (`directory/split/class/image.jpeg`),
+            "prepared" (written by the command `prepare`) or "tfds" (a prepared TensorFlow Datasets
+            directory in ArrayRecord format).
         split: which part; the names depend on the data set.
         directory: where the files are; digits need none.
 
@@ -180,8 +181,12 @@ def open_source(kind: str, split: str, directory: str = "") -> Source:
         from deit_jax.data.folder import FolderSource
 
         return FolderSource(directory, split)
+    if kind == "prepared":
+        from deit_jax.data.prepared import PreparedSource
+
+        return PreparedSource(directory, split)
     if kind == "tfds":
         from deit_jax.data.tfds import TfdsSource
 
         return TfdsSource(directory, split)
-    raise ValueError(f"Unknown data source {kind!r}: use digits, folder or tfds.")
+    raise ValueError(f"Unknown data source {kind!r}: use digits, folder, prepared or tfds.")

@@ -1,6 +1,7 @@
 """Sources: the digits, image folders against torchvision's, subsets, and clear errors."""
 
 import builtins
+import hashlib
 import pickle
 import shutil
 
@@ -31,12 +32,19 @@ def without(monkeypatch, name):
     monkeypatch.setattr(builtins, "__import__", refuse)
 
 
+def _digest(images):
+    return hashlib.sha256(images.tobytes()).hexdigest()[:16]
+
+
 def test_digits_are_split_once_and_for_all():
     from sklearn.datasets import load_digits
 
-    train, test = open_source("digits", "train"), open_source("digits", "test")
-    assert (len(train), len(test)) == (997, 800)
+    train, validation, test = (
+        open_source("digits", split) for split in ("train", "validation", "test")
+    )
+    assert (len(train), len(validation), len(test)) == (597, 400, 800)
     assert np.bincount(test.labels).tolist() == [80] * 10
+    assert np.bincount(validation.labels).tolist() == [40] * 10
     assert train.num_classes == 10
     # Together they are scikit-learn's images: grey values 0..16 -> 0..255, twice as large.
     digits = load_digits()
@@ -46,11 +54,12 @@ def test_digits_are_split_once_and_for_all():
         (int(label), np.asarray(image).tobytes())
         for label, image in zip(digits.target, upscaled, strict=True)
     )
-    both = [source[i] for source in (train, test) for i in range(len(source))]
-    assert sorted((r.label, r.image[:, :, 1].tobytes()) for r in both) == expected
-    assert all((r.image == r.image[:, :, :1]).all() for r in both)
+    every = [source[i] for source in (train, validation, test) for i in range(len(source))]
+    assert sorted((r.label, r.image[:, :, 1].tobytes()) for r in every) == expected
+    assert all((r.image == r.image[:, :, :1]).all() for r in every)
     # Frozen: results on the test images are compared across versions.
     assert test.labels[:12].tolist() == [1, 2, 6, 7, 9, 0, 3, 4, 5, 7, 8, 9]
+    assert _digest(test.images) == "9e2d6e87b45933b9"
     assert test[7].name == "digits/test[7]"
 
 
@@ -108,8 +117,8 @@ def test_missing_and_empty_folders_are_named(tmp_path, image_folder):
         opened(tmp_path)
     with pytest.raises(ValueError, match="Unknown data source 'lmdb'"):
         open_source("lmdb", "train")
-    with pytest.raises(ValueError, match="no split 'validation'"):
-        open_source("digits", "validation")
+    with pytest.raises(ValueError, match="no split 'val'"):
+        open_source("digits", "val")
 
 
 def test_missing_packages_name_the_extra(monkeypatch, tmp_path):

@@ -1,0 +1,226 @@
+"""Writing a prepared data set: one shard is one job, and what is finished is kept after a kill."""
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from deit_jax.data.batches import DamagedRecordError, read
+from deit_jax.data.crop import resize
+from deit_jax.data.damage import Damage
+from deit_jax.data.prepared import FORMAT, MANIFEST, pack
+from deit_jax.data.sources import Record, Source
+
+_PLAN = "plan.json"
+
+
+class Resize(NamedTuple):
+    """One-time resizing: shorter side in pixels (0: keep the files as they are), JPEG quality."""
+
+    short_side: int = 0
+    quality: int = 90
+
+
+class _Shard(NamedTuple):
+    split: str
+    file: str
+    start: int
+    stop: int
+
+
+def prepare(
+    sources: dict[str, Source],
+    directory: Path,
+    *,
+    resizing: Resize,
+    shard_images: int,
+    workers: int,
+    progress: Callable[[int], None] = lambda images: None,
+) -> dict[str, Any]:
+    """Writes all splits; goes on where an earlier call with the same options was stopped.
+
+    Args:
+        sources: by name of the split; all with the same classes.
+        directory: where to.
+        resizing: see `Resize`.
+        shard_images: images in a file.
+        workers: processes.
+        progress: called with the number of images that have been dealt with since the last call.
+
+    Returns:
+        The manifest, which was also written; its "damaged" lists what was left out.
+
+    Raises:
+        ValueError: if the directory holds another data set, or one of other options.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    _check_plan(directory, sources, resizing, shard_images)
+    jobs = [
+        shard for split, source in sources.items() for shard in _shards(split, source, shard_images)
+    ]
+    waiting = []
+    for job in jobs:
+        if _report_path(directory, job).is_file():
+            progress(job.stop - job.start)
+        else:
+            waiting.append(job)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max(1, min(workers, len(waiting))), mp_context=context) as pool:
+        running = {
+            pool.submit(write_shard, sources[job.split], directory, job, resizing): job
+            for job in waiting
+        }
+        for done in as_completed(running):
+            done.result()
+            progress(running[done].stop - running[done].start)
+    return _finish(directory, sources, jobs, resizing)
+
+
+def write_shard(source: Source, directory: Path, shard: _Shard, resizing: Resize) -> None:
+    """Writes one shard and, when it is safe on disk, its report."""
+    from array_record.python import array_record_module
+
+    path = directory / shard.file
+    partial = path.with_suffix(".partial")
+    writer = array_record_module.ArrayRecordWriter(str(partial), "group_size:1,uncompressed")
+    labels, damaged = [], []
+    for index in range(shard.start, shard.stop):
+        try:
+            record = _checked(source, index, resizing)
+        except DamagedRecordError as error:
+            damaged.append(Damage(index, error.name, error.reason))
+            continue
+        writer.write(pack(record))
+        labels.append(record.label)
+    writer.close()
+    with open(partial, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+    report = {
+        "file": shard.file,
+        "images": len(labels),
+        "bytes": partial.stat().st_size,
+        "sha256": digest,
+        "labels": labels,
+        "damaged": damaged,
+    }
+    os.replace(partial, path)
+    write_json(_report_path(directory, shard), report)
+
+
+def _checked(source: Source, index: int, resizing: Resize) -> Record:
+    """The record to be written, whose image has been decoded to see that it is sound."""
+    pixels, label = read(source, index)
+    record = source[index]
+    data = record.image
+    side = resizing.short_side
+    if isinstance(data, bytes) and not 0 < side < min(pixels.shape[:2]):
+        return record
+    file = io.BytesIO()
+    if 0 < side < min(pixels.shape[:2]):
+        height, width = pixels.shape[:2]
+        scale = side / min(height, width)
+        pixels = resize(pixels, (round(height * scale), round(width * scale)))
+        Image.fromarray(pixels).save(file, "JPEG", quality=resizing.quality)
+    else:
+        Image.fromarray(pixels).save(file, "PNG")
+    return Record(file.getvalue(), label, record.name)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file that is either complete or not there."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def _shards(split: str, source: Source, size: int) -> Iterator[_Shard]:
+    count = -(-len(source) // size)
+    for number in range(count):
+        file = f"{split}-{number:05}-of-{count:05}.array_record"
+        yield _Shard(split, file, number * size, min((number + 1) * size, len(source)))
+
+
+def _report_path(directory: Path, shard: _Shard) -> Path:
+    return (directory / shard.file).with_suffix(".json")
+
+
+def _check_plan(
+    directory: Path, sources: dict[str, Source], resizing: Resize, shard_images: int
+) -> None:
+    """Parts written under one plan must not be completed under another."""
+    if (directory / MANIFEST).exists():
+        raise ValueError(
+            f"{directory} already holds a finished data set; choose another or remove it."
+        )
+    plan = {
+        "resize": list(resizing),
+        "shard_images": shard_images,
+        "sources": {
+            split: [
+                source.name,
+                len(source),
+                list(source.class_names),
+                hashlib.sha256(np.asarray(source.labels, "<i4").tobytes()).hexdigest(),
+            ]
+            for split, source in sources.items()
+        },
+    }
+    path = directory / _PLAN
+    if path.exists():
+        if json.loads(path.read_text(encoding="utf-8")) != plan:
+            raise ValueError(
+                f"{directory} holds part of a data set with other options or images: repeat the "
+                "command that began it, or remove the directory."
+            )
+    elif any(directory.iterdir()):
+        raise ValueError(f"{directory} is not empty; choose another directory.")
+    else:
+        write_json(path, plan)
+
+
+def _finish(
+    directory: Path, sources: dict[str, Source], jobs: list[_Shard], resizing: Resize
+) -> dict[str, Any]:
+    """Puts the reports together; the manifest comes last and makes the data set valid."""
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "classes": list(next(iter(sources.values())).class_names),
+        "short_side": resizing.short_side,
+        "quality": resizing.quality if resizing.short_side else 0,
+        "splits": {},
+        "damaged": [],
+    }
+    for split, source in sources.items():
+        reports = [
+            json.loads(_report_path(directory, job).read_text(encoding="utf-8"))
+            for job in jobs
+            if job.split == split
+        ]
+        labels = [label for report in reports for label in report.pop("labels")]
+        for report in reports:
+            manifest["damaged"] += [[split, *damage] for damage in report.pop("damaged")]
+        np.save(directory / f"{split}-labels.npy", np.array(labels, np.int32))
+        counts = np.bincount(labels, minlength=source.num_classes)
+        manifest["splits"][split] = {
+            "source": source.name,
+            "images": len(labels),
+            "images_of_each_class": counts.tolist(),
+            "shards": reports,
+        }
+    write_json(directory / MANIFEST, manifest)
+    for job in jobs:
+        _report_path(directory, job).unlink()
+    (directory / _PLAN).unlink()
+    return manifest
