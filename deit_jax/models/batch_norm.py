@@ -21,12 +21,15 @@ class BatchNorm(nnx.Module):
     Inside jit all statistics are those of the whole batch, however it is sharded.
     """
 
-    def __init__(self, channels: int, *, zero_scale: bool = False) -> None:
+    def __init__(
+        self, channels: int, *, zero_scale: bool = False, epsilon: float = EPSILON
+    ) -> None:
         scale = jnp.zeros if zero_scale else jnp.ones
         self.scale = nnx.Param(scale((channels,), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
         self.mean = nnx.BatchStat(jnp.zeros((channels,), jnp.float32))
         self.var = nnx.BatchStat(jnp.ones((channels,), jnp.float32))
+        self.epsilon = epsilon
 
     def __call__(
         self, x: Float[Array, "batch height width channels"], *, train: bool
@@ -34,7 +37,7 @@ class BatchNorm(nnx.Module):
         """Normalise with the batch's statistics and record them, or with the running ones."""
         x = x.astype(jnp.float32)
         mean, var = self._record(x) if train else (self.mean[...], self.var[...])
-        return (x - mean) * (self.scale[...] / jnp.sqrt(var + EPSILON)) + self.bias[...]
+        return (x - mean) * (self.scale[...] / jnp.sqrt(var + self.epsilon)) + self.bias[...]
 
     def _record(self, x: Array) -> tuple[Array, Array]:
         """Return mean and biased variance of the batch, and update the running statistics."""
@@ -62,14 +65,23 @@ class ConvNorm(nnx.Module):
         *,
         stride: int = 1,
         groups: int = 1,
+        same_padding: bool = False,
         zero_scale: bool = False,
+        epsilon: float = EPSILON,
         dtype: Any,
         rngs: nnx.Rngs,
     ) -> None:
         self.conv = Convolution(
-            channels_in, channels_out, size, stride=stride, groups=groups, dtype=dtype, rngs=rngs
+            channels_in,
+            channels_out,
+            size,
+            stride=stride,
+            groups=groups,
+            same_padding=same_padding,
+            dtype=dtype,
+            rngs=rngs,
         )
-        self.bn: BatchNorm | None = BatchNorm(channels_out, zero_scale=zero_scale)
+        self.bn: BatchNorm | None = BatchNorm(channels_out, zero_scale=zero_scale, epsilon=epsilon)
 
     def __call__(
         self, x: Float[Array, "batch height width channels_in"], *, train: bool
@@ -92,7 +104,7 @@ class ConvNorm(nnx.Module):
         bn, conv = self.bn, self.conv
         if bn is None:
             return
-        factor = bn.scale[...] / jnp.sqrt(bn.var[...] + EPSILON)
+        factor = bn.scale[...] / jnp.sqrt(bn.var[...] + bn.epsilon)
         conv.kernel = nnx.Param((conv.kernel[...] * factor).astype(conv.dtype))
         conv.bias = nnx.data(nnx.Param(bn.bias[...] - bn.mean[...] * factor))
         self.bn = None

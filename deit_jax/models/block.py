@@ -56,13 +56,19 @@ class Block(nnx.Module):
         queries: int,
         *,
         keys: Key[Array, "batch"] | None = None,
+        seen: dict[str, Array] | None = None,
     ) -> Float[Array, "batch*queries width"]:
         """Return the first `queries` of each image's `tokens` tokens after this block.
 
-        The result for these tokens is exact: they attend to all tokens.
+        The result for these tokens is exact: they attend to all tokens. Where `seen` is given, it
+        receives what the parts of the block computed, by their names.
         """
-        branch = self.attn(self.norm1(x), tokens, queries, keys=fold_keys(keys, 0))
+        normal = self.norm1(x)
+        attended = self.attn(normal, tokens, queries, keys=fold_keys(keys, 0))
         x = x if queries == tokens else first_tokens(x, tokens, queries)
-        x = x + stochastic_depth(branch, self.drop_path_rate, fold_keys(keys, 1))
-        branch = self.mlp(self.norm2(x), keys=fold_keys(keys, 2))
-        return x + stochastic_depth(branch, self.drop_path_rate, fold_keys(keys, 3))
+        x = x + stochastic_depth(attended, self.drop_path_rate, fold_keys(keys, 1))
+        normal2 = self.norm2(x)
+        mapped = self.mlp(normal2, keys=fold_keys(keys, 2))
+        if seen is not None:
+            seen |= {"norm1": normal, "attn": attended, "norm2": normal2, "mlp": mapped}
+        return x + stochastic_depth(mapped, self.drop_path_rate, fold_keys(keys, 3))

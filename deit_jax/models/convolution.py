@@ -1,5 +1,7 @@
-"""Convolution as RegNet uses it: odd square kernels, explicit symmetric padding, groups."""
+"""Convolution as the convnets use it: odd square kernels, explicit padding, groups."""
 
+import functools
+import math
 from typing import Any, Literal
 
 import jax
@@ -7,7 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-GroupForm = Literal["split", "native"]
+GroupForm = Literal["split", "shifts", "native"]
+Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 def convolve(
@@ -16,6 +19,7 @@ def convolve(
     *,
     stride: int = 1,
     groups: int = 1,
+    same_padding: bool = False,
     form: GroupForm | None = None,
 ) -> Float[Array, "batch height_out width_out channels_out"]:
     """Convolve with padding (size - 1) / 2 on every side, as PyTorch does.
@@ -28,9 +32,11 @@ def convolve(
         kernel: HWIO, of the type of `images`; output channels are group-major.
         stride: of both axes.
         groups: number of groups; channels_in is groups * group_width.
-        form: "split" makes one dense convolution per group, "native" one grouped convolution.
-            By default split on CPUs, where XLA's grouped convolution is several times slower, and
-            native elsewhere.
+        same_padding: pad as TensorFlow's 'SAME' instead.
+        form: "split" makes one dense convolution per group; "shifts" adds up shifted images, each
+            times one weight per channel, for as many groups as channels in and out; "native" is
+            one grouped convolution. By default native, but not on CPUs, where XLA's grouped
+            convolution is several times slower: there shifts if it can be, else split.
 
     Returns:
         The result, accumulated in float32. Its type is that of the operands, but float32 on CPUs,
@@ -39,25 +45,58 @@ def convolve(
     if jax.default_backend() == "cpu":
         # Converting the rounded operands back to float32 keeps their products exact.
         images, kernel = images.astype(jnp.float32), kernel.astype(jnp.float32)
-        form = form or "split"
+        depthwise = groups == images.shape[-1] == kernel.shape[-1]
+        form = form or ("shifts" if depthwise else "split")
+    pads = _pads(images.shape, kernel.shape[0], stride, same_padding)
+    if groups > 1 and form == "shifts":
+        return _shifts(images, kernel, stride, pads)
     if groups > 1 and form == "split":
         parts = zip(
             jnp.split(images, groups, axis=-1), jnp.split(kernel, groups, axis=-1), strict=True
         )
-        return jnp.concatenate([_convolve(x, k, stride, 1) for x, k in parts], axis=-1)
-    return _convolve(images, kernel, stride, groups)
+        return jnp.concatenate([_convolve(x, k, stride, pads, 1) for x, k in parts], axis=-1)
+    return _convolve(images, kernel, stride, pads, groups)
 
 
-def _convolve(images: Array, kernel: Array, stride: int, groups: int) -> Array:
-    padding = (kernel.shape[0] - 1) // 2
+def _pads(shape: tuple[int, ...], size: int, stride: int, same: bool) -> Pads:
+    """Pixels of padding before and after, along height and width."""
+    if not same:
+        around = (size - 1) // 2, (size - 1) // 2
+        return around, around
+    _, height, width, _ = shape
+    total_height, total_width = (
+        max((math.ceil(length / stride) - 1) * stride + size - length, 0)
+        for length in (height, width)
+    )
+    return (
+        (total_height // 2, total_height - total_height // 2),
+        (total_width // 2, total_width - total_width // 2),
+    )
+
+
+def _convolve(images: Array, kernel: Array, stride: int, pads: Pads, groups: int) -> Array:
     return jax.lax.conv_general_dilated(
         images,
         kernel,
         window_strides=(stride, stride),
-        padding=((padding, padding), (padding, padding)),
+        padding=pads,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
+
+
+def _shifts(images: Array, kernel: Array, stride: int, pads: Pads) -> Array:
+    size = kernel.shape[0]
+    images = jnp.pad(images, ((0, 0), *pads, (0, 0)))
+    # The last position of the kernel that still lies within the image.
+    height, width = images.shape[1] - size + 1, images.shape[2] - size + 1
+    shifted = [
+        images[:, row : row + height : stride, column : column + width : stride]
+        * kernel[row, column, 0]
+        for row in range(size)
+        for column in range(size)
+    ]
+    return functools.reduce(jnp.add, shifted)
 
 
 def pointwise(
@@ -89,6 +128,7 @@ class Convolution(nnx.Module):
         *,
         stride: int = 1,
         groups: int = 1,
+        same_padding: bool = False,
         use_bias: bool = False,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -99,6 +139,7 @@ class Convolution(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(channels_out, jnp.float32)) if use_bias else None
         self.stride = stride
         self.groups = groups
+        self.same_padding = same_padding
         self.dtype = jnp.dtype(dtype)
 
     def __call__(
@@ -109,5 +150,11 @@ class Convolution(nnx.Module):
         if kernel.shape[0] == 1:
             outputs = pointwise(images, kernel, stride=self.stride)
         else:
-            outputs = convolve(images, kernel, stride=self.stride, groups=self.groups)
+            outputs = convolve(
+                images,
+                kernel,
+                stride=self.stride,
+                groups=self.groups,
+                same_padding=self.same_padding,
+            )
         return outputs if self.bias is None else outputs + self.bias[...]

@@ -2,6 +2,7 @@
 
 import difflib
 import fnmatch
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from deit_jax.models import regnet, vit
+from deit_jax.models import efficientnet, regnet, resnet, vit
 from deit_jax.models.functional import Builder, Classifier
 
 
@@ -36,7 +37,9 @@ class ModelSpec:
 
 
 _REGISTRY: dict[str, ModelSpec] = {
-    name: ModelSpec(name, **entry) for name, entry in {**vit.MODELS, **regnet.MODELS}.items()
+    name: ModelSpec(name, **entry)
+    for models in (vit.MODELS, regnet.MODELS, resnet.MODELS, efficientnet.MODELS)
+    for name, entry in models.items()
 }
 
 
@@ -93,15 +96,28 @@ def model_builder(
     return build
 
 
-def create_model(name: str, *, seed: int = 0, **options: Any) -> Classifier:
-    """Build a model with freshly initialised weights.
+def create_model(
+    name: str, *, seed: int = 0, weights: str | os.PathLike[str] = "", **options: Any
+) -> Classifier:
+    """Build a model, freshly initialised or with the weights of a file.
 
     Args:
         name: one of `list_models()`.
         seed: of the initialisation.
+        weights: whatever `deit_jax.load_weights` reads. The number of classes is then the file's
+            unless `num_classes` is given; heads for other numbers keep their initialisation, and
+            a warning in the log says so.
         **options: as for `model_builder`.
 
     Returns:
         A module: `model(images)` gives inference logits, `model.head_logits(images)` both heads'.
+
+    Raises:
+        FileNotFoundError, ValueError: the weights are not there, damaged or of another model.
     """
+    if weights:
+        # Imported here, since weights lies above models.
+        from deit_jax.weights.load import create_loaded
+
+        return create_loaded(name, weights, seed=seed, **options)
     return cast(Classifier, model_builder(name, **options)(nnx.Rngs(jax.random.key(seed))))

@@ -10,9 +10,15 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from deit_jax.models.batch_norm import ConvNorm
-from deit_jax.models.convolution import Convolution
+from deit_jax.models.convnet import (
+    Classifier,
+    KernelShapes,
+    SqueezeExcite,
+    check_rates,
+    drop_branch,
+)
 from deit_jax.models.functional import HeadLogits
-from deit_jax.models.layers import dropout, fold_keys, stochastic_depth
+from deit_jax.models.layers import dropout, fold_keys
 
 SQUEEZE_RATIO = 0.25
 """Hidden channels of squeeze-and-excitation, over the channels that enter the block."""
@@ -38,20 +44,14 @@ class Architecture:
     stem_width: int = 32
     stem_stride: int = 2
 
-
-class SqueezeExcite(nnx.Module):
-    """Scales each channel by a gate computed from all channels' means (arXiv 1709.01507)."""
-
-    def __init__(self, channels: int, hidden: int, *, dtype: Any, rngs: nnx.Rngs) -> None:
-        self.fc1 = Convolution(channels, hidden, 1, use_bias=True, dtype=dtype, rngs=rngs)
-        self.fc2 = Convolution(hidden, channels, 1, use_bias=True, dtype=dtype, rngs=rngs)
-
-    def __call__(
-        self, x: Float[Array, "batch height width channels"]
-    ) -> Float[Array, "batch height width channels"]:
-        """Return `x` times its gate, in float32."""
-        means = x.mean((1, 2), keepdims=True, dtype=jnp.float32)
-        return x * jax.nn.sigmoid(self.fc2(jax.nn.relu(self.fc1(means))))
+    def spatial_kernels(self) -> KernelShapes:
+        """Return the shapes of the kernels larger than 1x1."""
+        kernels: KernelShapes = {("stem", "conv"): (self.stem_width, 3, 3, 3)}
+        for stage, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True), 1):
+            for block in range(1, depth + 1):
+                path = (f"s{stage}", f"b{block}", "conv2", "conv")
+                kernels[path] = (width, self.group_width, 3, 3)
+        return kernels
 
 
 class Block(nnx.Module):
@@ -93,24 +93,8 @@ class Block(nnx.Module):
         branch = jax.nn.relu(self.conv1(x, train=train)).astype(self.dtype)
         branch = jax.nn.relu(self.conv2(branch, train=train)).astype(self.dtype)
         branch = self.conv3(self.se(branch), train=train)
-        rows = branch.reshape(-1, branch.shape[-1])
-        branch = stochastic_depth(rows, self.drop_path_rate, keys).reshape(branch.shape)
+        branch = drop_branch(branch, self.drop_path_rate, keys)
         return jax.nn.relu(branch + shortcut).astype(self.dtype)
-
-
-class Classifier(nnx.Module):
-    """The linear head: kernel normal with deviation 0.01 as in timm, bias zero."""
-
-    def __init__(self, features: int, classes: int, *, dtype: Any, rngs: nnx.Rngs) -> None:
-        draw = jax.random.normal(rngs.params(), (features, classes), jnp.float32)
-        self.kernel = nnx.Param(0.01 * draw)
-        self.bias = nnx.Param(jnp.zeros((classes,), jnp.float32))
-        self.dtype = jnp.dtype(dtype)
-
-    def __call__(self, x: Float[Array, "batch features"]) -> Float[Array, "batch classes"]:
-        """Return the logits of pooled features, in float32."""
-        x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
-        return jnp.matmul(x, kernel, preferred_element_type=jnp.float32) + self.bias[...]
 
 
 class RegNet(nnx.Module):
@@ -142,9 +126,7 @@ class RegNet(nnx.Module):
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        for option, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
-            if not 0.0 <= rate < 1.0:
-                raise ValueError(f"{option} is {rate}; choose a probability in [0, 1).")
+        check_rates(drop_rate=drop_rate, drop_path_rate=drop_path_rate)
         self.num_classes = num_classes
         self.image_size = image_size
         self.has_distillation_head = False
@@ -192,12 +174,41 @@ class RegNet(nnx.Module):
             keys: one per image, for dropout and stochastic depth; without it neither acts.
             train: BatchNorm uses and updates the statistics of the batch.
         """
-        x = jax.nn.relu(self.stem(images, train=train)).astype(self.dtype)
-        for number, block in enumerate(self._blocks()):
-            x = block(x, keys=fold_keys(keys, number), train=train)
+        x = self._maps(images, keys, train)
         features = x.mean((1, 2), dtype=jnp.float32)
         features = dropout(features, self.drop_rate, fold_keys(keys, sum(self.depths)))
         return self.head["fc"](features), None
+
+    def activations(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> dict[str, Float[Array, "batch ..."]]:
+        """Return the feature maps of inference in order: `stem`, `s1.b1`, ...; last the `head`.
+
+        Names are timm's; maps are [batch, height, width, channels].
+        """
+        seen: dict[str, Array] = {}
+        features = self._maps(images, None, False, seen).mean((1, 2), dtype=jnp.float32)
+        return seen | {"head": self.head["fc"](features)}
+
+    def _maps(
+        self,
+        images: Array,
+        keys: Key[Array, "batch"] | None,
+        train: bool,
+        seen: dict[str, Array] | None = None,
+    ) -> Float[Array, "batch height_out width_out channels"]:
+        """Run stem and blocks; where `seen` is given, it receives what each returned."""
+        x = jax.nn.relu(self.stem(images, train=train)).astype(self.dtype)
+        names = [
+            f"s{s}.b{b}" for s, depth in enumerate(self.depths, 1) for b in range(1, depth + 1)
+        ]
+        if seen is not None:
+            seen["stem"] = x
+        for number, (name, block) in enumerate(zip(names, self._blocks(), strict=True)):
+            x = block(x, keys=fold_keys(keys, number), train=train)
+            if seen is not None:
+                seen[name] = x
+        return x
 
     def _blocks(self) -> list[Block]:
         """All blocks in order. (Iterating over a stage would put b10 before b2.)"""
@@ -232,6 +243,11 @@ MODELS: dict[str, dict[str, Any]] = {
     ),
     "regnety_320": _entry(
         Architecture((232, 696, 1392, 3712), (2, 5, 12, 1), group_width=232), 145_046_770, 0.0
+    ),
+    # The group width of 56 makes timm (as the table above) and torchvision round the 8GF widths
+    # differently; these are torchvision's, under timm's name for them.
+    "regnety_080_tv": _entry(
+        Architecture((224, 448, 896, 2016), (2, 4, 10, 1), group_width=56), 39_381_472, 0.0
     ),
     # No published design: the same blocks for images of 16x16, to try things out within seconds.
     "regnety_micro": {

@@ -136,23 +136,54 @@ class VisionTransformer(nnx.Module):
             x = block(x, self.num_tokens, self.num_tokens)
         return jnp.stack(maps)
 
+    def activations(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> dict[str, Float[Array, "batch ..."]]:
+        """Return every intermediate result of inference, in the order of computation.
+
+        Names are those of the layers in published weights: `patch_embed` (patches), `tokens` (with
+        position embeddings), for every block `blocks.0.norm1`, `.attn`, `.norm2`, `.mlp` and its
+        result `blocks.0` (each branch before it is added), `norm`, `head`, and `head_dist` of a
+        distilled model. All are [batch, tokens, features] but for the heads' [batch, classes].
+        """
+        seen: dict[str, Array] = {}
+        seen["norm"] = self._encode(images, self.num_tokens, seen=seen)
+        shape = (images.shape[0], -1, seen["norm"].shape[-1])
+        seen = {name: x.reshape(shape) for name, x in seen.items()}
+        seen["head"] = self.head(seen["norm"][:, 0])
+        if self.has_distillation_head:
+            seen["head_dist"] = self.head_dist(seen["norm"][:, 1])
+        return seen
+
     def _encode(
-        self, images: Array, queries: int, keys: Key[Array, "batch"] | None = None
+        self,
+        images: Array,
+        queries: int,
+        keys: Key[Array, "batch"] | None = None,
+        seen: dict[str, Array] | None = None,
     ) -> Float[Array, "batch*queries features"]:
-        """Embed, run all blocks and the final normalisation; return each image's first tokens."""
-        x = dropout(self._embed(images), self.drop_rate, fold_keys(keys, self.depth))
+        """Embed, run all blocks and the final normalisation; return each image's first tokens.
+
+        Where `seen` is given, it receives the intermediate results (see `activations`).
+        """
+        x = self._embed(images, seen)
+        x = dropout(x, self.drop_rate, fold_keys(keys, self.depth))
         for i, block in enumerate(self._blocks_in_order()):
-            last = i == self.depth - 1
-            x = block(
-                x, self.num_tokens, queries if last else self.num_tokens, keys=fold_keys(keys, i)
-            )
+            parts: dict[str, Array] | None = None if seen is None else {}
+            count = queries if i == self.depth - 1 else self.num_tokens
+            x = block(x, self.num_tokens, count, keys=fold_keys(keys, i), seen=parts)
+            if seen is not None and parts is not None:
+                seen |= {f"blocks.{i}.{name}": part for name, part in parts.items()}
+                seen[f"blocks.{i}"] = x
         return self.norm(x)
 
     def _blocks_in_order(self) -> list[Block]:
         """Blocks by number: a merged dict comes back sorted as strings, with "10" before "2"."""
         return [self.blocks[str(i)] for i in range(self.depth)]
 
-    def _embed(self, images: Array) -> Float[Array, "batch*tokens features"]:
+    def _embed(
+        self, images: Array, seen: dict[str, Array] | None = None
+    ) -> Float[Array, "batch*tokens features"]:
         """Patches and prefix tokens with their position embeddings."""
         _check_images(images, self.image_size)
         patches = self.patch_embed(images)
@@ -162,6 +193,8 @@ class VisionTransformer(nnx.Module):
             prefix.append(self.dist_token[...])
         prefix = [jnp.broadcast_to(token, (batch, 1, width)) for token in prefix]
         tokens = jnp.concatenate([*prefix, patches], axis=1) + self.pos_embed[...]
+        if seen is not None:
+            seen |= {"patch_embed": patches, "tokens": tokens}
         return tokens.reshape(batch * self.num_tokens, width)
 
 

@@ -68,3 +68,24 @@ def test_bfloat16_products_are_accumulated_in_float32(size, groups):
     exact = [np.asarray(a.astype(jnp.float32)).astype(np.float64) for a in (images, kernel)]
     # A product of bfloat16 numbers is exact in float32; only the sums are rounded.
     np.testing.assert_allclose(ours, torch_convolve(*exact, 1, groups), atol=2e-5)
+
+
+@pytest.mark.parametrize("same", [False, True])
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (5, 2)])
+@pytest.mark.parametrize("side", [(9, 8), (8, 8)])
+def test_depthwise_shifts_equal_the_grouped_convolution(same, size, stride, side):
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, *side, 12)).astype(np.float32)
+    kernel = rng.normal(size=(size, size, 1, 12)).astype(np.float32)
+    ours = convolve(images, kernel, stride=stride, groups=12, same_padding=same, form="shifts")
+    padding = "SAME" if same else [(size // 2, size // 2)] * 2
+    theirs = jax.lax.conv_general_dilated(
+        images,
+        kernel,
+        (stride, stride),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=12,
+    )
+    # Sums of 9 or 25 products in float32.
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)

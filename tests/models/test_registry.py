@@ -24,6 +24,18 @@ PARAMETERS = {
     "regnety_120": 51_822_544,
     "regnety_160": 83_590_140,
     "regnety_320": 145_046_770,
+    "regnety_080_tv": 39_381_472,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "efficientnet_b0": 5_288_548,
+    "tf_efficientnet_b0": 5_288_548,
+    "efficientnet_b3": 12_233_232,
+    "tf_efficientnet_b3": 12_233_232,
+    "efficientnet_b4": 19_341_616,
+    "tf_efficientnet_b4": 19_341_616,
+    "efficientnet_b7": 66_347_960,
+    "tf_efficientnet_b7": 66_347_960,
 }
 
 
