@@ -6,13 +6,17 @@ from deit_jax.version import __version__
 
 if TYPE_CHECKING:
     from deit_jax.models.registry import create_model, list_models
+    from deit_jax.weights.load import load_weights
+    from deit_jax.weights.save import save_weights
 
-__all__ = ["__version__", "create_model", "list_models"]
+__all__ = ["__version__", "create_model", "list_models", "load_weights", "save_weights"]
 
 # Reader processes import this package too, and must not start JAX.
 _LAZY = {
     "create_model": "deit_jax.models.registry",
     "list_models": "deit_jax.models.registry",
+    "load_weights": "deit_jax.weights.load",
+    "save_weights": "deit_jax.weights.save",
 }
 
 

@@ -1,4 +1,4 @@
-"""List the models: name, default image size, parameters, published ImageNet top-1.
+"""List the models: name, default image size, parameters, published ImageNet top-1, known files.
 
 Example:
   python -m deit_jax models
@@ -40,22 +40,27 @@ def run(args: argparse.Namespace) -> int:
         Column("image size", numbers=True),
         Column("parameters", numbers=True),
         Column("published top-1", numbers=True),
+        Column("published weights"),
     )
     console = Console()
-    print_table(console, columns, [_row(model_spec(name)) for name in names])
+    rows = [_row(model_spec(name)) for name in names]
+    print_table(console, columns, rows, dispensable=("published weights",))
     say(
         console,
         "Image size in pixels; published top-1: on ImageNet, in percent, of the paper or of the "
-        "weights released with it.",
+        "weights released with it. Published weights: files that are recognised by name and hash.",
     )
     return 0
 
 
 def _row(spec: "ModelSpec") -> tuple[str, ...]:
+    from deit_jax.weights.published import PUBLISHED
+
     height, width = spec.image_size
     return (
         spec.name,
         f"{height} x {width}",
         f"{spec.parameters:,}",
         str(spec.top1) if spec.top1 else "-",
+        ", ".join(entry.file for entry in PUBLISHED if entry.model == spec.name) or "-",
     )

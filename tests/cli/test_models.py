@@ -12,11 +12,13 @@ def test_every_registered_model_is_listed(capsys):
     assert main(["models"]) == 0
     table = _table(capsys)
     assert list(table) == list_models()
-    for name, (size, parameters, top1) in table.items():
+    for name, (size, parameters, top1, known) in table.items():
         spec = model_spec(name)
         assert size == f"{spec.image_size[0]} x {spec.image_size[1]}"
         assert int(parameters.replace(",", "")) == spec.parameters
         assert (float(top1) if top1 != "-" else 0.0) == spec.top1
+        assert known == "-" or known.startswith(f"{name}-")
+    assert table["deit_small_patch16_224"][3] == "deit_small_patch16_224-cd65a155.pth"
 
 
 def test_patterns(capsys):

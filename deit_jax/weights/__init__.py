@@ -1,0 +1,1 @@
+"""Foreign weights: names (one table, used both ways), reading and writing files."""

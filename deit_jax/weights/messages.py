@@ -1,0 +1,13 @@
+"""Words from a file inside a message: short, on one line, and without control characters."""
+
+
+def quoted(text: object, most: int = 80) -> str:
+    """Return a name from a file in quotes, as a terminal can show it."""
+    whole = str(text)
+    return repr(whole if len(whole) <= most else whole[:most] + "...")
+
+
+def in_short(error: Exception) -> str:
+    """Return what a library says of damaged content; it may repeat that content."""
+    words = "".join(c if c.isprintable() else " " for c in str(error))
+    return " ".join(words.split())[:200].rstrip(".")

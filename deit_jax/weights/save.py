@@ -1,0 +1,171 @@
+"""Writing weights for other implementations: the reference, timm and transformers."""
+
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import ml_dtypes
+import numpy as np
+from flax import nnx
+
+from deit_jax.models.functional import Classifier, split
+from deit_jax.models.registry import model_spec
+from deit_jax.weights.facts import Facts
+from deit_jax.weights.guess import name_own_convnet, name_transformer
+from deit_jax.weights.hub_config import timm_config, transformers_config
+from deit_jax.weights.load import Weights
+from deit_jax.weights.names import to_foreign
+from deit_jax.weights.writing import write_json, write_pth, write_safetensors
+
+DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
+_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+
+
+def save_weights(
+    model: nnx.Module | Classifier,
+    path: str | os.PathLike[str],
+    *,
+    layout: str = "timm",
+    overwrite: bool = False,
+    dtype: str | None = None,
+) -> list[Path]:
+    """Write a model's weights where PyTorch's implementations can load them.
+
+    Args:
+        model: any model of `create_model`.
+        path: a `.safetensors` file; a `.pth` file, which needs PyTorch; or else a directory, which
+            gets `model.safetensors` and the `config.json` with which timm
+            (`create_model("local-dir:DIR", pretrained=True)`) or transformers
+            (`from_pretrained`) build the model.
+        layout: names of the tensors: "timm"; "official", the reference's: the same, wrapped as
+            {"model": ...} in a `.pth` file; or "transformers".
+        overwrite: whether existing files may be replaced.
+        dtype: "float32", "bfloat16" or "float16"; as they are if None.
+
+    Returns:
+        The files written. Each is complete or not there at all.
+
+    Raises:
+        FileExistsError: there is one already, and `overwrite` is off.
+        ValueError: the layout is unknown or has no such model, or a value is too large for `dtype`.
+        ModuleNotFoundError: a `.pth` file is asked for, and PyTorch is not installed.
+    """
+    _, params, batch_stats = split(model)
+    classifier = cast(Classifier, model)
+    size = classifier.image_size
+    transformer = "pos_embed" in params
+    name = name_transformer(params, size, Facts()) if transformer else name_own_convnet(params)
+    weights = Weights(
+        type(model).__name__,
+        "deit_jax",
+        name,
+        classifier.num_classes,
+        size,
+        params,
+        batch_stats,
+        Facts(),
+    )
+    heads = cast(Any, model).blocks["0"].attn.num_heads if transformer else 0
+    return write_weights(
+        weights, path, layout=layout, overwrite=overwrite, dtype=dtype, num_heads=heads
+    )
+
+
+def write_weights(
+    weights: Weights,
+    path: str | os.PathLike[str],
+    *,
+    layout: str = "timm",
+    overwrite: bool = False,
+    dtype: str | None = None,
+    num_heads: int = 0,
+) -> list[Path]:
+    """Write weights as they were read; results and errors as of `save_weights`.
+
+    Args:
+        weights: what to write.
+        path: of the file or directory.
+        layout: names of the tensors.
+        overwrite: whether existing files may be replaced.
+        dtype: as they are if None.
+        num_heads: of the attention; the registered model's if 0.
+    """
+    path = Path(path)
+    if layout != "transformers" and "dist_token" in weights.params:
+        _require_both_heads(weights, layout)
+    tensors = to_foreign(weights.params, weights.batch_stats, layout, weights.model_name)
+    if dtype is not None:
+        tensors = {name: _cast(name, tensor, dtype) for name, tensor in tensors.items()}
+    facts = weights.facts.of(weights.model_name, weights.image_size)
+    if path.suffix == ".safetensors":
+        write_safetensors(path, tensors, facts.metadata(), overwrite)
+        return [path]
+    if path.suffix in (".pth", ".pt", ".bin"):
+        content = {"model": tensors, **facts.metadata()} if layout == "official" else tensors
+        write_pth(path, content, overwrite)
+        return [path]
+    if path.suffix and not path.is_dir():
+        raise ValueError(
+            f"{path} would be a file of unknown kind; name a .safetensors or .pth file, or a "
+            "directory without a suffix."
+        )
+    config = _config(weights, layout, num_heads)
+    return _write_directory(path, tensors, facts.metadata(), config, overwrite)
+
+
+def _write_directory(
+    path: Path,
+    tensors: dict[str, np.ndarray],
+    metadata: dict[str, str],
+    config: dict[str, Any],
+    overwrite: bool,
+) -> list[Path]:
+    files = [path / _WEIGHTS, path / _CONFIG]
+    there = [file for file in files if file.exists()]
+    if there and not overwrite:
+        raise FileExistsError(
+            f"{there[0]} exists already; choose another directory or allow overwriting."
+        )
+    path.mkdir(exist_ok=True)
+    # While there is no configuration, nobody takes new weights for those of an old one.
+    files[1].unlink(missing_ok=True)
+    write_safetensors(files[0], tensors, metadata, overwrite)
+    write_json(files[1], config)
+    return files
+
+
+def _config(weights: Weights, layout: str, num_heads: int) -> dict[str, Any]:
+    if layout == "official":
+        raise ValueError("The reference has no directories of weights; name a file to write to.")
+    transformer = "pos_embed" in weights.params
+    if transformer and not num_heads:
+        num_heads = cast(Any, model_spec(weights.model_name).build).keywords["num_heads"]
+    sizes: dict[str, Any] = {
+        "num_classes": weights.num_classes,
+        "image_size": weights.image_size,
+        "num_heads": num_heads,
+    }
+    if layout == "transformers":
+        return transformers_config(weights.params, weights.facts, **sizes)
+    return timm_config(weights.model_name, weights.params, weights.facts, **sizes)
+
+
+def _require_both_heads(weights: Weights, layout: str) -> None:
+    if "head_dist" not in weights.params:
+        raise ValueError(
+            f"{weights.source} has a distillation token but no distillation head, which the "
+            f"layout {layout} does not have; write the layout transformers."
+        )
+
+
+def _cast(name: str, tensor: np.ndarray, dtype: str) -> np.ndarray:
+    """Change the type of weights; counters keep theirs."""
+    if dtype not in DTYPES:
+        raise ValueError(f"There is no dtype {dtype!r}; choose one of {', '.join(DTYPES)}.")
+    if tensor.dtype == np.int64:
+        return tensor
+    with np.errstate(over="ignore"):
+        changed = tensor.astype(DTYPES[dtype])
+    if not np.isfinite(changed.astype(np.float32)).all() and np.isfinite(tensor).all():
+        raise ValueError(f"{name} holds values too large for {dtype}; choose another dtype.")
+    return changed

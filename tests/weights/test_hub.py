@@ -1,0 +1,182 @@
+"""The cache of Hugging Face, against `huggingface_hub` itself; downloads, without a network."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import huggingface_hub
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from huggingface_hub.errors import (
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
+
+from deit_jax.weights.files import read_file
+from deit_jax.weights.hub import cache_directory, find_in_cache, locate
+
+REPO = "facebook/deit-tiny-patch16-224"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+CONTENT = safetensors.torch.save({"a": torch.arange(3.0)})
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache, and no variable of the machine that runs the tests."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def fill(cache, commit=COMMIT, repo=REPO, name="model.safetensors"):
+    """Put a repository there as `huggingface_hub` does."""
+    folder = cache / f"models--{repo.replace('/', '--')}"
+    for part in ("blobs", "refs", f"snapshots/{commit}"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    (folder / "refs" / "main").write_text(commit)
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    (folder / "blobs" / digest).write_bytes(CONTENT)
+    link = folder / "snapshots" / commit / name
+    link.unlink(missing_ok=True)
+    link.symlink_to(f"../../blobs/{digest}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"XDG_CACHE_HOME": "xdg"},
+        {"HF_HOME": "home"},
+        {"HF_HOME": "~/home", "XDG_CACHE_HOME": "xdg"},
+        {"HUGGINGFACE_HUB_CACHE": "older", "HF_HOME": "home"},
+        {"HF_HUB_CACHE": "newer", "HUGGINGFACE_HUB_CACHE": "older", "HF_HOME": "home"},
+        {"HF_HUB_CACHE": "$HF_HOME/x", "HF_HOME": "home"},
+    ],
+)
+def test_the_cache_is_where_the_library_has_it(tmp_path, monkeypatch, variables):
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    program = "from huggingface_hub.constants import HF_HUB_CACHE; print(HF_HUB_CACHE)"
+    expected = subprocess.check_output([sys.executable, "-c", program], text=True).strip()
+    assert str(cache_directory()) == expected
+
+
+def test_what_is_found_is_what_the_library_finds(cache):
+    assert find_in_cache(REPO) is None
+    fill(cache)
+    expected = huggingface_hub.try_to_load_from_cache(REPO, "model.safetensors", cache_dir=cache)
+    found = find_in_cache(REPO)
+    assert found / "model.safetensors" == type(found)(expected)
+    assert locate(REPO) == found
+    np.testing.assert_array_equal(read_file(locate(REPO)).tensors["a"], [0, 1, 2])
+    # A newer commit becomes the main branch; the older snapshot remains.
+    newer = "f" * 40
+    fill(cache, newer)
+    assert find_in_cache(REPO).name == newer
+
+
+def test_snapshots_without_weights_are_none(cache):
+    folder = fill(cache, name="config.json")
+    assert find_in_cache(REPO) is None
+    fill(cache, name="pytorch_model.bin")
+    assert find_in_cache(REPO) is not None
+    for blob in (folder / "blobs").iterdir():
+        blob.unlink()
+    assert find_in_cache(REPO) is None
+
+
+@pytest.mark.parametrize("reference", ["", "main", "../../../secret", "0" * 39, "\xff", "G" * 40])
+def test_damaged_references_are_none(cache, reference):
+    folder = fill(cache)
+    (cache.parent / "secret").mkdir()
+    (cache.parent / "secret" / "model.safetensors").write_bytes(CONTENT)
+    (folder / "refs" / "main").write_text(reference, encoding="latin-1")
+    assert find_in_cache(REPO) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/../b", "/a/b", "a/b/c", "a", "", "a b/c", "a/b\n", ".a/b"]
+)
+def test_names_that_are_no_repositories(cache, name):
+    assert find_in_cache(name) is None
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        locate(name or "nothing", download=True)
+
+
+def test_paths_come_first(cache, tmp_path, monkeypatch):
+    fill(cache)
+    monkeypatch.chdir(tmp_path)
+    assert locate(REPO) == find_in_cache(REPO)
+    (tmp_path / REPO).mkdir(parents=True)
+    assert str(locate(REPO)) == REPO
+
+
+def test_nothing_is_downloaded_unless_told(cache, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(FileNotFoundError, match=r"in .*cache; correct the name, or allow") as error:
+        locate(REPO)
+    assert str(cache) in str(error.value)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'deit_jax\[hub\]'"):
+        locate(REPO, download=True)
+    # Once it is there, the library is not needed.
+    fill(cache)
+    assert locate(REPO, download=True) == find_in_cache(REPO)
+
+
+def test_a_download(cache, monkeypatch):
+    asked = []
+
+    def download(repo_id, filename, cache_dir):
+        asked.append(filename)
+        assert os.fspath(cache_dir) == str(cache)
+        if filename == "model.safetensors":
+            raise huggingface_hub.errors.EntryNotFoundError("404")
+        folder = fill(cache, repo=repo_id, name=filename)
+        return str(folder / "snapshots" / COMMIT / filename)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    found = locate(REPO, download=True)
+    assert found == find_in_cache(REPO)
+    assert asked == ["model.safetensors", "pytorch_model.bin", "config.json"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OfflineModeIsEnabled("no network allowed\nmore"),
+        LocalEntryNotFoundError("no answer"),
+        ConnectionError("connection refused."),
+        huggingface_hub.errors.HFValidationError("bad name"),
+    ],
+)
+def test_downloads_that_fail_say_why(cache, monkeypatch, error):
+    def download(*_, **__):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with pytest.raises(OSError, match=f"^{REPO} could not be downloaded: [^\n]*[^.]\\.$"):
+        locate(REPO, download=True)
+
+
+def test_a_repository_without_weights(cache, monkeypatch):
+    def download(*_, **__):
+        raise huggingface_hub.errors.EntryNotFoundError("404")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with pytest.raises(FileNotFoundError, match=r"has no model.safetensors or pytorch_model.bin"):
+        locate(REPO, download=True)
+
+
+def test_the_library_itself_without_a_network(cache, monkeypatch):
+    # Whatever it raises when it may not or cannot ask is one sentence. Nothing listens there.
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(OSError, match="could not be downloaded") as error:
+        locate(REPO, download=True)
+    assert "\n" not in str(error.value)
