@@ -51,9 +51,13 @@ def main(arguments: list[str]) -> None:
     # Imported late: a typo should be answered before JAX has started.
     import jax
 
+    from deit_jax.config.reference import apply_reference
     from deit_jax.config.validate import validate
     from deit_jax.training.loop import TrainingStopped, train
 
+    overridden = config_flags.get_override_values(flags.FLAGS["config"])
+    if problems := apply_reference(_CONFIG.value, overridden):
+        _fail(problems)
     if problems := validate(_CONFIG.value, device_count=jax.device_count()):
         _fail(problems)
     try:

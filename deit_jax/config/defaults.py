@@ -16,6 +16,9 @@ def default_config() -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,
+            # Do as the reference code does wherever the paper or common sense differs: see
+            # deit_jax.config.reference for the keys that this sets.
+            "reference": False,
             "data": _data(),
             "augment": _augment(),
             "mix": _mix(),
@@ -40,14 +43,21 @@ def default_config() -> ConfigDict:
 
 def _data() -> dict:
     return {
-        # "tfds" (prepared as ArrayRecord), "folder" (directory/split/class/image), "digits".
+        # "prepared" (by `python -m deit_jax prepare`), "tfds" (prepared as ArrayRecord),
+        # "folder" (directory/split/class/image), "digits".
         "source": "tfds",
-        # folder: its root; tfds: DIR/name/version, the prepared data set itself.
+        # folder, prepared: its root; tfds: DIR/name/version, the prepared data set itself.
         "directory": "",
         "train_split": "train",
         "eval_split": "validation",
         # Use only so many labelled training images, class-balanced; 0 uses all.
         "train_images": 0,
+        # Or this share of them, class-balanced.
+        "fraction": 1.0,
+        # Keep only so many classes, a fixed choice, in both splits; 0 keeps all.
+        "classes": 0,
+        # Damaged records that are put up with: below 1 a share of the data set, else a count.
+        "max_damaged": 0.001,
         # "random_resized", or "none" for images that already have the model's size.
         "crop": "random_resized",
         "crop_scale": (0.08, 1.0),
@@ -105,6 +115,8 @@ def _model() -> dict:
         "name": "deit_small_patch16_224",
         "num_classes": 1000,
         "image_size": (224, 224),
+        # Start from these weights: whatever deit_jax.load_weights reads. "": fresh initialisation.
+        "weights": "",
         "drop_rate": 0.0,
         # Stochastic depth of the last block; rises linearly from 0 at the first.
         "drop_path_rate": 0.1,
@@ -122,26 +134,38 @@ def _distillation() -> dict:
         "temperature": 3.0,
         # Soft: divide the sum by "batch" (paper) or "batch_times_classes" (reference code).
         "normaliser": "batch",
+        # Without a teacher, a student with two heads learns the labels with "both", or with the
+        # "class" head only (reference code).
+        "without_teacher": "both",
     }
 
 
 def _teacher() -> dict:
     return {
         "name": "regnety_160",
-        # A run directory of train.py.
+        # A run directory of train.py, a file of weights, or a cached Hugging Face repository.
         "weights": "",
-        # "best", "latest" or a step.
+        # Of a run directory: "best", "latest" or a step.
         "checkpoint": "best",
         "ema": False,
         "dtype": "bfloat16",
+        # Normalisation it was trained with; (): what its run or its config.json says, else
+        # ImageNet's. Where it is not the student's, the same pixels are normalised again.
+        "mean": (),
+        "std": (),
+        # Images are resized to it on the device; (0, 0): the student's size.
+        "image_size": (0, 0),
+        # File with the teacher's class index for each class of the student; "": the same classes.
+        "classes": "",
     }
 
 
 def _optimizer() -> dict:
     return {
         "name": "adamw",
-        # Per 512 images; multiplied by batch_size / 512.
+        # Per so many images of a batch (multiplied by batch_size / per_images); 0: as it is.
         "learning_rate": 5e-4,
+        "per_images": 512,
         "weight_decay": 0.05,
         # "reference": all but 1-D, biases, position embedding and class token is decayed;
         # "timm": the distillation token is spared as well.
@@ -151,6 +175,9 @@ def _optimizer() -> dict:
         "eps": 1e-8,
         # SGD only.
         "momentum": 0.9,
+        "nesterov": True,
+        # Every layer further from the heads learns so many times as fast; 1 is no difference.
+        "layer_decay": 1.0,
         # Largest global norm of the gradient; 0 does not clip.
         "clip_norm": 0.0,
     }
@@ -158,11 +185,25 @@ def _optimizer() -> dict:
 
 def _schedule() -> dict:
     return {
+        # "cosine", "linear", "step" or "constant", after warm-up.
+        "name": "cosine",
         "epochs": 300.0,
+        # Further epochs at the last rate.
+        "cooldown_epochs": 0.0,
         "warmup_epochs": 5.0,
         # Absolute, not scaled with the batch (as in the reference).
         "warmup_learning_rate": 1e-6,
         "final_learning_rate": 1e-5,
+        # "step" only: every so many epochs, times so much.
+        "decay_epochs": 30.0,
+        "decay_rate": 0.1,
+        # One rate for each epoch and that one epoch late (reference code), or one for each step.
+        "per_epoch": False,
+        # First and last epoch with noise as shares of all, such as (0.5, 1.0); (): no noise.
+        # Its standard deviation and its limit are relative to the rate.
+        "noise_range": (),
+        "noise_std": 1.0,
+        "noise_limit": 0.67,
     }
 
 
@@ -173,6 +214,14 @@ def _training() -> dict:
         # Run the batch as so many slices and add their gradients: same result, less memory.
         "micro_batches": 1,
         "label_smoothing": 0.1,
+        # "cross_entropy"; "binary_cross_entropy" with the same targets; or
+        # "multi_hot_binary_cross_entropy", where every class mixed in counts in full (DeiT III).
+        "loss": "cross_entropy",
+        # What is trained: "all", "attention" (with position embedding and heads) or "heads".
+        "parts": "all",
+        # Train what inference computes: no dropout, no stochastic depth, both heads averaged.
+        # How the reference fine-tuned at 384.
+        "eval_mode": False,
         # Stop after so many steps with non-finite loss or gradient in a row.
         "max_skipped_steps": 10,
     }

@@ -9,7 +9,10 @@ from ml_collections import ConfigDict
 from deit_jax.augment.policies import parse_policy
 from deit_jax.config.defaults import default_config
 from deit_jax.config.keys import flatten, nearest
+from deit_jax.config.reference import reference_problems
 from deit_jax.models.registry import list_models
+from deit_jax.weights.convnets import convnet_family
+from deit_jax.weights.hub import find_in_cache
 
 _POSITIVE = (
     "training.batch_size",
@@ -18,7 +21,11 @@ _POSITIVE = (
     "evaluation.batch_size",
     "evaluation.every_epochs",
     "schedule.epochs",
+    "schedule.decay_epochs",
+    "schedule.noise_std",
+    "schedule.noise_limit",
     "optimizer.learning_rate",
+    "optimizer.layer_decay",
     "optimizer.eps",
     "distillation.temperature",
     "model.num_classes",
@@ -33,9 +40,11 @@ _POSITIVE = (
 )
 _NOT_NEGATIVE = (
     "schedule.warmup_epochs",
+    "schedule.cooldown_epochs",
     "schedule.warmup_learning_rate",
     "schedule.final_learning_rate",
     "optimizer.weight_decay",
+    "optimizer.per_images",
     "optimizer.clip_norm",
     "mix.mixup_alpha",
     "mix.cutmix_alpha",
@@ -43,6 +52,8 @@ _NOT_NEGATIVE = (
     "augment.crop_padding",
     "augment.color_jitter",
     "data.train_images",
+    "data.classes",
+    "data.max_damaged",
     "data.workers",
     "checkpoint.keep_every_steps",
     "checkpoint.keep_best",
@@ -54,6 +65,7 @@ _FRACTIONS = (
     "mix.switch_probability",
     "training.label_smoothing",
     "distillation.weight",
+    "schedule.decay_rate",
 )
 _BELOW_ONE = (
     "model.drop_rate",
@@ -64,15 +76,23 @@ _BELOW_ONE = (
     "optimizer.momentum",
 )
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "data.source": ("tfds", "folder", "digits"),
+    "data.source": ("tfds", "folder", "prepared", "digits"),
     "data.crop": ("random_resized", "none"),
     "data.interpolation": ("bicubic", "bilinear", "random"),
     "model.dtype": ("float32", "bfloat16"),
     "teacher.dtype": ("float32", "bfloat16"),
     "distillation.kind": ("none", "soft", "hard"),
     "distillation.normaliser": ("batch", "batch_times_classes"),
-    "optimizer.name": ("adamw", "sgd"),
+    "distillation.without_teacher": ("both", "class"),
+    "optimizer.name": ("adamw", "sgd", "lamb"),
     "optimizer.no_decay": ("reference", "timm"),
+    "schedule.name": ("cosine", "linear", "step", "constant"),
+    "training.loss": (
+        "cross_entropy",
+        "binary_cross_entropy",
+        "multi_hot_binary_cross_entropy",
+    ),
+    "training.parts": ("all", "attention", "heads"),
     "evaluation.fusion": ("mean_logits", "sum_softmax"),
     "evaluation.weights": ("raw", "ema"),
     "mix.mode": ("batch", "pair", "elem"),
@@ -96,7 +116,9 @@ def validate(config: ConfigDict, *, device_count: int = 1) -> list[str]:
     problems += _ranges(config)
     problems += _choices(config)
     problems += _sizes(config, device_count)
+    problems += _recipe(config)
     problems += _teacher(config)
+    problems += reference_problems(config)
     return problems
 
 
@@ -126,6 +148,10 @@ def _ranges(config: ConfigDict) -> Iterator[str]:
     low, high = config.data.crop_ratio
     if not 0 < low <= high:
         yield f"config.data.crop_ratio is {low, high}; give two ratios, 0 < low <= high."
+    if not 0 < config.data.fraction <= 1:
+        yield f"config.data.fraction is {config.data.fraction}; it must be in (0, 1]."
+    if config.data.fraction != 1 and config.data.train_images:
+        yield "config.data.fraction and config.data.train_images both choose images; set one."
     if not 0 < config.data.eval_crop_ratio <= 1:
         yield f"config.data.eval_crop_ratio is {config.data.eval_crop_ratio}; it must be in (0, 1]."
 
@@ -167,7 +193,7 @@ def _sizes(config: ConfigDict, device_count: int) -> Iterator[str]:
             f"config.training.batch_size is {batch}, which cannot be cut into {slices} "
             f"micro-batches on {device_count} devices; use a multiple of {device_count * slices}."
         )
-    if slices > 1 and config.model.name.startswith("regnet"):
+    if slices > 1 and convnet_family(config.model.name):
         yield (
             f"config.training.micro_batches is {slices} but {config.model.name} has BatchNorm, "
             "whose statistics are of the whole batch; set it to 1."
@@ -190,6 +216,39 @@ def _sizes(config: ConfigDict, device_count: int) -> Iterator[str]:
         )
 
 
+def _recipe(config: ConfigDict) -> Iterator[str]:
+    name, decay = config.model.name, config.optimizer.layer_decay
+    if _patch_size(name) == 1:
+        if decay != 1.0:
+            yield (
+                f"config.optimizer.layer_decay is {decay} but {name} has no transformer blocks; "
+                "set it to 1.0."
+            )
+        if config.training.parts == "attention":
+            yield f"config.training.parts is 'attention', which {name} has not; choose 'heads'."
+    if config.optimizer.name == "lamb" and not config.optimizer.weight_decay:
+        yield (
+            "config.optimizer.name is 'lamb' with weight_decay 0, where it would be Adam: trust "
+            "ratios are for what is decayed; set a weight_decay or choose 'adamw'."
+        )
+    if config.training.eval_mode and config.distillation.kind != "none":
+        yield (
+            "config.training.eval_mode averages the heads before the loss, so there is none for "
+            "the teacher; set it to False or distillation.kind to 'none'."
+        )
+    noise = tuple(config.schedule.noise_range)
+    if noise and not (len(noise) == 2 and 0 <= noise[0] < noise[1]):
+        yield (
+            f"config.schedule.noise_range is {noise}; give two rising shares of the epochs, "
+            "or () for no noise."
+        )
+    if config.schedule.warmup_epochs > config.schedule.epochs:
+        yield (
+            f"config.schedule.warmup_epochs is {config.schedule.warmup_epochs}, longer than the "
+            f"whole schedule of {config.schedule.epochs} epochs; shorten it."
+        )
+
+
 def _patch_size(name: str) -> int:
     """Patch size as the model's name states it; 1 for convnets."""
     digits = name.partition("_patch")[2].partition("_")[0]
@@ -209,5 +268,23 @@ def _teacher(config: ConfigDict) -> Iterator[str]:
             f"config.distillation.kind is {config.distillation.kind!r} but config.teacher.weights "
             f"is empty; {remedy}."
         )
-    elif not Path(weights).exists():
+    elif not Path(weights).exists() and find_in_cache(weights) is None:
         yield f"config.teacher.weights is {weights!r}, which does not exist; {remedy}."
+    yield from _teacher_images(config)
+
+
+def _teacher_images(config: ConfigDict) -> Iterator[str]:
+    teacher = config.teacher
+    for key in ("mean", "std"):
+        if len(teacher[key]) not in (0, 3):
+            yield f"config.teacher.{key} is {tuple(teacher[key])}; give three numbers, or ()."
+    if any(value <= 0 for value in teacher.std):
+        yield f"config.teacher.std is {tuple(teacher.std)}; deviations must be positive."
+    size, patch = tuple(teacher.image_size), _patch_size(teacher.name)
+    if size != (0, 0) and (len(size) != 2 or min(size) <= 0 or any(side % patch for side in size)):
+        yield (
+            f"config.teacher.image_size is {size}; give height and width, multiples of {patch}, "
+            "or (0, 0) for the student's."
+        )
+    if teacher.classes and not Path(teacher.classes).is_file():
+        yield f"config.teacher.classes is {teacher.classes!r}, which is no file."

@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,13 +16,16 @@ from deit_jax.evaluation.evaluate import Metrics, evaluate
 from deit_jax.models.functional import count_parameters
 from deit_jax.sharding import put_batch, replicated
 from deit_jax.training.checkpoint import Checkpoints
-from deit_jax.training.optimizer import learning_rate, peak_learning_rate
+from deit_jax.training.checkpoint_directory import saved_steps
+from deit_jax.training.initial import load_initial
 from deit_jax.training.progress import Progress
 from deit_jax.training.result import best_evaluation, make_result
 from deit_jax.training.run_directory import RunDirectory, open_run
 from deit_jax.training.run_log import RunLog
+from deit_jax.training.schedule import learning_rate, peak_learning_rate
 from deit_jax.training.setup import Setup, prepare
 from deit_jax.training.state import METRICS, TrainState
+from deit_jax.weights.adapt import Fitted
 
 _LOG = logging.getLogger("deit_jax")
 
@@ -42,11 +46,15 @@ def train(config: ConfigDict, workdir: str, *, allow_config_change: bool = False
         What `result.json` holds.
 
     Raises:
-        ValueError, FileExistsError, FileNotFoundError: the data, the teacher or the directory is
-            not what the configuration needs.
+        ValueError, FileExistsError, FileNotFoundError: the data, the teacher, the weights to start
+            from or the directory are not what the configuration needs.
         TrainingStopped: too many steps in a row were not finite.
     """
     setup = prepare(config)
+    weights = None
+    if not saved_steps(Path(workdir) / "checkpoints"):
+        # Before anything is written: a wrong path is then mended by giving another.
+        weights = load_initial(config, setup.abstract_state)
     with open_run(workdir, config, allow_config_change=allow_config_change) as run:
         options = config.checkpoint
         with Checkpoints(
@@ -55,17 +63,24 @@ def train(config: ConfigDict, workdir: str, *, allow_config_change: bool = False
             keep_every=options.keep_every_steps,
             keep_best=options.keep_best,
         ) as checkpoints:
-            return _Run(setup, run, checkpoints).go()
+            return _Run(setup, run, checkpoints, weights).go()
 
 
 class _Run:
     """One stretch of training, from a start or a checkpoint to the end."""
 
-    def __init__(self, setup: Setup, run: RunDirectory, checkpoints: Checkpoints) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        run: RunDirectory,
+        checkpoints: Checkpoints,
+        weights: Fitted | None,
+    ) -> None:
         self.setup, self.config = setup, setup.config
         self.run, self.checkpoints = run, checkpoints
         restored = checkpoints.restore_latest(setup.abstract_state)
-        self.state: TrainState = restored.state if restored else setup.initial_state()
+        self.state: TrainState = restored.state if restored else setup.initial_state(weights)
+        self.load_report = weights.report if weights else None
         self.start = restored.step if restored else 0
         self.clock = _Clock(restored.meta["seconds"] if restored else 0.0)
         teacher_params = setup.teacher.params if setup.teacher else {}
@@ -80,6 +95,8 @@ class _Run:
                 RunLog(self.run.path, resume_step=self.start, tensorboard=config.log.tensorboard)
             )
             self.progress = stack.enter_context(Progress(total, start_step=self.start))
+            if self.load_report:
+                self.progress.message(self.load_report.table())
             self.progress.message(self.describe())
             batches = stack.enter_context(
                 contextlib.closing(

@@ -1,4 +1,4 @@
-"""Cross-entropy and distillation: the one place where the paper's equations 2 and 3 are written.
+"""Labels and distillation: the one place where the paper's equations 2 and 3 are written.
 
 Paper: Touvron et al., arXiv 2012.12877, section 4. With class-head logits Z, distillation-head
 logits Z_d, teacher logits Z_t, labels y (smoothed or mixed), softmax s and weight w:
@@ -13,21 +13,29 @@ class token only" of Table 3. The teacher's label is never smoothed (ICML versio
 Normaliser of the soft term: `batch` divides the sum over images and classes by the number of
 images, as eq. 2 says. The reference's code divides by images times classes
 (`batch_times_classes`), which makes the term 1,000 times smaller on ImageNet.
+
+In place of the labels' CE there may be binary cross-entropy (DeiT III, arXiv 2204.07118).
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
+from ml_collections import ConfigDict
 
 Kind = Literal["none", "soft", "hard"]
 Normaliser = Literal["batch", "batch_times_classes"]
+WithoutTeacher = Literal["both", "class"]
 KINDS: tuple[str, ...] = get_args(Kind)
 NORMALISERS: tuple[str, ...] = get_args(Normaliser)
+LOSSES = ("cross_entropy", "binary_cross_entropy", "multi_hot_binary_cross_entropy")
 
 Logits = Float[Array, "batch classes"]
 Scalar = Float[Array, ""]
+Criterion = Callable[[Logits, Logits], Scalar]
 
 
 class Losses(NamedTuple):
@@ -42,6 +50,34 @@ def cross_entropy(logits: Logits, targets: Logits) -> Scalar:
     """Mean over the batch of -sum_c target_c log softmax(logits)_c, in float32."""
     log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
     return -jnp.mean(jnp.sum(targets * log_probabilities, axis=-1))
+
+
+def binary_cross_entropy(logits: Logits, targets: Logits) -> Scalar:
+    """Mean over images and classes of the cross-entropy of one sigmoid per class."""
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), targets))
+
+
+def multi_hot(targets: Logits, smoothing: float) -> Logits:
+    """Return targets in which every class that was mixed in counts in full, then smoothed.
+
+    Classes that are there are told from the floor that smoothing gives to all: the reference asks
+    for more than 0, which with smoothing every class is.
+    """
+    floor = smoothing / targets.shape[-1]
+    # Mixing leaves the floor up to float32 rounding; a class that is there lies well above.
+    return jnp.where(targets > floor + 1e-6, 1.0 - smoothing + floor, floor)
+
+
+def label_criterion(options: ConfigDict) -> Criterion:
+    """Return the loss of the labels that `config.training` names."""
+    if options.loss == "cross_entropy":
+        return cross_entropy
+    if options.loss == "binary_cross_entropy":
+        return binary_cross_entropy
+    if options.loss == "multi_hot_binary_cross_entropy":
+        smoothing = options.label_smoothing
+        return lambda logits, targets: binary_cross_entropy(logits, multi_hot(targets, smoothing))
+    raise ValueError(f"training.loss is {options.loss!r}; it must be one of {LOSSES}.")
 
 
 def soft_distillation(
@@ -71,6 +107,8 @@ def distillation_loss(
     weight: float = 0.5,
     temperature: float = 3.0,
     normaliser: Normaliser = "batch",
+    without_teacher: WithoutTeacher = "both",
+    criterion: Criterion = cross_entropy,
 ) -> Losses:
     """The training loss (module docstring).
 
@@ -83,17 +121,17 @@ def distillation_loss(
         weight: share of the teacher's term; the paper has 0.1 for soft, 0.5 for hard.
         temperature: of the soft term; the paper has 3.
         normaliser: of the soft term.
-
-    Without a teacher, a student that has a distillation head trains both heads on the labels (the
-    two class tokens of the paper, section 4), so that the fused inference output means something.
-    The reference leaves the second head untrained there.
+        without_teacher: which heads learn the labels if there is no teacher. "both" are the two
+            class tokens of the paper, section 4: the fused inference output then means something.
+            The reference trains the "class" head only, and yet averages both at inference.
+        criterion: loss of the labels.
     """
-    label = cross_entropy(class_logits, targets)
+    label = criterion(class_logits, targets)
     second = class_logits if distillation_logits is None else distillation_logits
     if kind == "none":
-        if distillation_logits is None:
+        if distillation_logits is None or without_teacher == "class":
             return Losses(label, label, jnp.zeros(()))
-        distillation = cross_entropy(second, targets)
+        distillation = criterion(second, targets)
         return Losses((label + distillation) / 2, label, distillation)
     if teacher_logits is None:
         raise ValueError(f"Distillation of kind {kind!r} needs the teacher's logits; got None.")

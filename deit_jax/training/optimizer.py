@@ -1,18 +1,21 @@
-"""The optimiser and its schedule, on optax.
+"""The optimisers, on optax.
 
-The optimiser returns a direction; the train step multiplies it by the learning rate of its own
+An optimiser returns a direction; the train step multiplies it by the learning rate of its own
 step count, so that a skipped step moves neither the moments nor the schedule out of place.
 """
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from deit_jax.models.functional import Tree
+from deit_jax.training.layer_decay import scale_by_layer
 
-OPTIMIZERS = ("adamw", "sgd")
+OPTIMIZERS = ("adamw", "sgd", "lamb")
 NO_DECAY_RULES = ("reference", "timm")
 _NOT_DECAYED = {
     # The reference decays the distillation token (confirmed as intended by its author).
@@ -33,21 +36,39 @@ def decay_mask(params: Tree, rule: str = "reference") -> Tree:
     return jax.tree_util.tree_map_with_path(decayed, params)
 
 
-def make_optimizer(config: ConfigDict, params: Tree) -> optax.GradientTransformation:
+def make_optimizer(
+    config: ConfigDict, params: Tree, trained: Tree | None = None
+) -> optax.GradientTransformation:
     """Return the transformation from gradients to a direction of descent.
 
     Args:
         config: `config.optimizer`.
-        params: parameters or their shapes; decides what is decayed.
+        params: parameters or their shapes; decides about layers.
+        trained: tree of booleans, from `freezing.trainable`; None trains everything. What is not
+            trained has direction zero and no state.
     """
-    mask = decay_mask(params, config.no_decay)
+    optimizer = _direction(config)
+    if trained is not None and not all(jax.tree.leaves(trained)):
+        labels = jax.tree.map(lambda train: "trained" if train else "frozen", trained)
+        optimizer = optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
+    if config.layer_decay == 1.0:
+        return optimizer
+    return optax.chain(optimizer, scale_by_layer(params, config.layer_decay))
+
+
+def _direction(config: ConfigDict) -> optax.GradientTransformation:
+    mask = partial(decay_mask, rule=config.no_decay)
     decay = optax.add_decayed_weights(config.weight_decay, mask=mask)
+    adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
     if config.name == "adamw":
         # Decoupled decay: added to Adam's direction, as torch.optim.AdamW does.
-        return optax.chain(optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps), decay)
+        return optax.chain(adam, decay)
     if config.name == "sgd":
-        # Coupled decay and Nesterov momentum, as timm's "sgd".
-        return optax.chain(decay, optax.trace(decay=config.momentum, nesterov=True))
+        # Coupled decay, as timm's "sgd" (with Nesterov's momentum) and "momentum" (without).
+        return optax.chain(decay, optax.trace(decay=config.momentum, nesterov=config.nesterov))
+    if config.name == "lamb":
+        # As Apex's FusedLAMB and timm's Lamb: only what is decayed gets a trust ratio.
+        return optax.chain(adam, decay, optax.masked(optax.scale_by_trust_ratio(), mask))
     raise ValueError(f"optimizer.name is {config.name!r}; it must be one of {OPTIMIZERS}.")
 
 
@@ -61,26 +82,3 @@ def clip_by_global_norm(grads: Tree, max_norm: float) -> tuple[Tree, Float[Array
         return grads, norm
     factor = jnp.minimum(1.0, max_norm / (norm + 1e-6))
     return jax.tree.map(lambda grad: grad * factor, grads), norm
-
-
-def peak_learning_rate(config: ConfigDict) -> float:
-    """Learning rate after warm-up: per 512 images, times batch / 512 (paper, Table 9)."""
-    return config.optimizer.learning_rate * config.training.batch_size / 512
-
-
-def learning_rate(
-    config: ConfigDict, step: Int[Array, ""] | int, steps_per_epoch: float
-) -> Float[Array, ""]:
-    """Cosine decay with linear warm-up, at every step (reference: timm's CosineLRScheduler).
-
-    Warm-up replaces the first epochs of the cosine; it does not shift it.
-    """
-    schedule, peak = config.schedule, peak_learning_rate(config)
-    epoch = jnp.asarray(step, jnp.float32) / steps_per_epoch
-    final = schedule.final_learning_rate
-    cosine = final + (peak - final) * 0.5 * (1 + jnp.cos(jnp.pi * epoch / schedule.epochs))
-    if not schedule.warmup_epochs:
-        return cosine
-    start = schedule.warmup_learning_rate
-    warmup = start + (peak - start) * epoch / schedule.warmup_epochs
-    return jnp.where(epoch < schedule.warmup_epochs, warmup, cosine)

@@ -13,14 +13,18 @@ from deit_jax.augment.mixing import MixOptions
 from deit_jax.augment.pipeline import AugmentOptions
 from deit_jax.data.pipeline import EvalInput, TrainInput
 from deit_jax.data.sources import Source, open_source, require_same_classes, subset
+from deit_jax.data.subsets import fraction, keep_classes
 from deit_jax.evaluation.evaluate import EvalStep, make_eval_step
 from deit_jax.models.functional import Builder, abstract
 from deit_jax.models.registry import model_builder
 from deit_jax.sharding import create_mesh, replicated, split_over_batch
+from deit_jax.training.freezing import trainable
 from deit_jax.training.optimizer import make_optimizer
+from deit_jax.training.schedule import total_steps
 from deit_jax.training.state import TrainState, create_state
 from deit_jax.training.step import TrainStep, make_train_step
 from deit_jax.training.teacher import Teacher, load_teacher
+from deit_jax.weights.adapt import Fitted
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,14 @@ class Setup:
     total_steps: int
     _create: Any
 
-    def initial_state(self) -> TrainState:
-        """Compute the state before the first step, replicated over the mesh."""
-        return self._create(jax.random.key(self.config.seed))
+    def initial_state(self, weights: Fitted | None = None) -> TrainState:
+        """Compute the state before the first step, replicated over the mesh.
+
+        Weights take the place of the initialisation, in the moving average too.
+        """
+        # Arguments of the compiled function, not constants in it.
+        loaded = {"params": weights.params, "batch_stats": weights.batch_stats} if weights else {}
+        return self._create(jax.random.key(self.config.seed), loaded)
 
     @property
     def inference_head(self) -> str:
@@ -66,7 +75,7 @@ def prepare(config: ConfigDict) -> Setup:
     teacher = load_teacher(config)
     build = _student_builder(config.model)
     student, params, _ = abstract(build)
-    optimizer = make_optimizer(config.optimizer, params)
+    optimizer = make_optimizer(config.optimizer, params, trainable(params, config))
     steps_per_epoch = len(train_source) / config.training.batch_size
     train_step = make_train_step(
         student,
@@ -107,7 +116,7 @@ def prepare(config: ConfigDict) -> Setup:
         abstract_state=abstract_state,
         has_distillation_head="head_dist" in params,
         steps_per_epoch=steps_per_epoch,
-        total_steps=max(1, round(config.schedule.epochs * steps_per_epoch)),
+        total_steps=total_steps(config, steps_per_epoch),
         _create=jax.jit(create, out_shardings=everywhere),
     )
 
@@ -130,9 +139,11 @@ def _student_builder(model: ConfigDict) -> Builder:
 
 def _open_sources(config: ConfigDict) -> tuple[Source, Source]:
     data = config.data
-    train = open_source(data.source, data.train_split, data.directory)
-    train = subset(train, data.train_images, config.seed)
-    evaluation = open_source(data.source, data.eval_split, data.directory)
+    train, evaluation = (
+        keep_classes(open_source(data.source, split, data.directory), data.classes)
+        for split in (data.train_split, data.eval_split)
+    )
+    train = fraction(subset(train, data.train_images, config.seed), data.fraction, config.seed)
     require_same_classes(train, evaluation)
     for source in (train, evaluation):
         if source.num_classes != config.model.num_classes:
@@ -158,6 +169,7 @@ def _train_input(config: ConfigDict) -> TrainInput:
         workers=data.workers,
         threads=data.threads,
         prefetch=data.prefetch,
+        max_damaged=data.max_damaged,
     )
 
 
@@ -170,4 +182,5 @@ def _eval_input(config: ConfigDict) -> EvalInput:
         workers=data.workers,
         threads=data.threads,
         prefetch=data.prefetch,
+        max_damaged=data.max_damaged,
     )

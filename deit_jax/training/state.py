@@ -8,6 +8,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from deit_jax.models.functional import Builder, Tree, initialise
+from deit_jax.weights.trees import overlay
 
 TrainState = dict[str, Any]
 """Keys:
@@ -25,10 +26,21 @@ METRICS = ("loss", "label_loss", "distillation_loss", "top1", "gradient_norm")
 
 
 def create_state(
-    build: Builder, optimizer: optax.GradientTransformation, key: Key[Array, ""], *, ema: bool
+    build: Builder,
+    optimizer: optax.GradientTransformation,
+    key: Key[Array, ""],
+    loaded: Tree | None = None,
+    *,
+    ema: bool,
 ) -> TrainState:
-    """Return the state before the first step; meant to run inside jit."""
+    """Return the state before the first step; meant to run inside jit.
+
+    `loaded` {"params", "batch_stats"} takes the place of as much of the initialisation.
+    """
     params, batch_stats = initialise(build, key)
+    if loaded:
+        params = overlay(params, loaded["params"])
+        batch_stats = overlay(batch_stats, loaded["batch_stats"])
     return {
         "step": jnp.zeros((), jnp.int32),
         "params": params,
@@ -49,6 +61,8 @@ def update_ema(
 ) -> Tree:
     """Move the average towards the new values: ema = d ema + (1 - d) new.
 
+    Written as a step towards them, which leaves what does not change as it is, to the bit.
+
     BatchNorm statistics are averaged like parameters, as timm's ModelEma does. With `warmup`,
     d = min(decay, (1 + step) / (10 + step)).
     """
@@ -59,4 +73,4 @@ def update_ema(
     if warmup:
         rate = jnp.minimum(rate, (1 + step) / (10 + step))
     new = {"params": params, "batch_stats": batch_stats}
-    return jax.tree.map(lambda average, value: average * rate + value * (1 - rate), ema, new)
+    return jax.tree.map(lambda average, value: average + (value - average) * (1 - rate), ema, new)

@@ -19,9 +19,12 @@ from deit_jax.augment.mixing import MixOptions, mix, one_hot_targets
 from deit_jax.augment.pipeline import AugmentOptions, augment_images
 from deit_jax.models.functional import ModelFunction, Tree
 from deit_jax.models.fusion import fuse
-from deit_jax.training.losses import Losses, distillation_loss
-from deit_jax.training.optimizer import clip_by_global_norm, learning_rate
+from deit_jax.training.freezing import stop_gradients, trainable
+from deit_jax.training.losses import Losses, distillation_loss, label_criterion
+from deit_jax.training.optimizer import clip_by_global_norm
+from deit_jax.training.schedule import learning_rate
 from deit_jax.training.state import METRICS, TrainState, update_ema
+from deit_jax.training.teacher_view import TeacherView
 
 Batch = dict[str, Shaped[Array, "batch ..."]]
 TrainStep = Callable[[TrainState, Tree, Batch], TrainState]
@@ -42,7 +45,7 @@ jax.tree_util.register_dataclass(Example, ["images", "targets", "teacher_logits"
 
 def make_train_step(
     student: ModelFunction,
-    teacher: ModelFunction | None,
+    teacher: ModelFunction | TeacherView | None,
     optimizer: optax.GradientTransformation,
     config: ConfigDict,
     *,
@@ -55,7 +58,8 @@ def make_train_step(
 
     Args:
         student: the model that is trained.
-        teacher: the frozen model, or None; its parameters are the step's second argument.
+        teacher: the frozen model, or its view of the student's images, or None; its parameters
+            are the step's second argument.
         optimizer: from `make_optimizer`.
         config: the whole configuration.
         augment: what happens to single images.
@@ -83,10 +87,21 @@ def make_train_step(
         params: Tree, batch_stats: Tree, example: Example
     ) -> tuple[Float[Array, ""], tuple[Tree, Losses, Float[Array, ""]]]:
         heads, batch_stats = student.head_logits(
-            params, batch_stats, example.images, keys=example.model_keys, train=True
+            stop_gradients(params, trainable(params, config)),
+            batch_stats,
+            example.images,
+            keys=None if config.training.eval_mode else example.model_keys,
+            # Statistics are parts of the network too: with a frozen one they stay.
+            train=not config.training.eval_mode and config.training.parts != "heads",
         )
+        if config.training.eval_mode:
+            heads = (fuse(*heads), None)
         losses = distillation_loss(
-            *heads, example.teacher_logits, example.targets, **config.distillation
+            *heads,
+            example.teacher_logits,
+            example.targets,
+            criterion=label_criterion(config.training),
+            **config.distillation,
         )
         hits = jnp.argmax(heads[0], axis=-1) == jnp.argmax(example.targets, axis=-1)
         return losses.total, (batch_stats, losses, 100 * jnp.mean(hits.astype(jnp.float32)))

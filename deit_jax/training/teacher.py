@@ -1,76 +1,155 @@
 """The frozen teacher: read once, folded, never trained and never written to a checkpoint."""
 
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from deit_jax.models.frozen import freeze
-from deit_jax.models.functional import ModelFunction, Tree
+from deit_jax.models.functional import Tree, abstract
+from deit_jax.models.registry import model_builder
 from deit_jax.training.checkpoint import load_weights
 from deit_jax.training.run_directory import load_run
+from deit_jax.training.teacher_view import Colour, TeacherView
+from deit_jax.weights.load import fit_weights, read_weights
 
 
 @dataclass(frozen=True)
 class Teacher:
     """A model to ask, its parameters, and where they came from (for `result.json`)."""
 
-    function: ModelFunction
+    function: TeacherView
     params: Tree
     facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What was read: the weights, how they want their images, and facts for the record."""
+
+    params: Tree
+    batch_stats: Tree
+    num_classes: int
+    mean: Colour
+    std: Colour
+    facts: dict[str, Any]
 
 
 def load_teacher(config: ConfigDict) -> Teacher | None:
     """Load the teacher that `config.teacher` names, or return None without distillation.
 
+    Its weights are a run directory of train.py or anything that `weights.load.read_weights` reads,
+    so it may be any registered model. Its BatchNorm is folded into the convolutions.
+
     Raises:
-        FileNotFoundError: there is no run or no checkpoint at `teacher.weights`.
-        ValueError: it holds another model, other classes, or a damaged checkpoint.
+        FileNotFoundError: there is nothing at `teacher.weights`, or no file `teacher.classes`.
+        ValueError: it holds another model, other classes that nothing maps, or is damaged.
     """
     if config.distillation.kind == "none":
         return None
     options = config.teacher
-    run = load_run(options.weights)
-    _check(run.config, config)
-    which = int(options.checkpoint) if options.checkpoint.isdigit() else options.checkpoint
-    weights = "ema" if options.ema else "params"
-    params, batch_stats, meta = load_weights(f"{options.weights}/checkpoints", which, weights)
+    size = tuple(options.image_size)
+    if size == (0, 0):
+        size = tuple(config.model.image_size)
+    run = Path(options.weights)
+    is_run = (run / "checkpoints").is_dir() and (run / "config.json").is_file()
+    source = _read_run(config) if is_run else _read_file(config, size)
     function, params = freeze(
         options.name,
-        params,
-        batch_stats,
-        num_classes=config.model.num_classes,
-        image_size=tuple(config.model.image_size),
+        jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), source.params),
+        jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), source.batch_stats),
+        num_classes=source.num_classes,
+        image_size=size,
         dtype=jnp.dtype(options.dtype),
     )
-    facts = {
-        "name": options.name,
-        "weights": options.weights,
-        "step": meta["step"],
-        "ema": options.ema,
-        "top1": (meta["metrics"] or {}).get("top1"),
-    }
-    return Teacher(function, params, facts)
+    view = TeacherView(
+        function,
+        student=(tuple(config.augment.mean), tuple(config.augment.std)),
+        teacher=(tuple(options.mean) or source.mean, tuple(options.std) or source.std),
+        image_size=size,
+        classes=_classes(config, source.num_classes),
+    )
+    facts = {"name": options.name, "weights": options.weights, **source.facts, "ema": options.ema}
+    return Teacher(view, params, facts)
 
 
-def _check(teacher: dict[str, Any], config: ConfigDict) -> None:
-    """Refuse a run whose model cannot teach this student."""
-    model, wanted = teacher["model"], config.teacher
-    where = f"The teacher run {wanted.weights!r}"
-    if model["name"] != wanted.name:
+def _read_run(config: ConfigDict) -> _Source:
+    options = config.teacher
+    trained = load_run(options.weights).config
+    model, augment = trained["model"], trained["augment"]
+    if model["name"] != options.name:
         raise ValueError(
-            f"{where} trained {model['name']}, but config.teacher.name is {wanted.name}; "
-            f"pass --config.teacher.name={model['name']} or other weights."
+            f"The teacher run {options.weights!r} trained {model['name']}, but "
+            f"config.teacher.name is {options.name}; pass --config.teacher.name={model['name']} "
+            "or other weights."
         )
-    if model["num_classes"] != config.model.num_classes:
-        raise ValueError(
-            f"{where} has {model['num_classes']} classes, the student {config.model.num_classes}; "
-            "a teacher must know the student's classes."
-        )
-    for key in ("mean", "std"):
-        if tuple(teacher["augment"][key]) != tuple(config.augment[key]):
+    which = int(options.checkpoint) if options.checkpoint.isdigit() else options.checkpoint
+    params, batch_stats, meta = load_weights(
+        f"{options.weights}/checkpoints", which, "ema" if options.ema else "params"
+    )
+    facts = {"step": meta["step"], "top1": (meta["metrics"] or {}).get("top1")}
+    colours = tuple(augment["mean"]), tuple(augment["std"])
+    return _Source(params, batch_stats, model["num_classes"], *colours, facts)
+
+
+def _read_file(config: ConfigDict, size: tuple[int, int]) -> _Source:
+    """Read published or converted weights; a transformer's positions are fitted to `size`."""
+    options = config.teacher
+    which = "ema" if options.ema else "model"
+    try:
+        weights = read_weights(options.weights, which=which, model=options.name)
+    except ValueError as error:
+        # It is often the name that is wrong.
+        raise ValueError(f"The teacher (config.teacher.name={options.name}): {error}") from error
+    build = model_builder(options.name, num_classes=weights.num_classes, image_size=size)
+    _, params, batch_stats = abstract(build)
+    fitted = fit_weights(weights, (params, batch_stats), size)
+    facts = {"step": None, "top1": weights.published.top1 if weights.published else None}
+    colours = weights.facts.mean, weights.facts.std
+    return _Source(fitted.params, fitted.batch_stats, weights.num_classes, *colours, facts)
+
+
+def _classes(config: ConfigDict, known: int) -> tuple[int, ...]:
+    """Return the teacher's class for each of the student's, or () where they are the same."""
+    wanted, path = config.model.num_classes, config.teacher.classes
+    where = f"The teacher {config.teacher.weights!r}"
+    if not path:
+        if known != wanted:
             raise ValueError(
-                f"{where} was trained with augment.{key}={tuple(teacher['augment'][key])}, the "
-                f"student has {tuple(config.augment[key])}; both see the same images, so use one."
+                f"{where} has {known} classes, the student {wanted}; name the teacher's class of "
+                "each of the student's in a file (--config.teacher.classes=FILE) or use a teacher "
+                "of the same classes."
             )
+        return ()
+    classes = read_classes(path)
+    if len(classes) != wanted or not all(0 <= index < known for index in classes):
+        raise ValueError(
+            f"{path} names {len(classes)} classes between {min(classes, default=0)} and "
+            f"{max(classes, default=0)}; it must name {wanted}, one for each class of the student, "
+            f"of the teacher's 0 to {known - 1}."
+        )
+    return classes
+
+
+def read_classes(path: str | Path) -> tuple[int, ...]:
+    """Read class indices: a JSON list of numbers, or numbers separated by spaces or lines.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds something else than whole numbers.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {path} (config.teacher.classes).")
+    text = Path(path).read_text()
+    try:
+        values = json.loads(text) if text.lstrip().startswith("[") else text.split()
+        return tuple(int(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} does not hold class indices ({error}); give one whole number for each class "
+            "of the student."
+        ) from error

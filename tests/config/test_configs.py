@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,10 @@ from deit_jax.config.keys import flatten
 from deit_jax.config.validate import validate
 from deit_jax.models.functional import abstract, count_parameters
 from deit_jax.models.registry import model_builder, model_spec
+from deit_jax.training.freezing import trainable
 from deit_jax.training.optimizer import make_optimizer
 
-FAMILIES = ("deit", "digits", "distill", "teacher")
+FAMILIES = ("ablation", "deit", "digits", "distill", "finetune", "linear", "teacher", "transfer")
 EXPERIMENTS = [
     (family, argument)
     for family in FAMILIES
@@ -43,12 +45,17 @@ def test_builds_and_validates(family, argument, run_directory):
         dtype=jnp.dtype(config.model.dtype),
     )
     function, params, batch_stats = abstract(build)
-    assert count_parameters(params) == model_spec(config.model.name).parameters
+    spec = model_spec(config.model.name)
+    if tuple(config.model.image_size) == spec.image_size and config.model.num_classes == (
+        spec.num_classes
+    ):
+        assert count_parameters(params) == spec.parameters
     images = jax.ShapeDtypeStruct((2, *config.model.image_size, 3), jnp.float32)
     (logits, second), _ = jax.eval_shape(function.head_logits, params, batch_stats, images)
     assert logits.shape == (2, config.model.num_classes)
     assert (second is not None) == ("distilled" in config.model.name)
-    jax.eval_shape(make_optimizer(config.optimizer, params).init, params)
+    optimizer = make_optimizer(config.optimizer, params, trainable(params, config))
+    jax.eval_shape(optimizer.init, params)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -63,7 +70,8 @@ def test_docstring_has_command_figure_cost_and_deviations(family):
     assert re.search(r"\bcost\b", text, re.IGNORECASE)
     assert re.search("deviations", text, re.IGNORECASE)
     for argument in module.ARGUMENTS:
-        assert argument.removesuffix(",class_token") in text
+        # Suffixes that go with every argument are explained once.
+        assert re.sub(",(class_token|384|soft|hard|distilled)$", "", argument) in text
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -91,3 +99,21 @@ def test_the_recipe_is_that_of_table_9():
         "augment.erasing_probability": 0.25,
     }
     assert {key: values[key] for key in table} == table
+
+
+def test_every_row_of_the_ablation_changes_what_it_says():
+    ablation = importlib.import_module("configs.ablation")
+    for size, stage in (("", "pretraining"), (",384", "finetuning")):
+        default = flatten(ablation.get_config(f"default{size}"))
+        for name, row in ablation.TABLE.items():
+            values = flatten(ablation.get_config(f"{name}{size}"))
+            changed = {key for key in values if values[key] != default[key]} - {"model.weights"}
+            # In fine-tuning stochastic depth and dropout are off in any case (evaluation mode).
+            assert changed == set(row.changes | getattr(row, stage)), name
+
+
+def test_the_table_of_the_ablation_is_in_the_docs():
+    lines = (Path(__file__).parents[2] / "docs" / "ablation.md").read_text().splitlines()
+    rows = importlib.import_module("configs.ablation").TABLE
+    expected = [f"| `{n}` | {r.what} | {r.top1} | {r.top1_384} |" for n, r in rows.items()]
+    assert [line for line in lines if line.startswith("| `")] == expected

@@ -36,13 +36,21 @@ def test_the_default_is_valid_on_one_and_eight_devices():
         ("model.name", "deit_smal_patch16_224", "Did you mean 'deit_small_patch16_224'"),
         ("model.dtype", "half", "float32, bfloat16"),
         ("optimizer.name", "adam", "Did you mean 'adamw'"),
-        ("data.source", "imagenet", "tfds, folder, digits"),
+        ("data.source", "imagenet", "tfds, folder, prepared, digits"),
         ("data.directory", "", "--config.data.directory=DIR"),
         ("data.crop_scale", (0.5, 0.1), "two areas"),
         ("data.eval_crop_ratio", 0.0, "(0, 1]"),
         ("mix.group", 3, "divisor"),
         ("distillation.kind", "hard", "config.teacher.weights is empty"),
         ("augment.policy", "rand-q9", "augment.policy"),
+        ("optimizer.layer_decay", 0.0, "must be positive"),
+        ("optimizer.name", "lambb", "Did you mean 'lamb'"),
+        ("schedule.name", "cosin", "Did you mean 'cosine'"),
+        ("schedule.warmup_epochs", 301.0, "longer than the whole schedule"),
+        ("schedule.noise_range", (0.5, 0.1), "two rising shares"),
+        ("schedule.decay_rate", 2.0, "between 0 and 1"),
+        ("training.loss", "bce", "cross_entropy"),
+        ("training.parts", "head", "Did you mean 'heads'"),
         ("augment.erasing_mode", "noise", "const, rand, pixel"),
     ],
 )
@@ -63,12 +71,51 @@ def test_teacher_that_does_not_exist():
     assert "'no/such/run', which does not exist" in problem
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("mean", (0.5,), "three numbers"),
+        ("std", (0.5, 0.0, 0.5), "must be positive"),
+        ("image_size", (224, 0), "height and width"),
+        ("image_size", (100, 100), "multiples of 16"),
+        ("classes", "no/such/file", "no file"),
+    ],
+)
+def test_options_of_a_teacher_of_its_own_kind(tmp_path, key, value, words):
+    config = valid()
+    config.distillation.kind = "hard"
+    config.teacher.weights = str(tmp_path)
+    config.teacher.name = "deit_base_patch16_224"
+    assert validate(config) == []
+    config.teacher[key] = value
+    (problem,) = validate(config)
+    assert f"config.teacher.{key}" in problem and words in problem
+
+
 def test_micro_batches_of_a_convnet_are_refused():
     config = valid()
     config.model.name = "regnety_040"
     config.training.micro_batches = 2
     (problem,) = validate(config)
     assert "BatchNorm" in problem
+
+
+def test_parts_that_a_convnet_has_not_are_refused():
+    config = valid()
+    config.model.name = "regnety_040"
+    config.optimizer.layer_decay, config.training.parts = 0.75, "attention"
+    blocks, attention = validate(config)
+    assert "no transformer blocks" in blocks and "choose 'heads'" in attention
+
+
+def test_combinations_that_mean_nothing_are_refused(tmp_path):
+    config = valid()
+    config.optimizer.update(name="lamb", weight_decay=0.0)
+    config.training.eval_mode = True
+    config.distillation.kind = "hard"
+    config.teacher.weights = str(tmp_path)
+    lamb, mode = validate(config)
+    assert "would be Adam" in lamb and "averages the heads" in mode
 
 
 def test_all_problems_come_together():

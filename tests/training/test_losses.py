@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from deit_jax.training.losses import distillation_loss
+from deit_jax.config.defaults import default_config
+from deit_jax.training.losses import cross_entropy, distillation_loss, label_criterion, multi_hot
 
 # One float32 rounding of a sum over 50 classes and 16 images; both sides sum in another order.
 RELATIVE = 2e-6
@@ -106,3 +107,52 @@ def test_refuses_a_missing_teacher_and_other_classes():
         distillation_loss(jnp.ones((2, 3)), None, None, jnp.ones((2, 3)), kind="hard")
     with pytest.raises(ValueError, match="same classes"):
         distillation_loss(jnp.ones((2, 3)), None, jnp.ones((2, 4)), jnp.ones((2, 3)), kind="soft")
+
+
+def criterion(name, smoothing=0.1):
+    options = default_config().training
+    options.update(loss=name, label_smoothing=smoothing)
+    return label_criterion(options)
+
+
+def test_binary_cross_entropy_keeps_smoothed_and_mixed_targets():
+    mixed = 0.7 * targets() + 0.3 * targets()[::-1]
+    ours = criterion("binary_cross_entropy")(jnp.asarray(logits(0)), mixed)
+    expected = F.binary_cross_entropy_with_logits(torch.tensor(logits(0)), torch.tensor(mixed))
+    np.testing.assert_allclose(ours, expected, rtol=RELATIVE)
+
+
+def test_multi_hot_without_smoothing_is_the_loss_of_the_reference():
+    hard = np.eye(50, dtype=np.float32)[np.arange(16)]
+    mixed = 0.999 * hard + 0.001 * hard[::-1]
+    ours = criterion("multi_hot_binary_cross_entropy", 0.0)(jnp.asarray(logits(0)), mixed)
+    present = torch.tensor(mixed).gt(0.0).float()
+    expected = F.binary_cross_entropy_with_logits(torch.tensor(logits(0)), present)
+    np.testing.assert_allclose(ours, expected, rtol=RELATIVE)
+
+
+def test_multi_hot_with_smoothing_does_not_call_every_class_present():
+    mixed = 0.7 * targets() + 0.3 * targets()[::-1]
+    # What the reference does with smoothed targets.
+    assert np.all(mixed > 0)
+    result = np.asarray(multi_hot(jnp.asarray(mixed), 0.1))
+    labels = np.random.default_rng(9).integers(0, 50, 16)
+    expected = np.full((16, 50), 0.002, np.float32)
+    for row, (own, partner) in enumerate(zip(labels, labels[::-1], strict=True)):
+        expected[row, [own, partner]] = 0.902
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
+
+
+def test_cross_entropy_is_the_default_and_others_are_refused():
+    assert criterion("cross_entropy") is cross_entropy
+    with pytest.raises(ValueError, match="'hinge'; it must be one of"):
+        criterion("hinge")
+
+
+def test_without_a_teacher_the_second_head_can_be_left_out():
+    own, second = jnp.asarray(logits(0)), jnp.asarray(logits(1))
+    both = distillation_loss(own, second, None, targets())
+    single = distillation_loss(own, second, None, targets(), without_teacher="class")
+    assert single.total == single.label == both.label
+    assert single.distillation == 0
+    np.testing.assert_allclose(both.total, (both.label + both.distillation) / 2, rtol=RELATIVE)

@@ -6,88 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
-from configs.digits import get_config
-from deit_jax.augment.mixing import MixOptions
-from deit_jax.augment.pipeline import AugmentOptions
-from deit_jax.models.functional import abstract
-from deit_jax.models.registry import model_builder
-from deit_jax.models.vit import VisionTransformer
-from deit_jax.training.optimizer import make_optimizer
-from deit_jax.training.state import create_state
-from deit_jax.training.step import make_train_step
-
-MIXING = MixOptions(mixup_alpha=0.8, cutmix_alpha=1.0, group=4)
-AUGMENT = AugmentOptions(crop_padding=2, flip=0.5, erasing_probability=0.25)
-
-
-def small_config(**changes):
-    config = get_config("none")
-    config.model.drop_path_rate = 0.2
-    config.training.batch_size = 32
-    config.optimizer.learning_rate = 1e-2
-    config.schedule.warmup_epochs = 0.0
-    for key, value in changes.items():
-        group, _, name = key.partition("__")
-        config[group][name] = value
-    return config
-
-
-def transformer(config, rngs, distilled=True):
-    return VisionTransformer(
-        10,
-        (16, 16),
-        config.model.drop_rate,
-        config.model.drop_path_rate,
-        rngs=rngs,
-        patch_size=4,
-        width=32,
-        depth=2,
-        num_heads=2,
-        distilled=distilled,
-    )
-
-
-def convnet(config, rngs):
-    return model_builder("regnety_micro")(rngs)
-
-
-def make(config, model=transformer, teacher=None, mixing=MIXING, augment=AUGMENT, sharding=None):
-    build = partial(model, config)
-    function, params, _ = abstract(build)
-    optimizer = make_optimizer(config.optimizer, params)
-    step = make_train_step(
-        function,
-        teacher,
-        optimizer,
-        config,
-        augment=augment,
-        mixing=mixing,
-        steps_per_epoch=10.0,
-        sharding=sharding,
-    )
-    state = jax.jit(lambda key: create_state(build, optimizer, key, ema=True))(jax.random.key(0))
-    return function, state, jax.jit(step)
-
-
-def batches(count, size=32):
-    rng = np.random.default_rng(0)
-    for _ in range(count):
-        yield {
-            "image": rng.integers(0, 256, (size, 16, 16, 3), dtype=np.uint8),
-            "label": rng.integers(0, 10, size).astype(np.int32),
-            "epoch": np.zeros(size, np.int32),
-            "index": np.arange(size, dtype=np.int32),
-            "copy": np.zeros(size, np.int32),
-        }
-
-
-def split_over(devices):
-    mesh = jax.make_mesh(
-        (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
-    )
-    return NamedSharding(mesh, PartitionSpec("data"))
+from tests.training.small_runs import (
+    batches,
+    convnet,
+    make,
+    small_config,
+    split_over,
+    transformer,
+)
 
 
 def losses(devices, model, steps=4):
@@ -117,13 +45,29 @@ def test_micro_batches_equal_the_single_batch(devices):
     for count in (1, 4):
         # SGD, so that parameters are linear in the gradient. Dropout and depth are per image.
         config = small_config(
-            training__micro_batches=count, optimizer__name="sgd", model__drop_rate=0.1
+            training__micro_batches=count,
+            optimizer__name="sgd",
+            model__drop_rate=0.1,
+            model__drop_path_rate=0.5,
+            ema__decay=0.5,
         )
         _, state, step = make(config, sharding=split_over(devices))
-        states.append(step(state, {}, next(batches(1))))
+        for batch in batches(3):
+            state = step(state, {}, batch)
+        states.append(state)
+    # The average has left the start.
+    assert jnp.any(states[0]["ema"]["params"]["head"]["bias"] != 0)
     whole, slices = (jax.tree.leaves((s["params"], s["ema"], s["sums"])) for s in states)
     for a, b in zip(whole, slices, strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
+
+
+def test_stochastic_depth_changes_the_loss():
+    losses = []
+    for rate in (0.0, 0.5):
+        _, state, step = make(small_config(model__drop_path_rate=rate))
+        losses.append(float(step(state, {}, next(batches(1)))["sums"]["loss"]))
+    assert abs(losses[0] - losses[1]) > 1e-3
 
 
 def test_a_step_that_is_not_finite_changes_nothing_but_the_counters():

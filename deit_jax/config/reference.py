@@ -1,0 +1,76 @@
+"""`reference=True`: the choices of the reference code in one bundle, to compare runs step by step.
+
+The defaults follow the paper where code and paper differ, and common sense where the code has a
+slip; docs/differences.md gives the reason for each.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from deit_jax.config.defaults import default_config
+from deit_jax.config.keys import flatten
+
+REFERENCE: dict[str, Any] = {
+    # losses.py: the divergence is divided by outputs_kd.numel().
+    "distillation.normaliser": "batch_times_classes",
+    # engine.py, losses.py: without a teacher only the first output has a loss.
+    "distillation.without_teacher": "class",
+    # main.py: lr_scheduler.step(epoch) after the epoch.
+    "schedule.per_epoch": True,
+    # main.py ignores the number of epochs that create_scheduler returns.
+    "schedule.cooldown_epochs": 0.0,
+    # models.py, no_weight_decay: without the distillation token.
+    "optimizer.no_decay": "reference",
+    # timm 0.3.2, ModelEma: one decay from the first step.
+    "ema.warmup": False,
+    # models.py: mean of both logits at inference.
+    "evaluation.fusion": "mean_logits",
+}
+
+
+def apply_reference(config: ConfigDict, overridden: Iterable[str] = ()) -> list[str]:
+    """Set the keys of `REFERENCE` if `config.reference` asks for it.
+
+    Args:
+        config: as a config file and the command line left it; changed in place.
+        overridden: keys given on the command line.
+
+    Returns:
+        One sentence for each key that was set to something else; then nothing is changed.
+    """
+    if not config.get("reference", False):
+        return []
+    values, defaults = flatten(config), flatten(default_config())
+    given = set(overridden)
+    problems = [
+        f"config.reference sets {key} to {wanted!r}, but it was given as {values[key]!r}; "
+        "leave one of the two out."
+        for key, wanted in REFERENCE.items()
+        if values.get(key) != wanted and (key in given or values.get(key) != defaults[key])
+    ]
+    if not problems:
+        config.update_from_flattened_dict(REFERENCE)
+    return problems
+
+
+def reference_problems(config: ConfigDict) -> Iterable[str]:
+    """What keeps a configuration with `reference=True` from being the reference's."""
+    if not config.reference:
+        return
+    values = flatten(config)
+    for key, wanted in REFERENCE.items():
+        if values[key] != wanted:
+            yield f"config.reference is True but config.{key} is {values[key]!r}, not {wanted!r}."
+    if not config.mix.group and (config.mix.mixup_alpha > 0 or config.mix.cutmix_alpha > 0):
+        yield (
+            "config.mix.group is 0, but the reference draws one mixing weight for each process; "
+            "set it to the batch of one process (its --batch-size, 64 by default)."
+        )
+    if config.training.loss != "cross_entropy" and config.training.label_smoothing:
+        yield (
+            f"config.training.loss is {config.training.loss!r} with label smoothing "
+            f"{config.training.label_smoothing}, where the reference counts every class as "
+            "present; set training.label_smoothing=0."
+        )

@@ -1,0 +1,89 @@
+"""Small runs of the train step: a transformer and a convnet on random 16 x 16 images."""
+
+from functools import partial
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from configs.digits import get_config
+from deit_jax.augment.mixing import MixOptions
+from deit_jax.augment.pipeline import AugmentOptions
+from deit_jax.models.functional import abstract
+from deit_jax.models.registry import model_builder
+from deit_jax.models.vit import VisionTransformer
+from deit_jax.training.freezing import trainable
+from deit_jax.training.optimizer import make_optimizer
+from deit_jax.training.state import create_state
+from deit_jax.training.step import make_train_step
+
+MIXING = MixOptions(mixup_alpha=0.8, cutmix_alpha=1.0, group=4)
+AUGMENT = AugmentOptions(crop_padding=2, flip=0.5, erasing_probability=0.25)
+
+
+def small_config(**changes):
+    config = get_config("none")
+    config.model.drop_path_rate = 0.2
+    config.training.batch_size = 32
+    config.optimizer.learning_rate = 1e-2
+    config.schedule.warmup_epochs = 0.0
+    for key, value in changes.items():
+        group, _, name = key.partition("__")
+        config[group][name] = value
+    return config
+
+
+def transformer(config, rngs, distilled=True):
+    return VisionTransformer(
+        10,
+        (16, 16),
+        config.model.drop_rate,
+        config.model.drop_path_rate,
+        rngs=rngs,
+        patch_size=4,
+        width=32,
+        depth=2,
+        num_heads=2,
+        distilled=distilled,
+    )
+
+
+def convnet(config, rngs):
+    return model_builder("regnety_micro")(rngs)
+
+
+def make(config, model=transformer, teacher=None, mixing=MIXING, augment=AUGMENT, sharding=None):
+    build = partial(model, config)
+    function, params, _ = abstract(build)
+    optimizer = make_optimizer(config.optimizer, params, trainable(params, config))
+    step = make_train_step(
+        function,
+        teacher,
+        optimizer,
+        config,
+        augment=augment,
+        mixing=mixing,
+        steps_per_epoch=10.0,
+        sharding=sharding,
+    )
+    state = jax.jit(lambda key: create_state(build, optimizer, key, ema=True))(jax.random.key(0))
+    return function, state, jax.jit(step)
+
+
+def batches(count, size=32):
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        yield {
+            "image": rng.integers(0, 256, (size, 16, 16, 3), dtype=np.uint8),
+            "label": rng.integers(0, 10, size).astype(np.int32),
+            "epoch": np.zeros(size, np.int32),
+            "index": np.arange(size, dtype=np.int32),
+            "copy": np.zeros(size, np.int32),
+        }
+
+
+def split_over(devices):
+    mesh = jax.make_mesh(
+        (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
+    )
+    return NamedSharding(mesh, PartitionSpec("data"))
