@@ -14,8 +14,12 @@ PROGRAM = "python -m deit_jax"
 # it does and shows an example, `add_arguments(parser)` and `run(args) -> exit code`.
 COMMANDS = {
     "models": "list the models by name",
+    "convert": "translate weights to the layout of timm, transformers or the reference",
+    "compare": "prove that PyTorch computes the same from the same weights",
+    "predict": "say what is on images",
     "report": "compare runs: a table in the form of the paper's and learning curves",
     "evaluate": "measure a checkpoint of a run again",
+    "prepare": "write a data set as ArrayRecord shards, or verify one",
     "augment": "look at what augmentation does to images",
 }
 

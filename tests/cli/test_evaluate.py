@@ -116,7 +116,7 @@ def test_all_heads_are_measured_exactly(workdir, capsys, options, seed, fuse):
 
 
 def test_other_splits(workdir, capsys):
-    assert _evaluate(capsys, workdir, "--split=train")["images"] == 997
+    assert _evaluate(capsys, workdir, "--split=train")["images"] == 597
 
 
 def test_the_table_shows_what_the_run_logged(workdir, capsys):
@@ -130,7 +130,7 @@ def test_the_table_shows_what_the_run_logged(workdir, capsys):
     ("options", "words"),
     [
         (["--checkpoint=8"], "no checkpoint 8"),
-        (["--split=validation"], "no split 'validation'"),
+        (["--split=val"], "no split 'val'"),
     ],
 )
 def test_mistakes(workdir, capsys, options, words):

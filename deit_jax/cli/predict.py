@@ -1,0 +1,157 @@
+"""Say what is on images: the five likeliest classes, by each head and by both together.
+
+Images are resized and cropped as the reference evaluates. Names of classes are those of --classes
+(a line for each, or JSON), of a config.json beside the weights, or of the data of a run; without
+any, classes have numbers. Images that cannot be read are named and skipped; the exit code is
+then 1.
+
+Example:
+  python -m deit_jax predict --weights deit_small_patch16_224-cd65a155.pth cat.jpeg dog.jpeg
+  python -m deit_jax predict --weights runs/small_hard photos/ --json
+"""
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from deit_jax.evaluation.predict import Prediction
+    from deit_jax.weights.load import Weights
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files or folders")
+    parser.add_argument(
+        "--weights", required=True, help="file, directory, run of train.py or cached repository"
+    )
+    parser.add_argument(
+        "--model", default="", metavar="NAME", help="where the model is not recognised"
+    )
+    parser.add_argument(
+        "--which", choices=("model", "ema"), default="model", help="of a run or training checkpoint"
+    )
+    parser.add_argument("--classes", metavar="FILE", help="names of the classes")
+    parser.add_argument("--top", type=_count, default=5, metavar="N", help="default: 5")
+    parser.add_argument(
+        "--crop-ratio",
+        type=_ratio,
+        metavar="R",
+        help="share of the resized shorter side that is kept (default: 0.875 as in the reference; "
+        "for a run, what its evaluation used)",
+    )
+    parser.add_argument("--batch-size", type=_count, default=32, metavar="N", help="default: 32")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON, nothing else")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load the weights, go through the images, print as results come."""
+    from rich.console import Console
+
+    from deit_jax.evaluation.predict import find_images, predict, read_class_names
+    from deit_jax.models.functional import abstract
+    from deit_jax.models.registry import model_builder
+    from deit_jax.weights.load import fit_to_itself, read_weights
+
+    paths = find_images(args.images)
+    weights = read_weights(args.weights, which=args.which, model=args.model)
+    if not weights.model_name:
+        raise ValueError(f"{weights.source} is of sizes that no model here has.")
+    fitted = fit_to_itself(weights)
+    if fitted.report.warning:
+        raise ValueError(f"{weights.source} cannot predict: {fitted.report.warning}")
+    build = model_builder(
+        weights.model_name, num_classes=weights.num_classes, image_size=weights.image_size
+    )
+    function, _, _ = abstract(build)
+    if args.classes:
+        names: Sequence[str] = read_class_names(args.classes, weights.num_classes)
+    else:
+        names = _names(weights)
+    is_run = weights.layout == "deit_jax"
+    ratio = args.crop_ratio or (weights.facts.crop_ratio if is_run else 0.875)
+    predictions = predict(
+        (function, fitted.params, fitted.batch_stats),
+        paths,
+        names,
+        size=weights.image_size,
+        mean=weights.facts.mean,
+        std=weights.facts.std,
+        crop_ratio=ratio,
+        top=args.top,
+        batch_size=args.batch_size,
+    )
+    console, done = Console(), []
+    for prediction in predictions:
+        done.append(prediction)
+        if prediction.error:
+            print(f"skipped: {prediction.error}", file=sys.stderr)
+        elif not args.json:
+            _show(console, prediction)
+    if args.json:
+        facts = {"model": weights.model_name, "weights": weights.source, "crop_ratio": ratio}
+        print(json.dumps(facts | {"images": [_as_json(prediction) for prediction in done]}))
+    return 1 if any(prediction.error for prediction in done) else 0
+
+
+def _names(weights: "Weights") -> "Sequence[str]":
+    """Names that come with the weights, or numbers."""
+    names: Sequence[str] = weights.facts.labels
+    if weights.layout == "deit_jax":
+        from deit_jax.data.sources import open_source
+        from deit_jax.training.run_directory import load_run
+
+        try:
+            data = load_run(weights.source).config["data"]
+            names = open_source(data["source"], data["eval_split"], data["directory"]).class_names
+        except (OSError, ValueError, ModuleNotFoundError):
+            # The data need not be where the run was trained.
+            names = ()
+    if len(names) == weights.num_classes:
+        return names
+    return [f"class {index}" for index in range(weights.num_classes)]
+
+
+def _show(console: "Console", prediction: "Prediction") -> None:
+    from deit_jax.viewing.terminal import Column, print_table, say
+
+    titles = {"fused": "both heads", "class": "class head", "distillation": "distillation head"}
+    if len(prediction.heads) == 1:
+        titles = {"class": "class"}
+    say(console, prediction.path)
+    columns = []
+    for head in prediction.heads:
+        columns += [Column(titles[head]), Column("%", True)]
+    rows = [
+        [text for guess in guesses for text in (guess.name, f"{100 * guess.probability:.2f}")]
+        for guesses in zip(*prediction.heads.values(), strict=True)
+    ]
+    print_table(console, columns, rows)
+
+
+def _as_json(prediction: "Prediction") -> dict:
+    if prediction.error:
+        return {"file": prediction.path, "error": prediction.error}
+    heads = {h: [guess._asdict() for guess in guesses] for h, guesses in prediction.heads.items()}
+    return {"file": prediction.path, "heads": heads}
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
+
+
+def _ratio(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share above 0 and up to 1")
+    return value

@@ -1,0 +1,198 @@
+"""The PyTorch models to compare with: timm's, transformers', and our own plain PyTorch.
+
+Each is built with the sizes of our model; weights go in strictly, none missing and none left over.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deit_jax.comparison.extras import require
+from deit_jax.comparison.subject import Subject
+from deit_jax.comparison.torch_deit import EPSILON, TorchDeit
+from deit_jax.comparison.torch_side import TorchSide
+from deit_jax.models.vit import VisionTransformer
+from deit_jax.weights.names import detect_layout, to_foreign
+from deit_jax.weights.trees import flatten
+
+Against = Literal["timm", "transformers", "official"]
+AGAINST: tuple[str, ...] = get_args(Against)
+
+State = dict[str, Tensor]
+Built = tuple[str, nn.Module, Callable[[str], str]]
+
+# Modules of transformers 5 (models/deit, models/vit) whose outputs are our intermediate results.
+_TRANSFORMERS = (
+    (r"patch_embed", "{root}.embeddings.patch_embeddings"),
+    (r"tokens", "{root}.embeddings"),
+    (r"blocks\.(\d+)\.norm1", r"{root}.layers.\1.layernorm_before"),
+    (r"blocks\.(\d+)\.attn", r"{root}.layers.\1.attention"),
+    (r"blocks\.(\d+)\.norm2", r"{root}.layers.\1.layernorm_after"),
+    (r"blocks\.(\d+)\.mlp", r"{root}.layers.\1.mlp"),
+    (r"blocks\.(\d+)", r"{root}.layers.\1"),
+    (r"norm", "{root}.layernorm"),
+    (r"head", "{head}"),
+    (r"head_dist", "distillation_classifier"),
+)
+
+
+def build_torch_side(subject: Subject, against: Against) -> TorchSide:
+    """Build the other side with the subject's sizes and weights.
+
+    A file that has the other side's own tensor names goes into it as it is, read by PyTorch or
+    safetensors: then a mistake in our table of names shows. Otherwise our table converts.
+
+    Raises:
+        ModuleNotFoundError: timm or transformers is not installed; names the extra.
+        ValueError: the other side has no such architecture, or does not take the weights.
+    """
+    build = {"timm": _timm, "transformers": _transformers, "official": _official}[against]
+    if against != "timm" and not is_transformer(subject):
+        raise ValueError(
+            f"{subject.name} is a convnet, which {against} does not have; compare it with timm."
+        )
+    layout = "transformers" if against == "transformers" else "timm"
+    tensors, loaded_from = subject.tensors, "the file itself"
+    if tensors is None or detect_layout(tensors) != layout:
+        tensors = to_foreign(subject.params, subject.batch_stats, layout, subject.name)
+        loaded_from = "our parameters, renamed"
+    state = {name: torch.from_numpy(np.array(value)) for name, value in tensors.items()}
+    title, model, module_name = build(subject, state)
+    return TorchSide(
+        title=title,
+        model=model.eval(),
+        module_name=module_name,
+        layout=layout,
+        convnet="" if is_transformer(subject) else subject.name,
+        paths=tuple(flatten(subject.params)),
+        loaded_from=loaded_from,
+    )
+
+
+def is_transformer(subject: Subject) -> bool:
+    """Whether it is a vision transformer; else it is a convnet."""
+    return isinstance(subject.module, VisionTransformer)
+
+
+def _sizes(subject: Subject) -> dict[str, Any]:
+    """Return what `TorchDeit` needs to know of a transformer."""
+    model = subject.module
+    return dict(
+        patch_size=model.patch_embed.patch_size,
+        width=model.cls_token.shape[-1],
+        depth=model.depth,
+        num_heads=model.blocks["0"].attn.num_heads,
+        distilled=model.has_distillation_head,
+    )
+
+
+def _official(subject: Subject, state: State) -> Built:
+    sizes = _sizes(subject)
+    model = TorchDeit(subject.module.num_classes, subject.module.image_size, **sizes)
+    _load(model, state)
+    return f"plain PyTorch {torch.__version__}", model, _timm_module
+
+
+def _timm(subject: Subject, state: State) -> Built:
+    timm = require("timm")
+    ours = subject.module
+    options: dict[str, Any] = {"num_classes": ours.num_classes}
+    if is_transformer(subject):
+        options["img_size"] = ours.image_size
+    if is_transformer(subject) and not timm.is_model(subject.name):
+        # Sizes that are not published, built from timm's classes.
+        sizes = _sizes(subject)
+        options |= {"embed_dim": sizes.pop("width")}
+        classes = require("timm.models")
+        build = (
+            classes.deit.VisionTransformerDistilled
+            if sizes.pop("distilled")
+            else classes.vision_transformer.VisionTransformer
+        )
+        model = build(**sizes, **options)
+    else:
+        _check_timm_name(timm, subject)
+        if is_transformer(subject):
+            options["depth"] = ours.depth
+        model = timm.create_model(subject.name, **options)
+    _load(model, state)
+    return f"timm {timm.__version__}", model, _timm_module
+
+
+def _check_timm_name(timm: Any, subject: Subject) -> None:
+    if not timm.is_model(subject.name):
+        raise ValueError(
+            f"timm {timm.__version__} has no model {subject.name}, so there is nothing to compare "
+            "with; choose another model."
+        )
+
+
+def _timm_module(name: str) -> str:
+    """Name the module: as ours, but for the tokens, which are what enters the first block."""
+    return "blocks.0" if name == "tokens" else name
+
+
+def _transformers(subject: Subject, state: State) -> Built:
+    package = require("transformers")
+    # What the package offers lazily fails with an error that does not say why.
+    require("transformers.models.vit.modeling_vit")
+    sizes = _sizes(subject)
+    config_class, model_class = (
+        (package.DeiTConfig, package.DeiTForImageClassificationWithTeacher)
+        if sizes["distilled"]
+        else (package.ViTConfig, package.ViTForImageClassification)
+    )
+    config = config_class(
+        hidden_size=sizes["width"],
+        num_hidden_layers=sizes["depth"],
+        num_attention_heads=sizes["num_heads"],
+        intermediate_size=4 * sizes["width"],
+        image_size=subject.module.image_size,
+        patch_size=sizes["patch_size"],
+        num_labels=subject.module.num_classes,
+        # Its default, 1e-12, is not what the weights were trained with.
+        layer_norm_eps=EPSILON,
+    )
+    package.utils.logging.set_verbosity_error()
+    package.utils.logging.disable_progress_bar()
+    # Through its own loader, which knows the names that its files have had.
+    model, report = model_class.from_pretrained(
+        None, config=config, state_dict=state, output_loading_info=True
+    )
+    _refuse(report["missing_keys"], report["unexpected_keys"], report["mismatched_keys"])
+    root, head = ("deit", "cls_classifier") if sizes["distilled"] else ("vit", "classifier")
+
+    def module_name(name: str) -> str:
+        for pattern, module in _TRANSFORMERS:
+            if re.fullmatch(pattern, name):
+                return re.sub(pattern, module, name).format(root=root, head=head)
+        return name
+
+    return f"transformers {package.__version__}", model.float(), module_name
+
+
+def _load(model: nn.Module, state: State) -> None:
+    wanted = model.state_dict()
+    shapes = [n for n in wanted if n in state and wanted[n].shape != state[n].shape]
+    _refuse(wanted.keys() - state.keys(), state.keys() - wanted.keys(), shapes)
+    model.load_state_dict(state)
+
+
+def _refuse(missing: Any, unexpected: Any, shapes: Any) -> None:
+    found = [
+        f"{len(names)} {what} ({', '.join(map(str, sorted(names)[:2]))})"
+        for what, names in (
+            ("missing", missing),
+            ("not known there", unexpected),
+            ("of another shape", shapes),
+        )
+        if names
+    ]
+    if found:
+        raise ValueError(
+            f"PyTorch's model does not take these weights: tensors {'; '.join(found)}."
+        )

@@ -1,0 +1,186 @@
+"""What a model says is on images: files in, the likeliest classes of each head out."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from deit_jax.data.crop import Pixels, centre_crop
+from deit_jax.data.decode import decode
+from deit_jax.data.folder import EXTENSIONS
+from deit_jax.models.functional import ModelFunction, Tree
+from deit_jax.models.fusion import fuse
+
+Images = Float[np.ndarray, "batch height width 3"]
+
+
+class Guess(NamedTuple):
+    """One class a head thinks of: its number, its name, its probability."""
+
+    label: int
+    name: str
+    probability: float
+
+
+class Prediction(NamedTuple):
+    """The likeliest classes of one image by head, or why it could not be read.
+
+    Heads are "fused", "class" and "distillation", or "class" alone.
+    """
+
+    path: str
+    heads: dict[str, list[Guess]]
+    error: str = ""
+
+
+def find_images(paths: Sequence[str]) -> list[str]:
+    """Return files as they are named, and all images below folders, in order of path.
+
+    Raises:
+        FileNotFoundError: a path does not exist, or a folder holds no images.
+    """
+    found: list[str] = []
+    for path in paths:
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"There is no file or folder {path}.")
+        if not os.path.isdir(path):
+            found.append(path)
+            continue
+        below = sorted(
+            os.path.join(folder, name)
+            for folder, _, names in os.walk(path)
+            for name in names
+            if name.lower().endswith(EXTENSIONS)
+        )
+        if not below:
+            raise FileNotFoundError(f"There are no images ({', '.join(EXTENSIONS)}) in {path}.")
+        found += below
+    return found
+
+
+def read_view(path: str, size: tuple[int, int], crop_ratio: float = 0.875) -> Pixels:
+    """Return what evaluation sees of a file: resized (bicubic, by Pillow), the centre cut out.
+
+    Args:
+        path: of the image.
+        size: (height, width) wanted, in pixels.
+        crop_ratio: share of the resized shorter side that is kept.
+
+    Raises:
+        ValueError, OSError: it cannot be read or is no complete image; names it.
+    """
+    try:
+        pixels = decode(Path(path).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} {error}.") from error
+    return centre_crop(pixels, size, crop_ratio)
+
+
+def to_input(
+    pixels: UInt8[np.ndarray, "batch height width 3"],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> Images:
+    """Return `(pixels / 255 - mean) / std` in float32, to the bit as torchvision does."""
+    scaled = pixels.astype(np.float32) / np.float32(255)
+    return (scaled - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+
+
+def read_class_names(path: str, num_classes: int) -> list[str]:
+    """Read names of classes: a line for each, a JSON list, or a JSON object by index.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it does not hold a name for each class.
+    """
+    text = Path(path).read_text(encoding="utf-8")
+    names: list[str] | None = text.splitlines()
+    if text.lstrip()[:1] in ("[", "{"):
+        try:
+            content = json.loads(text)
+            names = content if isinstance(content, list) else None
+            if isinstance(content, dict):
+                names = [content[str(index)] for index in range(len(content))]
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"{path} is no list of class names: {error}.") from error
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path} is no list of class names.")
+    if len(names) != num_classes:
+        raise ValueError(
+            f"{path} names {len(names)} classes but the model has {num_classes}; give one for each."
+        )
+    return names
+
+
+def predict(
+    model: tuple[ModelFunction, Tree, Tree],
+    paths: Sequence[str],
+    names: Sequence[str],
+    *,
+    size: tuple[int, int],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    crop_ratio: float = 0.875,
+    top: int = 5,
+    batch_size: int = 32,
+) -> Iterator[Prediction]:
+    """Predict batch by batch; an image that cannot be read gets a prediction that says so.
+
+    Args:
+        model: function, parameters, BatchNorm statistics.
+        paths: of images.
+        names: of the classes.
+        size: (height, width) of the model, in pixels.
+        mean: of the pixels.
+        std: of the pixels.
+        crop_ratio: share of the resized shorter side that is kept.
+        top: so many classes of each head.
+        batch_size: images at a time.
+    """
+    function, params, batch_stats = model
+
+    @jax.jit
+    def probabilities(params: Tree, batch_stats: Tree, images: Array) -> dict[str, Array]:
+        (first, second), _ = function.head_logits(params, batch_stats, images)
+        heads = {"class": first}
+        if second is not None:
+            heads |= {"fused": fuse(first, second), "distillation": second}
+        return {head: jax.nn.softmax(logits) for head, logits in heads.items()}
+
+    batch_size = min(batch_size, len(paths))
+    for start in range(0, len(paths), batch_size):
+        chunk = paths[start : start + batch_size]
+        # Always of one shape, so that one program is compiled.
+        pixels = np.zeros((batch_size, *size, 3), np.uint8)
+        errors = [_fill(pixels[row], path, crop_ratio) for row, path in enumerate(chunk)]
+        found = jax.device_get(probabilities(params, batch_stats, to_input(pixels, mean, std)))
+        order = [head for head in ("fused", "class", "distillation") if head in found]
+        for row, path in enumerate(chunk):
+            if errors[row]:
+                yield Prediction(path, {}, errors[row])
+                continue
+            yield Prediction(path, {h: likeliest(found[h][row], names, top) for h in order})
+
+
+def likeliest(
+    probabilities: Float[np.ndarray, "classes"], names: Sequence[str], top: int
+) -> list[Guess]:
+    """Return the classes of the largest probabilities; of equal ones the lower index first."""
+    order = np.argsort(-probabilities, kind="stable")[:top]
+    return [Guess(int(i), names[i], float(probabilities[i])) for i in order]
+
+
+def _fill(row: Pixels, path: str, crop_ratio: float) -> str:
+    """Read an image into a row of the batch; return why it cannot be read, or ""."""
+    try:
+        row[:] = read_view(path, (row.shape[0], row.shape[1]), crop_ratio)
+    except OSError as error:
+        return f"{path}: {error.strerror or error}."
+    except ValueError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,176 @@
+"""Predictions, against torchvision's transforms and timm's model on the same files."""
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import torchvision.transforms as T
+from PIL import Image
+
+from deit_jax.cli.main import main
+from deit_jax.data.crop import centre_crop
+from deit_jax.evaluation.predict import likeliest, read_view, to_input
+from tests.weights.small_models import timm_model
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def reference_transform(size):
+    """The evaluation transform of the reference implementation."""
+    return T.Compose(
+        [
+            T.Resize(int(size / 0.875), interpolation=T.InterpolationMode.BICUBIC),
+            T.CenterCrop(size),
+            T.ToTensor(),
+            T.Normalize(MEAN, STD),
+        ]
+    )
+
+
+def picture(seed, height, width, mode="RGB"):
+    noise = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+    image = Image.fromarray(np.kron(noise, np.ones((8, 8, 1), np.uint8)))
+    return image.resize((width, height), Image.Resampling.BILINEAR).convert(mode)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "below").mkdir(parents=True)
+    picture(0, 40, 60).save(folder / "a.png")
+    picture(1, 70, 32, "L").save(folder / "below" / "b.jpg")
+    picture(2, 24, 24, "P").save(folder / "c.gif.png")
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+@pytest.mark.parametrize("size", [224, 384])
+@pytest.mark.parametrize(
+    ("height", "width", "mode", "suffix"),
+    [
+        (375, 500, "RGB", ".jpg"),
+        (500, 333, "RGB", ".png"),
+        (256, 256, "L", ".jpg"),
+        (301, 207, "CMYK", ".jpg"),
+        (120, 90, "RGBA", ".png"),
+        (1040, 131, "P", ".png"),
+    ],
+)
+def test_images_are_prepared_bit_for_bit_as_in_the_reference(
+    tmp_path, size, height, width, mode, suffix
+):
+    path = tmp_path / f"image{suffix}"
+    picture(height, height, width, mode).save(path)
+    ours = to_input(read_view(str(path), (size, size))[None], MEAN, STD)[0]
+    with Image.open(path) as image:
+        theirs = reference_transform(size)(image.convert("RGB")).permute(1, 2, 0).numpy()
+    assert ours.dtype == theirs.dtype == np.float32
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def weights(tmp_path, distilled):
+    model = timm_model(distilled=distilled)
+    if distilled:
+        model.set_distilled_training(True)
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "w.safetensors")
+    return model, str(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("distilled", [True, False])
+def test_top_five_of_every_head_are_timms(tmp_path, photos, capsys, distilled):
+    model, path = weights(tmp_path, distilled)
+    command = ["predict", "--weights", path, str(photos), "--json", "--batch-size=2"]
+    assert main(command) == 0
+    found = json.loads(capsys.readouterr().out)
+    files = [photos / "a.png", photos / "below" / "b.jpg", photos / "c.gif.png"]
+    assert [image["file"] for image in found["images"]] == list(map(str, sorted(files)))
+    for image in found["images"]:
+        with Image.open(image["file"]) as opened:
+            inputs = reference_transform(16)(opened.convert("RGB"))[None]
+        model.train(distilled)
+        with torch.no_grad():
+            out = model(inputs)
+        heads = {"class": out}
+        if distilled:
+            heads = {"fused": (out[0] + out[1]) / 2, "class": out[0], "distillation": out[1]}
+        assert list(image["heads"]) == list(heads)
+        for head, logits in heads.items():
+            expected = logits[0].softmax(-1).sort(descending=True)
+            guesses = image["heads"][head]
+            assert [guess["label"] for guess in guesses] == expected.indices[:5].tolist()
+            assert [guess["name"] for guess in guesses] == [
+                f"class {label}" for label in expected.indices[:5].tolist()
+            ]
+            # Float32 logits of order 1 on both sides.
+            np.testing.assert_allclose(
+                [guess["probability"] for guess in guesses], expected.values[:5], rtol=2e-5
+            )
+
+
+def test_names_of_classes_and_the_table(tmp_path, photos, capsys):
+    _, path = weights(tmp_path, True)
+    names = [f"animal {letter}" for letter in "abcdefghij"]
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    (tmp_path / "names.json").write_text(json.dumps(dict(enumerate(names))))
+    command = ["predict", "--weights", path, str(photos / "a.png"), "--top", "2"]
+    printed = []
+    for file in ("names.txt", "names.json"):
+        assert main([*command, "--classes", str(tmp_path / file)]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    assert "| both heads" in printed[0] and "| distillation head" in printed[0]
+    assert printed[0].count("| animal ") == 6
+    # As transformers stores them beside its weights.
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": dict(enumerate(names))}))
+    assert main(command) == 0
+    assert capsys.readouterr().out == printed[0]
+
+
+def test_damaged_images_are_named_and_skipped(tmp_path, photos, capsys):
+    _, path = weights(tmp_path, False)
+    data = (photos / "a.png").read_bytes()
+    (photos / "broken.png").write_bytes(data[: len(data) // 2])
+    assert main(["predict", "--weights", path, str(photos)]) == 1
+    shown = capsys.readouterr()
+    assert shown.out.count("photos/") == 3 and "broken" not in shown.out
+    assert shown.err.startswith("skipped: ") and "broken.png" in shown.err
+    assert main(["predict", "--weights", path, str(photos), "--json"]) == 1
+    images = json.loads(capsys.readouterr().out)["images"]
+    assert ["error" in image for image in images] == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no_such.png"], "There is no file or folder no_such.png."),
+        (["empty"], "There are no images"),
+        (["a.png", "--classes", "two.txt"], "two.txt names 2 classes but the model has 10"),
+        (["a.png", "--classes", "bad.json"], "bad.json is no list of class names"),
+        (["a.png", "--weights", "no_such.pth"], "no_such.pth"),
+    ],
+)
+def test_bad_input_ends_with_a_sentence(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    _, path = weights(tmp_path, False)
+    (tmp_path / "empty").mkdir()
+    picture(0, 20, 20).save("a.png")
+    (tmp_path / "two.txt").write_text("cat\ndog\n")
+    (tmp_path / "bad.json").write_text('{"0": "cat", "5": "dog"}')
+    assert main(["predict", "--weights", path, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_equal_probabilities_are_in_order_of_class():
+    guesses = likeliest(np.array([0.1, 0.4, 0.1, 0.4], np.float32), list("abcd"), 3)
+    assert [guess.name for guess in guesses] == ["b", "d", "a"]
+
+
+def test_views_are_those_of_evaluation(photos):
+    with Image.open(photos / "a.png") as image:
+        pixels = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(
+        read_view(str(photos / "a.png"), (16, 12), 1.0), centre_crop(pixels, (16, 12), 1.0)
+    )
