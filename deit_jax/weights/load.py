@@ -188,8 +188,6 @@ def create_loaded(
     model = create_model(name, seed=seed, **options)
     report = _load_into(model, weights, "reference")
     _LOG.info("%s", report.table())
-    if report.warning:
-        _LOG.warning("%s", report.warning)
     return model
 
 
@@ -198,6 +196,8 @@ def _load_into(model: nnx.Module | Classifier, weights: Weights, rule: ResizeRul
     size = cast(Classifier, model).image_size
     fitted = fit_weights(weights, (params, batch_stats), size, position_resize=rule)
     nnx.update(model, *_placed(fitted, params, batch_stats))
+    if fitted.report.warning:
+        _LOG.warning("%s", fitted.report.warning)
     return fitted.report
 
 

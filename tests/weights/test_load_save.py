@@ -295,3 +295,13 @@ def test_names_of_classes_travel(models, tmp_path):
     for layout in ("timm", "transformers"):
         write_weights(read_weights(tmp_path / "a"), tmp_path / layout, layout=layout)
         assert read_weights(tmp_path / layout).facts.labels == tuple(names)
+
+
+def test_heads_that_are_not_loaded_are_announced(tmp_path, models, caplog):
+    deit_jax.save_weights(models[DISTILLED], tmp_path / "ten.safetensors")
+    seven = deit_jax.create_model(DISTILLED, num_classes=7)
+    before = parameters(seven)["head", "kernel"]
+    with caplog.at_level("WARNING", logger="deit_jax"):
+        deit_jax.load_weights(seven, tmp_path / "ten.safetensors")
+    assert "NOT loaded" in caplog.text and "head.kernel" in caplog.text
+    np.testing.assert_array_equal(parameters(seven)["head", "kernel"], before)
