@@ -7,6 +7,8 @@ import pathlib
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Two test processes share two cores; PyTorch's threads would wait for each other in all of them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 

@@ -73,6 +73,7 @@ def test_gradients_equal_timm(name):
     assert max(jax.tree.leaves(jax.tree.map(error, gradient(params), expected))) < 1e-4
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("family", ["resnet", "efficientnet"])
 def test_training_equals_torch(family):
     torch.manual_seed(0)
