@@ -1,4 +1,4 @@
-"""What the convnets share: squeeze-and-excitation, stochastic depth, the linear head."""
+"""What the convnets share: the frame, squeeze-and-excitation, stochastic depth, the linear head."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from deit_jax.models.convolution import Convolution
-from deit_jax.models.layers import stochastic_depth
+from deit_jax.models.functional import HeadLogits
+from deit_jax.models.layers import dropout, fold_keys, stochastic_depth
 
 KernelShapes = dict[tuple[str, ...], tuple[int, int, int, int]]
 """Shapes (OIHW) of kernels, by the path of their convolution in the parameters."""
@@ -54,6 +55,77 @@ class Classifier(nnx.Module):
         return jnp.matmul(x, kernel, preferred_element_type=jnp.float32) + self.bias[...]
 
 
+class ConvNet(nnx.Module):
+    """A convnet classifier: feature maps, their mean over space, dropout, a linear head.
+
+    Args:
+        depths: blocks of each stage.
+        num_classes: classes of the head.
+        image_size: (height, width) in pixels it is meant for; any other size also runs.
+        drop_rate: dropout before the head.
+        drop_path_rate: stochastic depth; what it means for a block is said by each family.
+        dtype: type of the operands of convolutions and products, and of the activations between
+            them. BatchNorm is computed in float32.
+
+    Raises:
+        ValueError: a probability is not in [0, 1).
+    """
+
+    def __init__(
+        self,
+        depths: tuple[int, ...],
+        *,
+        num_classes: int,
+        image_size: tuple[int, int],
+        drop_rate: float,
+        drop_path_rate: float,
+        dtype: Any,
+    ) -> None:
+        for option, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
+            if not 0.0 <= rate < 1.0:
+                raise ValueError(f"{option} is {rate}; choose a probability in [0, 1).")
+        self.num_classes = num_classes
+        self.image_size = image_size
+        self.has_distillation_head = False
+        self.depths = depths
+        self.drop_rate = drop_rate
+        self.dtype = jnp.dtype(dtype)
+
+    def _maps(
+        self, images: Array, keys: Key[Array, "batch"] | None, train: bool
+    ) -> Float[Array, "batch height_out width_out channels"]:
+        """Return the last feature maps."""
+        raise NotImplementedError
+
+    def _head(self) -> Classifier:
+        """Return the linear head, which has another name in each family."""
+        raise NotImplementedError
+
+    def __call__(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> Float[Array, "batch classes"]:
+        """Return inference logits."""
+        return self.head_logits(images)[0]
+
+    def head_logits(
+        self,
+        images: Float[Array, "batch height width 3"],
+        *,
+        keys: Key[Array, "batch"] | None = None,
+        train: bool = False,
+    ) -> HeadLogits:
+        """Return the class logits, and None for the distillation head there is not.
+
+        Args:
+            images: normalised.
+            keys: one per image, for dropout and stochastic depth; without it neither acts.
+            train: BatchNorm uses and updates the statistics of the batch.
+        """
+        features = self._maps(images, keys, train).mean((1, 2), dtype=jnp.float32)
+        features = dropout(features, self.drop_rate, fold_keys(keys, sum(self.depths)))
+        return self._head()(features), None
+
+
 def drop_branch(
     branch: Float[Array, "batch height width channels"],
     rate: float,
@@ -62,10 +134,3 @@ def drop_branch(
     """Stochastic depth: drop an image's whole residual branch with probability `rate`."""
     rows = branch.reshape(-1, branch.shape[-1])
     return stochastic_depth(rows, rate, keys).reshape(branch.shape)
-
-
-def check_rates(**rates: float) -> None:
-    """Raise ValueError if one of these options is no probability below 1."""
-    for option, rate in rates.items():
-        if not 0.0 <= rate < 1.0:
-            raise ValueError(f"{option} is {rate}; choose a probability in [0, 1).")

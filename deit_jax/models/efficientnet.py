@@ -17,13 +17,12 @@ from jaxtyping import Array, Float, Key
 from deit_jax.models.batch_norm import EPSILON, ConvNorm
 from deit_jax.models.convnet import (
     Classifier,
+    ConvNet,
     KernelShapes,
     SqueezeExcite,
-    check_rates,
     drop_branch,
 )
-from deit_jax.models.functional import HeadLogits
-from deit_jax.models.layers import dropout, fold_keys
+from deit_jax.models.layers import fold_keys
 
 SQUEEZE_RATIO = 0.25
 """Hidden channels of squeeze-and-excitation, over the channels that enter the block."""
@@ -153,7 +152,7 @@ class Block(nnx.Module):
         return branch.astype(self.dtype)
 
 
-class EfficientNet(nnx.Module):
+class EfficientNet(ConvNet):
     """EfficientNet classifier.
 
     Args:
@@ -182,13 +181,14 @@ class EfficientNet(nnx.Module):
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        check_rates(drop_rate=drop_rate, drop_path_rate=drop_path_rate)
-        self.num_classes = num_classes
-        self.image_size = image_size
-        self.has_distillation_head = False
-        self.depths = tuple(architecture.blocks(stage) for stage in STAGES)
-        self.drop_rate = drop_rate
-        self.dtype = jnp.dtype(dtype)
+        super().__init__(
+            tuple(architecture.blocks(stage) for stage in STAGES),
+            num_classes=num_classes,
+            image_size=image_size,
+            drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate,
+            dtype=dtype,
+        )
         conv = functools.partial(
             ConvNorm,
             same_padding=architecture.tf,
@@ -219,33 +219,18 @@ class EfficientNet(nnx.Module):
         self.conv_head = conv(channels, features, 1)
         self.classifier = Classifier(features, num_classes, dtype=dtype, rngs=rngs)
 
-    def __call__(
-        self, images: Float[Array, "batch height width 3"]
-    ) -> Float[Array, "batch classes"]:
-        """Return inference logits."""
-        return self.head_logits(images)[0]
+    def _head(self) -> Classifier:
+        """The linear head."""
+        return self.classifier
 
-    def head_logits(
-        self,
-        images: Float[Array, "batch height width 3"],
-        *,
-        keys: Key[Array, "batch"] | None = None,
-        train: bool = False,
-    ) -> HeadLogits:
-        """Return the class logits, and None for the distillation head there is not.
-
-        Args:
-            images: normalised.
-            keys: one per image, for dropout and stochastic depth; without it neither acts.
-            train: BatchNorm uses and updates the statistics of the batch.
-        """
+    def _maps(
+        self, images: Array, keys: Key[Array, "batch"] | None, train: bool
+    ) -> Float[Array, "batch height_out width_out channels"]:
+        """Run stem, blocks and what lies before the mean over space."""
         x = jax.nn.silu(self.conv_stem(images, train=train)).astype(self.dtype)
         for number, block in enumerate(self._blocks()):
             x = block(x, keys=fold_keys(keys, number), train=train)
-        x = jax.nn.silu(self.conv_head(x, train=train))
-        features = x.mean((1, 2), dtype=jnp.float32)
-        features = dropout(features, self.drop_rate, fold_keys(keys, sum(self.depths)))
-        return self.classifier(features), None
+        return jax.nn.silu(self.conv_head(x, train=train))
 
     def _blocks(self) -> list[Block]:
         """All blocks in order. (Iterating over a stage would put 10 before 2.)"""

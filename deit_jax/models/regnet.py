@@ -12,13 +12,12 @@ from jaxtyping import Array, Float, Key
 from deit_jax.models.batch_norm import ConvNorm
 from deit_jax.models.convnet import (
     Classifier,
+    ConvNet,
     KernelShapes,
     SqueezeExcite,
-    check_rates,
     drop_branch,
 )
-from deit_jax.models.functional import HeadLogits
-from deit_jax.models.layers import dropout, fold_keys
+from deit_jax.models.layers import fold_keys
 
 SQUEEZE_RATIO = 0.25
 """Hidden channels of squeeze-and-excitation, over the channels that enter the block."""
@@ -97,7 +96,7 @@ class Block(nnx.Module):
         return jax.nn.relu(branch + shortcut).astype(self.dtype)
 
 
-class RegNet(nnx.Module):
+class RegNet(ConvNet):
     """RegNetY classifier.
 
     Args:
@@ -126,13 +125,14 @@ class RegNet(nnx.Module):
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        check_rates(drop_rate=drop_rate, drop_path_rate=drop_path_rate)
-        self.num_classes = num_classes
-        self.image_size = image_size
-        self.has_distillation_head = False
-        self.depths = architecture.depths
-        self.drop_rate = drop_rate
-        self.dtype = jnp.dtype(dtype)
+        super().__init__(
+            architecture.depths,
+            num_classes=num_classes,
+            image_size=image_size,
+            drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate,
+            dtype=dtype,
+        )
         channels, number = architecture.stem_width, 0
         self.stem = ConvNorm(
             3, channels, 3, stride=architecture.stem_stride, dtype=dtype, rngs=rngs
@@ -154,30 +154,10 @@ class RegNet(nnx.Module):
             setattr(self, f"s{stage}", nnx.Dict(blocks))
         self.head = nnx.Dict(fc=Classifier(channels, num_classes, dtype=dtype, rngs=rngs))
 
-    def __call__(
-        self, images: Float[Array, "batch height width 3"]
-    ) -> Float[Array, "batch classes"]:
-        """Return inference logits."""
-        return self.head_logits(images)[0]
-
-    def head_logits(
-        self,
-        images: Float[Array, "batch height width 3"],
-        *,
-        keys: Key[Array, "batch"] | None = None,
-        train: bool = False,
-    ) -> HeadLogits:
-        """Return the class logits, and None for the distillation head there is not.
-
-        Args:
-            images: normalised.
-            keys: one per image, for dropout and stochastic depth; without it neither acts.
-            train: BatchNorm uses and updates the statistics of the batch.
-        """
-        x = self._maps(images, keys, train)
-        features = x.mean((1, 2), dtype=jnp.float32)
-        features = dropout(features, self.drop_rate, fold_keys(keys, sum(self.depths)))
-        return self.head["fc"](features), None
+    def _head(self) -> Classifier:
+        """The linear head."""
+        head: Classifier = self.head["fc"]
+        return head
 
     def activations(
         self, images: Float[Array, "batch height width 3"]

@@ -13,9 +13,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from deit_jax.models.batch_norm import ConvNorm
-from deit_jax.models.convnet import Classifier, KernelShapes, check_rates, drop_branch
-from deit_jax.models.functional import HeadLogits
-from deit_jax.models.layers import dropout, fold_keys
+from deit_jax.models.convnet import Classifier, ConvNet, KernelShapes, drop_branch
+from deit_jax.models.layers import fold_keys
 
 EXPANSION = 4
 """Channels that leave a block, over those of its 3x3 convolution."""
@@ -82,7 +81,7 @@ class Bottleneck(nnx.Module):
         return jax.nn.relu(branch + shortcut).astype(self.dtype)
 
 
-class ResNet(nnx.Module):
+class ResNet(ConvNet):
     """ResNet classifier.
 
     Args:
@@ -111,13 +110,14 @@ class ResNet(nnx.Module):
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        check_rates(drop_rate=drop_rate, drop_path_rate=drop_path_rate)
-        self.num_classes = num_classes
-        self.image_size = image_size
-        self.has_distillation_head = False
-        self.depths = architecture.depths
-        self.drop_rate = drop_rate
-        self.dtype = jnp.dtype(dtype)
+        super().__init__(
+            architecture.depths,
+            num_classes=num_classes,
+            image_size=image_size,
+            drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate,
+            dtype=dtype,
+        )
         channels, number = architecture.width, 0
         self.conv1 = ConvNorm(3, channels, 7, stride=2, dtype=dtype, rngs=rngs)
         for stage, depth in enumerate(self.depths):
@@ -136,32 +136,18 @@ class ResNet(nnx.Module):
             setattr(self, f"layer{stage + 1}", nnx.Dict(blocks))
         self.fc = Classifier(channels, num_classes, dtype=dtype, rngs=rngs)
 
-    def __call__(
-        self, images: Float[Array, "batch height width 3"]
-    ) -> Float[Array, "batch classes"]:
-        """Return inference logits."""
-        return self.head_logits(images)[0]
+    def _head(self) -> Classifier:
+        """The linear head."""
+        return self.fc
 
-    def head_logits(
-        self,
-        images: Float[Array, "batch height width 3"],
-        *,
-        keys: Key[Array, "batch"] | None = None,
-        train: bool = False,
-    ) -> HeadLogits:
-        """Return the class logits, and None for the distillation head there is not.
-
-        Args:
-            images: normalised.
-            keys: one per image, for dropout and stochastic depth; without it neither acts.
-            train: BatchNorm uses and updates the statistics of the batch.
-        """
+    def _maps(
+        self, images: Array, keys: Key[Array, "batch"] | None, train: bool
+    ) -> Float[Array, "batch height_out width_out channels"]:
+        """Run stem, blocks and what lies before the mean over space."""
         x = max_pool(jax.nn.relu(self.conv1(images, train=train)).astype(self.dtype))
         for number, block in enumerate(self._blocks()):
             x = block(x, keys=fold_keys(keys, number), train=train)
-        features = x.mean((1, 2), dtype=jnp.float32)
-        features = dropout(features, self.drop_rate, fold_keys(keys, sum(self.depths)))
-        return self.fc(features), None
+        return x
 
     def _blocks(self) -> list[Bottleneck]:
         """All blocks in order. (Iterating over a stage would put 10 before 2.)"""
