@@ -61,11 +61,7 @@ def run(args: argparse.Namespace) -> int:
         checkpoint=checkpoint,
         download=args.download,
     )
-    if not weights.model_name:
-        raise ValueError(
-            f"{weights.source} is a vision transformer of sizes that no model here has; "
-            "`python -m deit_jax models` lists those that there are."
-        )
+    report = fit_to_itself(weights).report
     written = write_weights(
         weights,
         args.destination,
@@ -73,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         dtype=args.dtype,
     )
-    _show(weights, fit_to_itself(weights).report)
+    _show(weights, report)
     size = sum(path.stat().st_size for path in written)
     kind = args.dtype or "their types unchanged"
     print(f"Written: {' and '.join(map(str, written))} ({args.layout}, {kind}, {size:,} bytes).")

@@ -54,21 +54,11 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from deit_jax.evaluation.predict import find_images, predict, read_class_names
-    from deit_jax.models.functional import abstract
-    from deit_jax.models.registry import model_builder
-    from deit_jax.weights.load import fit_to_itself, read_weights
+    from deit_jax.weights.load import complete_model, read_weights
 
     paths = find_images(args.images)
     weights = read_weights(args.weights, which=args.which, model=args.model)
-    if not weights.model_name:
-        raise ValueError(f"{weights.source} is of sizes that no model here has.")
-    fitted = fit_to_itself(weights)
-    if fitted.report.warning:
-        raise ValueError(f"{weights.source} cannot predict: {fitted.report.warning}")
-    build = model_builder(
-        weights.model_name, num_classes=weights.num_classes, image_size=weights.image_size
-    )
-    function, _, _ = abstract(build)
+    model = complete_model(weights)
     if args.classes:
         names: Sequence[str] = read_class_names(args.classes, weights.num_classes)
     else:
@@ -76,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     is_run = weights.layout == "deit_jax"
     ratio = args.crop_ratio or (weights.facts.crop_ratio if is_run else 0.875)
     predictions = predict(
-        (function, fitted.params, fitted.batch_stats),
+        model,
         paths,
         names,
         size=weights.image_size,

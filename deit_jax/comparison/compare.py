@@ -16,11 +16,9 @@ from deit_jax.comparison.subject import Subject, noise_pixels, random_subject
 from deit_jax.comparison.torch_file import read_with_torch
 from deit_jax.comparison.torch_models import Against, build_torch_side, is_transformer
 from deit_jax.evaluation.predict import read_view
-from deit_jax.models.functional import abstract
-from deit_jax.models.registry import model_builder
 from deit_jax.training.losses import Kind
 from deit_jax.version import __version__
-from deit_jax.weights.load import fit_to_itself, read_weights
+from deit_jax.weights.load import complete_model, read_weights
 
 ACTIVATIONS = 1e-5
 """Relative tolerance: float32 on both sides, some hundred sums in another order (6e-8 each)."""
@@ -47,18 +45,7 @@ def open_subject(weights: str, *, model: str = "", which: str = "model") -> Subj
             raise ValueError(f"{weights!r} has no seed; write for instance {_RANDOM}0.")
         return random_subject(model or DEFAULT_MODEL, int(seed))
     found = read_weights(weights, which=which, model=model)
-    if not found.model_name:
-        raise ValueError(
-            f"{found.source} is a vision transformer of sizes that no model here has; "
-            "`python -m deit_jax models` lists those that there are."
-        )
-    fitted = fit_to_itself(found)
-    if fitted.report.warning:
-        raise ValueError(f"{found.source} is not complete: {fitted.report.warning}")
-    build = model_builder(
-        found.model_name, num_classes=found.num_classes, image_size=found.image_size
-    )
-    function, _, _ = abstract(build)
+    function, params, batch_stats = complete_model(found)
     tensors = read_with_torch(weights, which)
     if tensors is not None:
         for row in found.left_over:
@@ -66,8 +53,8 @@ def open_subject(weights: str, *, model: str = "", which: str = "model") -> Subj
     return Subject(
         name=found.model_name,
         function=function,
-        params=_float32(fitted.params),
-        batch_stats=_float32(fitted.batch_stats),
+        params=_float32(params),
+        batch_stats=_float32(batch_stats),
         weights=found.source,
         tensors=tensors,
         mean=found.facts.mean,

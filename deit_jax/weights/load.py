@@ -9,7 +9,14 @@ from typing import Any, cast
 import jax
 from flax import nnx
 
-from deit_jax.models.functional import Classifier, Tree, abstract, split
+from deit_jax.models.functional import (
+    Builder,
+    Classifier,
+    ModelFunction,
+    Tree,
+    abstract,
+    split,
+)
 from deit_jax.models.registry import create_model, model_builder, model_spec
 from deit_jax.weights.adapt import Fitted, Grids, fit
 from deit_jax.weights.facts import Facts, facts_of_file
@@ -137,12 +144,37 @@ def fit_weights(
 
 
 def fit_to_itself(weights: Weights) -> Fitted:
-    """Fit weights to the registered model they are of; raises ValueError if they do not fill it."""
-    build = model_builder(
+    """Fit weights to the registered model they are of.
+
+    Raises:
+        ValueError: no registered model has their sizes, or they do not fill it.
+    """
+    _, *target = abstract(_builder(weights))
+    return fit_weights(weights, (target[0], target[1]), weights.image_size)
+
+
+def complete_model(weights: Weights) -> tuple[ModelFunction, Tree, Tree]:
+    """Return function, parameters and BatchNorm statistics of the model that weights are of.
+
+    Raises:
+        ValueError: as `fit_to_itself`; or something would have to be initialised afresh.
+    """
+    function, params, batch_stats = abstract(_builder(weights))
+    fitted = fit_weights(weights, (params, batch_stats), weights.image_size)
+    if fitted.report.warning:
+        raise ValueError(f"{weights.source} is not complete: {fitted.report.warning}")
+    return function, fitted.params, fitted.batch_stats
+
+
+def _builder(weights: Weights) -> Builder:
+    if not weights.model_name:
+        raise ValueError(
+            f"{weights.source} is a vision transformer of sizes that no model here has; "
+            "`python -m deit_jax models` lists those that there are."
+        )
+    return model_builder(
         weights.model_name, num_classes=weights.num_classes, image_size=weights.image_size
     )
-    _, *target = abstract(build)
-    return fit_weights(weights, (target[0], target[1]), weights.image_size)
 
 
 def load_weights(
