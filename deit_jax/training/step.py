@@ -83,6 +83,32 @@ def make_train_step(
             teacher_logits = jax.lax.stop_gradient(fuse(*heads))
         return Example(images, targets, teacher_logits, purpose(keys, "model"))
 
+    differentiate = jax.value_and_grad(_loss_function(student, config), has_aux=True)
+
+    def step(state: TrainState, teacher_params: Tree, batch: Batch) -> TrainState:
+        example = prepare(teacher_params, batch)
+        if config.training.micro_batches == 1:
+            (_, aux), grads = differentiate(state["params"], state["batch_stats"], example)
+        else:
+            shards = sharding.mesh.size if sharding else 1
+            slices = _micro_batches(example, config.training.micro_batches, shards)
+            aux, grads = _accumulate(differentiate, state, slices)
+        batch_stats, losses, top1 = aux
+        grads, norm = clip_by_global_norm(grads, config.optimizer.clip_norm)
+        direction, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+        rate = learning_rate(config, state["step"], steps_per_epoch)
+        params = jax.tree.map(lambda p, d: p - rate * d, state["params"], direction)
+        ema = update_ema(state["ema"], params, batch_stats, state["step"], **config.ema)
+        values = dict(zip(METRICS, (*losses, top1, norm), strict=True))
+        updated = {"params": params, "batch_stats": batch_stats, "opt_state": opt_state, "ema": ema}
+        return _advance(state, updated, values, config.log.every_steps)
+
+    return step
+
+
+def _loss_function(student: ModelFunction, config: ConfigDict) -> Callable:
+    """Return the loss of one example batch, with what the step needs beside it."""
+
     def loss_function(
         params: Tree, batch_stats: Tree, example: Example
     ) -> tuple[Float[Array, ""], tuple[Tree, Losses, Float[Array, ""]]]:
@@ -106,27 +132,7 @@ def make_train_step(
         hits = jnp.argmax(heads[0], axis=-1) == jnp.argmax(example.targets, axis=-1)
         return losses.total, (batch_stats, losses, 100 * jnp.mean(hits.astype(jnp.float32)))
 
-    differentiate = jax.value_and_grad(loss_function, has_aux=True)
-
-    def step(state: TrainState, teacher_params: Tree, batch: Batch) -> TrainState:
-        example = prepare(teacher_params, batch)
-        if config.training.micro_batches == 1:
-            (_, aux), grads = differentiate(state["params"], state["batch_stats"], example)
-        else:
-            shards = sharding.mesh.size if sharding else 1
-            slices = _micro_batches(example, config.training.micro_batches, shards)
-            aux, grads = _accumulate(differentiate, state, slices)
-        batch_stats, losses, top1 = aux
-        grads, norm = clip_by_global_norm(grads, config.optimizer.clip_norm)
-        direction, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
-        rate = learning_rate(config, state["step"], steps_per_epoch)
-        params = jax.tree.map(lambda p, d: p - rate * d, state["params"], direction)
-        ema = update_ema(state["ema"], params, batch_stats, state["step"], **config.ema)
-        values = dict(zip(METRICS, (*losses, top1, norm), strict=True))
-        updated = {"params": params, "batch_stats": batch_stats, "opt_state": opt_state, "ema": ema}
-        return _advance(state, updated, values, config.log.every_steps)
-
-    return step
+    return loss_function
 
 
 def _advance(
