@@ -13,7 +13,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from deit_jax.weights.load import Weights
+    from deit_jax.weights.reading import Weights
     from deit_jax.weights.report import LoadReport
 
 
@@ -50,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, check, write, and say what became of every array."""
-    from deit_jax.weights.load import fit_to_itself, read_weights
+    from deit_jax.weights.load import fit_to_itself
+    from deit_jax.weights.reading import read_weights
     from deit_jax.weights.save import write_weights
 
     checkpoint = int(args.checkpoint) if args.checkpoint.isdigit() else args.checkpoint

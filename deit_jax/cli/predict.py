@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from deit_jax.evaluation.predict import Prediction
-    from deit_jax.weights.load import Weights
+    from deit_jax.weights.reading import Weights
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from deit_jax.evaluation.predict import find_images, predict, read_class_names
-    from deit_jax.weights.load import complete_model, read_weights
+    from deit_jax.weights.load import complete_model
+    from deit_jax.weights.reading import read_weights
 
     paths = find_images(args.images)
     weights = read_weights(args.weights, which=args.which, model=args.model)

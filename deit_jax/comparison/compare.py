@@ -18,7 +18,8 @@ from deit_jax.comparison.torch_models import Against, build_torch_side, is_trans
 from deit_jax.evaluation.predict import read_view
 from deit_jax.training.losses import Kind
 from deit_jax.version import __version__
-from deit_jax.weights.load import complete_model, read_weights
+from deit_jax.weights.load import complete_model
+from deit_jax.weights.reading import read_weights
 
 ACTIVATIONS = 1e-5
 """Relative tolerance: float32 on both sides, some hundred sums in another order (6e-8 each)."""

@@ -4,7 +4,8 @@ from ml_collections import ConfigDict
 
 from deit_jax.training.state import TrainState
 from deit_jax.weights.adapt import Fitted
-from deit_jax.weights.load import fit_weights, read_weights
+from deit_jax.weights.load import fit_weights
+from deit_jax.weights.reading import read_weights
 
 
 def load_initial(config: ConfigDict, abstract_state: TrainState) -> Fitted | None:

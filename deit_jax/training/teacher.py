@@ -15,7 +15,8 @@ from deit_jax.models.registry import model_builder
 from deit_jax.training.checkpoint import load_weights
 from deit_jax.training.run_directory import load_run
 from deit_jax.training.teacher_view import Colour, TeacherView
-from deit_jax.weights.load import fit_weights, read_weights
+from deit_jax.weights.load import fit_weights
+from deit_jax.weights.reading import read_weights
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class _Source:
 def load_teacher(config: ConfigDict) -> Teacher | None:
     """Load the teacher that `config.teacher` names, or return None without distillation.
 
-    Its weights are a run directory of train.py or anything that `weights.load.read_weights` reads,
-    so it may be any registered model. Its BatchNorm is folded into the convolutions.
+    Its weights are a run directory of train.py or anything else that `read_weights` reads, so it
+    may be any registered model. Its BatchNorm is folded into the convolutions.
 
     Raises:
         FileNotFoundError: there is nothing at `teacher.weights`, or no file `teacher.classes`.

@@ -9,7 +9,7 @@ import numpy as np
 
 from deit_jax.models.functional import Tree
 from deit_jax.weights.report import Fate, LoadReport, Row
-from deit_jax.weights.resize import Grid, ResizeRule, resize_positions
+from deit_jax.weights.resize import Grid, ResizeRule, prefix_positions, resize_positions
 from deit_jax.weights.trees import Path, flatten, nest
 
 # First keys of the heads: of the transformers and RegNetY, ResNet, EfficientNet.
@@ -74,12 +74,14 @@ def fit(
     """
     have = flatten(loaded[0]) | flatten(loaded[1])
     want = flatten(target[0]) | flatten(target[1])
+    transformers = "pos_embed" in loaded[0] and "pos_embed" in target[0]
+    prefixes = tuple(prefix_positions(tree[0]) if transformers else 0 for tree in (loaded, target))
     rows: list[Row] = []
     problems: list[str] = []
     fitted: dict[Path, np.ndarray] = {}
     for path in want:
         try:
-            array, row = _fit_one(path, have, want, grids)
+            array, row = _fit_one(path, have, want, prefixes, grids)
         except ValueError as error:
             problems.append(str(error))
             continue
@@ -102,7 +104,11 @@ def fit(
 
 
 def _fit_one(
-    path: Path, have: Mapping[Path, Any], want: Mapping[Path, Any], grids: Grids
+    path: Path,
+    have: Mapping[Path, Any],
+    want: Mapping[Path, Any],
+    prefixes: tuple[int, int],
+    grids: Grids,
 ) -> tuple[np.ndarray | None, Row]:
     """Return the array for one place of the model, None to leave it as it is, and its row."""
     name, shape, array = ".".join(path), tuple(want[path].shape), have.get(path)
@@ -111,7 +117,7 @@ def _fit_one(
             raise ValueError(f"{name} is missing")
         return None, Row(name, shape, "re-initialised", "there is none in the weights")
     if path == _POSITIONS:
-        return _fit_positions(array, shape, _prefix(have), _prefix(want), grids)
+        return _fit_positions(array, shape, prefixes, grids)
     if array.shape == shape:
         return array, Row(name, shape, "used")
     if path[0] in _HEADS and array.shape[:-1] == shape[:-1]:
@@ -121,9 +127,10 @@ def _fit_one(
 
 
 def _fit_positions(
-    array: np.ndarray, shape: tuple[int, ...], old_prefix: int, new_prefix: int, grids: Grids
+    array: np.ndarray, shape: tuple[int, ...], prefixes: tuple[int, int], grids: Grids
 ) -> tuple[np.ndarray, Row]:
     """Bring position embeddings to another grid, and to another number of prefix tokens."""
+    old_prefix, new_prefix = prefixes
     name, notes = ".".join(_POSITIONS), []
     if array.shape[-1] != shape[-1]:
         raise ValueError(f"{name} is {array.shape} in the weights, {shape} in the model")
@@ -147,10 +154,6 @@ def _fit_positions(
         array = np.delete(array, 1, axis=1)
         notes.append("the distillation token's is left over")
     return array, Row(name, shape, fate, "; ".join(notes))
-
-
-def _prefix(arrays: Mapping[Path, Any]) -> int:
-    return 2 if ("dist_token",) in arrays else 1
 
 
 def _square(patches: int) -> Grid | None:

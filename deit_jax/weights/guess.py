@@ -10,6 +10,7 @@ from deit_jax.models.functional import Tree
 from deit_jax.models.registry import list_models, model_spec
 from deit_jax.weights.convnets import convnet_family, guess_convnet
 from deit_jax.weights.facts import Facts
+from deit_jax.weights.resize import prefix_positions
 from deit_jax.weights.trees import flatten
 
 
@@ -75,7 +76,7 @@ def transformer_image_size(params: Tree, facts: Facts) -> tuple[int, int]:
         ValueError: the patches are no square and nothing says what else.
     """
     patch = params["patch_embed"]["proj"]["kernel"].shape[0]
-    patches = params["pos_embed"].shape[1] - (2 if "dist_token" in params else 1)
+    patches = params["pos_embed"].shape[1] - prefix_positions(params)
     size = facts.image_size
     if size and (size[0] // patch) * (size[1] // patch) == patches:
         return size
@@ -98,4 +99,5 @@ def _matches(name: str, params: Tree) -> bool:
         params["patch_embed"]["proj"]["kernel"].shape == shape
         and len(params["blocks"]) == sizes["depth"]
         and ("dist_token" in params) == sizes["distilled"]
+        and ("ls1" in params["blocks"]["0"]) == sizes["deit3"]
     )

@@ -1,8 +1,9 @@
 """The one table of names: our parameter paths, and the tensors of PyTorch's implementations.
 
-It is read in both directions. The reference repository and timm use the same names; transformers
-has one set in its files and, from version 5, another in memory: both are read, the first is
-written. Convnets have their rules in `weights.convnets`.
+It is read in both directions. The reference repository and timm use the same names but for the
+LayerScale of DeiT III, where both are read; transformers has one set in its files and, from version
+5, another in memory: both are read, the first is written. Convnets have their rules in
+`weights.convnets`.
 """
 
 import itertools
@@ -26,8 +27,9 @@ Names = tuple[str, ...]
 class _Row(NamedTuple):
     ours: str  # as in timm and the reference
     leaves: Names
-    files: Names  # in files of transformers; of {root} and {i} in both sets
+    files: Names = ()  # in files of transformers; of {root} and {i} in both sets; () for none
     memory: Names = ()  # in transformers 5, where it differs
+    reference: str = ""  # the whole name in the reference's files, where it is not timm's
 
 
 _NORM, _DENSE, _BARE = ("scale", "bias"), ("kernel", "bias"), ("",)
@@ -53,15 +55,17 @@ _TABLE = (
         (_OLD + "attention.output.dense",),
         (_NEW + "attention.o_proj",),
     ),
+    _Row("blocks.{i}.ls1", ("gamma",), reference="blocks.{i}.gamma_1"),
     _Row("blocks.{i}.norm2", _NORM, (_OLD + "layernorm_after",), (_NEW + "layernorm_after",)),
     _Row("blocks.{i}.mlp.fc1", _DENSE, (_OLD + "intermediate.dense",), (_NEW + "mlp.fc1",)),
     _Row("blocks.{i}.mlp.fc2", _DENSE, (_OLD + "output.dense",), (_NEW + "mlp.fc2",)),
+    _Row("blocks.{i}.ls2", ("gamma",), reference="blocks.{i}.gamma_2"),
     _Row("norm", _NORM, ("{root}.layernorm",)),
     # One head alone is plainly "classifier".
     _Row("head", _DENSE, ("{class_head}",), ("classifier",)),
     _Row("head_dist", _DENSE, ("distillation_classifier",)),
 )
-_SUFFIX = {"kernel": ".weight", "scale": ".weight", "bias": ".bias", "": ""}
+_SUFFIX = {"kernel": ".weight", "scale": ".weight", "bias": ".bias", "gamma": ".gamma", "": ""}
 
 # Tensors without a part in classification: BatchNorm's counter of batches, and what transformers
 # adds for other tasks.
@@ -69,9 +73,14 @@ _DISPENSABLE = re.compile(r"num_batches_tracked$|^(deit|vit)\.(pooler\.|embeddin
 
 
 def detect_layout(names: Mapping[str, Any]) -> str:
-    """Tell "timm" (the reference's too), "transformers" and "torchvision" apart by tensor names."""
+    """Tell "timm", "transformers", "torchvision" and "official" apart by tensor names.
+
+    The reference's names are timm's, so "official" are only the weights of DeiT III.
+    """
     if any(name.startswith(("deit.", "vit.")) for name in names):
         return "transformers"
+    if any(name.endswith(".gamma_1") for name in names):
+        return "official"
     return convnet_layout(names) or "timm"
 
 
@@ -92,6 +101,10 @@ def to_foreign(
     if layout not in LAYOUTS:
         raise ValueError(f"There is no layout {layout!r}; choose one of {', '.join(LAYOUTS)}.")
     arrays = flatten(params) | flatten(batch_stats)
+    if layout == "transformers" and any(path[-1] == "gamma" for path in arrays):
+        raise ValueError(
+            "transformers has no DeiT III (its transformer knows no LayerScale); choose timm."
+        )
     table = _alternatives(list(arrays), layout, model_name)
     tensors = {}
     for path, array in arrays.items():
@@ -186,10 +199,12 @@ def _transformer_names(
     block = path[1] if path[0] == "blocks" else ""
     leaf = path[-1] if path[-1] in _SUFFIX else ""
     module = ".".join(path[:-1] if path[-1] in _SUFFIX else path)
-    if layout != "transformers":
-        return ((module + _SUFFIX[leaf],),)
     generic = re.sub(r"^blocks\.\d+\.", "blocks.{i}.", module)
     row = next(row for row in _TABLE if row.ours == generic)
+    if layout != "transformers":
+        timm = module + _SUFFIX[leaf]
+        official = row.reference.format(i=block) or timm
+        return ((official,), (timm,)) if layout == "official" else ((timm,), (official,))
     words = {
         "i": block,
         "root": "deit" if distilled else "vit",

@@ -5,10 +5,19 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
+from deit_jax.models.functional import Tree
+
 Grid = tuple[int, int]
 """Patches along height and width."""
 
 ResizeRule = Literal["reference", "timm"]
+
+
+def prefix_positions(params: Tree) -> int:
+    """How many position embeddings are for prefix tokens: none in DeiT III, else one for each."""
+    if "ls1" in params["blocks"]["0"]:
+        return 0
+    return 2 if "dist_token" in params else 1
 
 
 def resize_positions(

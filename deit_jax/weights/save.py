@@ -13,8 +13,8 @@ from deit_jax.models.registry import model_spec
 from deit_jax.weights.facts import Facts
 from deit_jax.weights.guess import name_own_convnet, name_transformer
 from deit_jax.weights.hub_config import timm_config, transformers_config
-from deit_jax.weights.load import Weights
 from deit_jax.weights.names import to_foreign
+from deit_jax.weights.reading import Weights
 from deit_jax.weights.writing import write_json, write_pth, write_safetensors
 
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}

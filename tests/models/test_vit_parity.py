@@ -11,17 +11,17 @@ import torch
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 
-from deit_jax.models import functional, vit
+from deit_jax.models import deit, functional, vit
 
 # Float32 against float32, the order of summation differs: about 12 blocks of rounding at 6e-8 each.
 LOGITS = 1e-5
 GRADIENTS = 1e-4
 
-PUBLISHED = [name for name in vit.MODELS if "micro" not in name]
+PUBLISHED = [name for name in deit.MODELS if "micro" not in name]
 
 
 def build(name, **options):
-    entry = vit.MODELS[name]
+    entry = deit.MODELS[name]
     options = {"num_classes": 1000, "image_size": entry["image_size"], **options}
     return lambda rngs: entry["build"](**options, rngs=rngs)
 
@@ -112,7 +112,7 @@ def test_names_and_shapes_are_timms(name):
     zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), shapes)
     ours = {key: tuple(value.shape) for key, value in to_torch(zeros).items()}
     assert ours == {key: tuple(value.shape) for key, value in theirs.items()}
-    assert functional.count_parameters(shapes) == vit.MODELS[name]["parameters"]
+    assert functional.count_parameters(shapes) == deit.MODELS[name]["parameters"]
 
 
 @pytest.mark.parametrize(

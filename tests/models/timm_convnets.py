@@ -15,13 +15,22 @@ OUR_AXES = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
 def randomise(model, seed, margin=0.0, size=96):
     """Give every parameter and statistic a value that matters, yet keep activations in proportion.
 
-    Arbitrary statistics would amplify float32 rounding, in PyTorch as much as here, so they are
-    those of random images, slightly off. With a `margin`, channels lie so many deviations above
-    or below zero: of a million pre-activations some are always within rounding of ReLU's kink,
-    and PyTorch's own gradients in float32 then differ from those in float64 by per cents.
+    Arbitrary statistics would amplify float32 rounding, in PyTorch as much as here, and so would
+    those of random images: deep inside a random network they differ little from each other, and
+    dividing by that little difference amplifies as well. So each statistic leaves half the mean in
+    and divides by what is left then. With a `margin`, channels lie so many deviations above or
+    below zero: of a million pre-activations some are always within rounding of ReLU's kink, and
+    PyTorch's own gradients in float32 then differ from those in float64 by per cents.
     """
     torch.manual_seed(seed)
     norms = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}
+
+    def calibrate(norm, inputs):
+        mean = inputs[0].mean((0, 2, 3))
+        norm.running_mean.copy_(0.5 * mean)
+        spread = (inputs[0] - norm.running_mean[:, None, None]).square().mean((0, 2, 3))
+        norm.running_var.copy_(spread * torch.empty_like(spread).uniform_(0.8, 1.25))
+
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
@@ -33,13 +42,10 @@ def randomise(model, seed, margin=0.0, size=96):
                 # A residual branch counts for less than its shortcut, as in trained networks.
                 norm.weight.mul_(0.25)
                 norm.bias.mul_(0.25)
-            norm.momentum = 1.0
-        model.train()(torch.randn(8, 3, size, size))
-        for norm in norms.values():
-            norm.momentum = 0.1
-            mean, var = norm.running_mean, norm.running_var
-            mean.add_(0.1 * var.sqrt() * torch.randn_like(mean))
-            var.mul_(torch.empty_like(var).uniform_(0.8, 1.25))
+        hooks = [norm.register_forward_pre_hook(calibrate) for norm in norms.values()]
+        model.eval()(torch.randn(8, 3, size, size))
+        for hook in hooks:
+            hook.remove()
     return model
 
 

@@ -12,7 +12,7 @@ from deit_jax.models.functional import split
 from deit_jax.training.initial import load_initial
 from deit_jax.training.loop import train
 from deit_jax.training.setup import prepare
-from deit_jax.weights.load import read_weights
+from deit_jax.weights.reading import read_weights
 from deit_jax.weights.resize import resize_positions
 from deit_jax.weights.trees import flatten
 

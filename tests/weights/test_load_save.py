@@ -16,7 +16,8 @@ from flax import nnx
 import deit_jax
 from deit_jax.models.functional import split
 from deit_jax.weights import files, published
-from deit_jax.weights.load import read_weights
+from deit_jax.weights.load import fit_to_itself
+from deit_jax.weights.reading import read_weights
 from deit_jax.weights.save import write_weights
 from deit_jax.weights.trees import flatten
 from tests.weights.small_models import (
@@ -254,7 +255,11 @@ def test_what_is_no_model_of_ours_is_refused(tmp_path):
     attempt({"encoder.weight": np.ones((3, 2))}, r"the first is encoder.weight \(3, 2\)")
     state = arrays(timm_model().state_dict())
     attempt({n: a for n, a in state.items() if "head" not in n}, "no classification head")
-    attempt({n: a for n, a in state.items() if n != "norm.bias"}, "norm.bias is missing")
+    safetensors.numpy.save_file(
+        {n: a for n, a in state.items() if n != "norm.bias"}, tmp_path / "a.safetensors"
+    )
+    with pytest.raises(ValueError, match=r"norm.bias is missing"):
+        fit_to_itself(read_weights(tmp_path / "a.safetensors"))
     safetensors.numpy.save_file(state, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=f"holds {PLAIN}, not {DISTILLED}"):
         read_weights(tmp_path / "a.safetensors", model=DISTILLED)

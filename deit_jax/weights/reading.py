@@ -1,0 +1,178 @@
+"""Reading weights of any known kind: what kind, and what model they are of, is seen from them."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from deit_jax.models.functional import Tree, abstract
+from deit_jax.models.registry import model_builder, model_spec
+from deit_jax.weights.facts import Facts, facts_of_file
+from deit_jax.weights.files import WeightFile, read_file
+from deit_jax.weights.guess import (
+    is_transformer,
+    name_convnet,
+    name_transformer,
+    transformer_image_size,
+)
+from deit_jax.weights.hub import locate
+from deit_jax.weights.names import detect_layout, from_foreign
+from deit_jax.weights.published import PublishedFile
+from deit_jax.weights.report import Row
+from deit_jax.weights.trees import flatten
+
+# Where the last array of a head lies: transformers, RegNetY, ResNet, EfficientNet.
+_HEADS = (("head", "kernel"), ("head", "fc", "kernel"), ("fc", "kernel"), ("classifier", "kernel"))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights as they were read, in our names and axis order.
+
+    Attributes:
+        source: where they are from, for messages.
+        layout: "timm" (the reference's too), "transformers", "torchvision" or "deit_jax".
+        model_name: registered name; "" for a transformer of sizes that are not registered.
+        num_classes: of each head.
+        image_size: (height, width) in pixels.
+        params: arrays of the types in the file. A transformer read from a class of transformers
+            without second head has a `dist_token` but no `head_dist`.
+        batch_stats: BatchNorm statistics, {} for transformers.
+        facts: normalisation, evaluation crop, names of the classes.
+        published: which file of the authors of DeiT it is, if it is one.
+        left_over: rows for tensors that nothing needs.
+    """
+
+    source: str
+    layout: str
+    model_name: str
+    num_classes: int
+    image_size: tuple[int, int]
+    params: Tree
+    batch_stats: Tree
+    facts: Facts
+    published: PublishedFile | None = None
+    left_over: tuple[Row, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about where the weights are from."""
+        height, width = self.image_size
+        name = self.model_name or "a vision transformer of its own sizes"
+        kind = f"{name} for {self.num_classes} classes at {height}x{width} pixels"
+        return (f"Read as {kind}, in the layout of {self.layout}.", *self.facts.notes)
+
+
+def read_weights(
+    path: str | os.PathLike[str],
+    *,
+    which: str = "model",
+    model: str = "",
+    checkpoint: str | int = "best",
+    download: bool = False,
+) -> Weights:
+    """Read weights of any known kind; what kind is seen from the content.
+
+    Args:
+        path: a `.pth`, `.pt` or `.safetensors` file of the reference, timm, transformers,
+            torchvision or of ours; a directory with such a file; a run directory of train.py or
+            one of its checkpoints; or the name of a Hugging Face repository in the local cache.
+        which: "model", or "ema" for the moving average in a training checkpoint.
+        model: registered name, where it is not to be recognised from names and shapes.
+        checkpoint: of a run directory: "best", "latest" or a step.
+        download: fetch a repository that is not in the cache.
+
+    Raises:
+        FileNotFoundError: there is nothing of that name.
+        ValueError: it is damaged, not known, or not of the model that was named. Whether it is
+            complete is seen when it is fitted to a model.
+    """
+    where = locate(os.fspath(path), download=download)
+    run = _run_of(where, checkpoint)
+    weights = _read_run(*run, which) if run else _interpret(read_file(where, which), model)
+    if model and weights.model_name != model:
+        raise ValueError(
+            f"{weights.source} holds {weights.model_name or 'another architecture'}, not {model}."
+        )
+    return weights
+
+
+def _interpret(file: WeightFile, model: str) -> Weights:
+    """Translate a file's tensors, and say what model they are of."""
+    facts = facts_of_file(file)
+    layout = detect_layout(file.tensors)
+    try:
+        if is_transformer(file.tensors):
+            params, batch_stats, extra = from_foreign(file.tensors, layout)
+            size = transformer_image_size(params, facts)
+            name = name_transformer(params, size, facts.of(model or facts.model, size))
+        else:
+            name = model or name_convnet(file.tensors, facts)
+            _, *shapes = abstract(model_builder(name))
+            paths = list(flatten(shapes[0]) | flatten(shapes[1]))
+            params, batch_stats, extra = from_foreign(file.tensors, layout, name, paths)
+            size = facts.image_size or model_spec(name).image_size
+        classes = _num_classes(params)
+    except ValueError as error:
+        raise ValueError(f"{file.path}: {error}") from error
+    rows = [Row(n, file.tensors[n].shape, "left over", "not part of the classifier") for n in extra]
+    return Weights(
+        str(file.path),
+        layout,
+        name,
+        classes,
+        size,
+        params,
+        batch_stats,
+        facts,
+        file.published,
+        tuple(rows),
+    )
+
+
+def _run_of(path: Path, checkpoint: str | int) -> tuple[Path, str | int] | None:
+    """Return run directory and checkpoint, if the path is of a run of train.py."""
+    if path.parent.name == "checkpoints" and path.name.isdigit():
+        path, checkpoint = path.parent.parent, int(path.name)
+    is_run = (path / "checkpoints").is_dir() and (path / "config.json").is_file()
+    return (path, checkpoint) if is_run else None
+
+
+def _read_run(run: Path, checkpoint: str | int, which: str) -> Weights:
+    # Imported here, since training lies above weights: it loads them into new runs.
+    from deit_jax.training.checkpoint import load_weights as read_checkpoint
+    from deit_jax.training.run_directory import load_run
+
+    if which not in ("model", "ema"):
+        raise ValueError(f"There are no {which!r} weights; choose model or ema.")
+    config = load_run(run).config
+    params, batch_stats, meta = read_checkpoint(
+        run / "checkpoints", checkpoint, "params" if which == "model" else "ema"
+    )
+    model, augment = config["model"], config["augment"]
+    size = (int(model["image_size"][0]), int(model["image_size"][1]))
+    facts = Facts(
+        model["name"],
+        size,
+        tuple(augment["mean"]),
+        tuple(augment["std"]),
+        config["data"]["eval_crop_ratio"],
+        notes=(f"Step {meta['step']:,} of the run, {which} weights.",),
+    )
+    return Weights(
+        str(run),
+        "deit_jax",
+        model["name"],
+        model["num_classes"],
+        size,
+        params,
+        batch_stats,
+        facts,
+    )
+
+
+def _num_classes(params: Tree) -> int:
+    flat = flatten(params)
+    kernel = next((flat[path] for path in _HEADS if path in flat), None)
+    if kernel is None:
+        raise ValueError("there is no classification head; load weights of a classifier.")
+    return kernel.shape[-1]
