@@ -5,8 +5,6 @@ and their moving average. Importing this module imports torch and timm.
 """
 
 import contextlib
-import importlib.util
-import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,30 +16,7 @@ from torch.nn import functional as F
 from benchmarks.cases import Case, train_config
 from benchmarks.hardware import fastest_product, product_side
 from benchmarks.timing import Program
-
-
-def _import_timm() -> Any:
-    """Import timm even where torchvision's operators are built for another torch.
-
-    None of the models here calls one; declaring those that torchvision looks up is enough.
-    """
-    found = importlib.util.find_spec("torchvision")
-    if found is not None and found.origin and not hasattr(torch.ops.torchvision, "nms"):
-        try:
-            torch.ops.load_library(str(pathlib.Path(found.origin).with_name("_C.so")))
-        except OSError:
-            library = torch.library.Library("torchvision", "DEF")
-            for name in ("nms", "qnms"):
-                library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-            _KEPT.append(library)
-    import timm
-
-    return timm
-
-
-# A torch Library undoes its definitions when it is collected.
-_KEPT: list[Any] = []
-timm = _import_timm()
+from benchmarks.timm_import import timm
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -15,8 +15,7 @@ def our_activations(subject: Subject, images: Images) -> dict[str, np.ndarray]:
     """Run our model; return its results by name, in the order of computation.
 
     The heads' logits come from `head_logits`, as in training and evaluation, where the last block
-    computes the prefix tokens alone; "logits" is the fused answer of `model(images)`. A model
-    without `activations` has these only.
+    computes the prefix tokens alone; "logits" is the fused answer of `model(images)`.
     """
     names, run = _named(subject)
     with jax.default_matmul_precision("highest"):
@@ -41,7 +40,7 @@ def _named(subject: Subject) -> tuple[list[str], Callable[..., list[jax.Array]]]
 
     def run(params: Tree, batch_stats: Tree, images: jax.Array) -> list[jax.Array]:
         model = subject.function.merge(params, batch_stats)
-        seen = model.activations(images) if hasattr(model, "activations") else {}
+        seen = model.activations(images)
         seen["head"], second = model.head_logits(images)
         if second is not None:
             seen["head_dist"] = second

@@ -1,7 +1,11 @@
 """Optional packages, and the sentence that says how to install them."""
 
+import functools
 import importlib
+import importlib.util
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 INSTALL = "pip install 'deit_jax[compare]'"
 
@@ -13,12 +17,37 @@ def require(package: str) -> ModuleType:
         ModuleNotFoundError: it is not installed, or cannot be imported here; one sentence.
     """
     try:
+        declare_torchvision_operators()
         return importlib.import_module(package)
     except (ImportError, RuntimeError) as error:
-        # RuntimeError: of torchvision, where it was built for another PyTorch than is installed.
-        if getattr(error, "name", None) == package:
-            message = f"Comparing needs {package}, which is not installed: {INSTALL}."
+        if getattr(error, "name", None) in (package, "torch"):
+            message = f"Comparing needs {error.name}, which is not installed: {INSTALL}."
         else:
             top = package.partition(".")[0]
             message = f"{top} is installed but cannot be imported ({error}); install it anew."
         raise ModuleNotFoundError(message) from error
+
+
+@functools.cache
+def declare_torchvision_operators() -> Any:
+    """Make torchvision importable where it was built for another PyTorch than is installed.
+
+    The wheel from the package index does not load beside a CPU build of PyTorch, and timm and
+    transformers import it. It looks up two operators of its library on import, which no
+    classifier calls: declaring them is enough. Does nothing where the library loads.
+
+    Returns:
+        What has to be kept for the declaration to last; the cache does.
+    """
+    found = importlib.util.find_spec("torchvision")
+    if found is None or found.origin is None:
+        return None
+    torch: Any = importlib.import_module("torch")
+    try:
+        torch.ops.load_library(str(Path(found.origin).with_name("_C.so")))
+    except OSError:
+        library = torch.library.Library("torchvision", "DEF")
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        return library
+    return None

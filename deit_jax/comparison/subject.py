@@ -74,7 +74,7 @@ def random_weights(shapes: Tree, statistics: Tree, seed: int) -> tuple[Tree, Tre
     def draw(path: tuple, leaf: Any) -> np.ndarray:
         kind = path[-1].key
         noise = rng.standard_normal(leaf.shape).astype(np.float32)
-        if kind in ("scale", "var"):
+        if kind in ("scale", "var", "gamma"):
             return 1 + 0.1 * np.clip(noise, -3, 3)
         if kind in ("bias", "mean"):
             return 0.1 * noise

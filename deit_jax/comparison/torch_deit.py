@@ -2,7 +2,7 @@
 
 Parameter names are those of the published weights, so their files load strictly. Source: arXiv
 2012.12877, section 4, and arXiv 2010.11929, section 3.1; layer normalisation epsilon 1e-6 and
-exact GELU as in the reference implementation.
+exact GELU as in the reference implementation. DeiT III: arXiv 2204.07118, section 3.
 """
 
 import torch
@@ -66,21 +66,23 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each normalised before and added to its input."""
+    """Attention and MLP, each normalised before and added to its input, in DeiT III scaled."""
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(self, width: int, num_heads: int, deit3: bool) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=EPSILON)
         self.attn = Attention(width, num_heads)
         self.norm2 = nn.LayerNorm(width, eps=EPSILON)
         self.mlp = Mlp(width)
+        self.gamma_1 = nn.Parameter(torch.ones(width)) if deit3 else 1.0
+        self.gamma_2 = nn.Parameter(torch.ones(width)) if deit3 else 1.0
 
     def forward(
         self, x: Float[Tensor, "batch tokens width"]
     ) -> Float[Tensor, "batch tokens width"]:
         """Run the block."""
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        x = x + self.gamma_1 * self.attn(self.norm1(x))
+        return x + self.gamma_2 * self.mlp(self.norm2(x))
 
 
 class TorchDeit(nn.Module):
@@ -94,6 +96,7 @@ class TorchDeit(nn.Module):
         depth: number of blocks.
         num_heads: attention heads.
         distilled: with distillation token and its head; without, the second logits are None.
+        deit3: with LayerScale, and position embeddings for the patches only.
     """
 
     def __init__(
@@ -106,14 +109,17 @@ class TorchDeit(nn.Module):
         depth: int,
         num_heads: int,
         distilled: bool,
+        deit3: bool = False,
     ) -> None:
         super().__init__()
-        tokens = (image_size[0] // patch_size) * (image_size[1] // patch_size) + 1 + distilled
+        patches = (image_size[0] // patch_size) * (image_size[1] // patch_size)
+        # Rows of position embeddings that do not belong to a patch.
+        self.extra = 0 if deit3 else 1 + distilled
         self.patch_embed = PatchEmbed(patch_size, width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.dist_token = nn.Parameter(torch.zeros(1, 1, width)) if distilled else None
-        self.pos_embed = nn.Parameter(torch.zeros(1, tokens, width))
-        self.blocks = nn.Sequential(*(Block(width, num_heads) for _ in range(depth)))
+        self.pos_embed = nn.Parameter(torch.zeros(1, patches + self.extra, width))
+        self.blocks = nn.Sequential(*(Block(width, num_heads, deit3) for _ in range(depth)))
         self.norm = nn.LayerNorm(width, eps=EPSILON)
         self.head = nn.Linear(width, num_classes)
         self.head_dist = nn.Linear(width, num_classes) if distilled else None
@@ -124,6 +130,9 @@ class TorchDeit(nn.Module):
         """Return both heads' logits."""
         patches = self.patch_embed(images)
         learnt = [token for token in (self.cls_token, self.dist_token) if token is not None]
-        prefix = [token.expand(len(images), -1, -1) for token in learnt]
-        x = self.norm(self.blocks(torch.cat([*prefix, patches], dim=1) + self.pos_embed))
+        prefix = torch.cat([token.expand(len(images), -1, -1) for token in learnt], dim=1)
+        if self.extra:
+            prefix = prefix + self.pos_embed[:, : self.extra]
+        patches = patches + self.pos_embed[:, self.extra :]
+        x = self.norm(self.blocks(torch.cat([prefix, patches], dim=1)))
         return self.head(x[:, 0]), None if self.head_dist is None else self.head_dist(x[:, 1])

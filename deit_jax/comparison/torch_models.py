@@ -5,6 +5,7 @@ Each is built with the sizes of our model; weights go in strictly, none missing 
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,7 +16,9 @@ from deit_jax.comparison.extras import require
 from deit_jax.comparison.subject import Subject
 from deit_jax.comparison.torch_deit import EPSILON, TorchDeit
 from deit_jax.comparison.torch_side import TorchSide
+from deit_jax.models.layers import LAYER_SCALE_INIT
 from deit_jax.models.vit import VisionTransformer
+from deit_jax.weights.convnets import convnet_family
 from deit_jax.weights.names import detect_layout, to_foreign
 from deit_jax.weights.trees import flatten
 
@@ -38,6 +41,15 @@ _TRANSFORMERS = (
     (r"head", "{head}"),
     (r"head_dist", "distillation_classifier"),
 )
+# Modules of timm that are not called as our results.
+_TIMM = {
+    (None, "tokens"): "blocks.0",
+    ("resnet", "stem"): "maxpool",
+    ("resnet", "head"): "fc",
+    ("efficientnet", "stem"): "bn1",
+    ("efficientnet", "tail"): "bn2",
+    ("efficientnet", "head"): "classifier",
+}
 
 
 def build_torch_side(subject: Subject, against: Against) -> TorchSide:
@@ -55,7 +67,9 @@ def build_torch_side(subject: Subject, against: Against) -> TorchSide:
         raise ValueError(
             f"{subject.name} is a convnet, which {against} does not have; compare it with timm."
         )
-    layout = "transformers" if against == "transformers" else "timm"
+    deit3 = is_transformer(subject) and subject.module.deit3
+    # The names of the reference are timm's, but for DeiT III.
+    layout = against if against != "official" or deit3 else "timm"
     tensors, loaded_from = subject.tensors, "the file itself"
     if tensors is None or detect_layout(tensors) != layout:
         tensors = to_foreign(subject.params, subject.batch_stats, layout, subject.name)
@@ -87,6 +101,7 @@ def _sizes(subject: Subject) -> dict[str, Any]:
         depth=model.depth,
         num_heads=model.blocks["0"].attn.num_heads,
         distilled=model.has_distillation_head,
+        deit3=model.deit3,
     )
 
 
@@ -94,7 +109,7 @@ def _official(subject: Subject, state: State) -> Built:
     sizes = _sizes(subject)
     model = TorchDeit(subject.module.num_classes, subject.module.image_size, **sizes)
     _load(model, state)
-    return f"plain PyTorch {torch.__version__}", model, _timm_module
+    return f"plain PyTorch {torch.__version__}", model, partial(_timm_module, None)
 
 
 def _timm(subject: Subject, state: State) -> Built:
@@ -107,6 +122,8 @@ def _timm(subject: Subject, state: State) -> Built:
         # Sizes that are not published, built from timm's classes.
         sizes = _sizes(subject)
         options |= {"embed_dim": sizes.pop("width")}
+        if sizes.pop("deit3"):
+            options |= {"no_embed_class": True, "init_values": LAYER_SCALE_INIT}
         classes = require("timm.models")
         build = (
             classes.deit.VisionTransformerDistilled
@@ -120,7 +137,7 @@ def _timm(subject: Subject, state: State) -> Built:
             options["depth"] = ours.depth
         model = timm.create_model(subject.name, **options)
     _load(model, state)
-    return f"timm {timm.__version__}", model, _timm_module
+    return f"timm {timm.__version__}", model, partial(_timm_module, convnet_family(subject.name))
 
 
 def _check_timm_name(timm: Any, subject: Subject) -> None:
@@ -131,9 +148,9 @@ def _check_timm_name(timm: Any, subject: Subject) -> None:
         )
 
 
-def _timm_module(name: str) -> str:
-    """Name the module: as ours, but for the tokens, which are what enters the first block."""
-    return "blocks.0" if name == "tokens" else name
+def _timm_module(family: str | None, name: str) -> str:
+    """Name the module that returns a result of ours; for tokens the one that they enter."""
+    return _TIMM.get((family, name), name)
 
 
 def _transformers(subject: Subject, state: State) -> Built:

@@ -91,11 +91,18 @@ class ConvNet(nnx.Module):
         self.drop_rate = drop_rate
         self.dtype = jnp.dtype(dtype)
 
-    def _maps(
-        self, images: Array, keys: Key[Array, "batch"] | None, train: bool
-    ) -> Float[Array, "batch height_out width_out channels"]:
-        """Return the last feature maps."""
+    def _stem(self, images: Array, train: bool) -> Float[Array, "batch height_out width_out width"]:
+        """Return what enters the first block."""
         raise NotImplementedError
+
+    def _blocks(self) -> dict[str, Callable[..., Array]]:
+        """All blocks by name, in order. (Iterating over a stage would put 10 before 2.)"""
+        raise NotImplementedError
+
+    def _tail(self, x: Array, train: bool) -> Float[Array, "batch height_out width_out channels"]:
+        """Return what lies between the last block and the mean over space."""
+        del train
+        return x
 
     def _head(self) -> Classifier:
         """Return the linear head, which has another name in each family."""
@@ -121,9 +128,29 @@ class ConvNet(nnx.Module):
             keys: one per image, for dropout and stochastic depth; without it neither acts.
             train: BatchNorm uses and updates the statistics of the batch.
         """
-        features = self._maps(images, keys, train).mean((1, 2), dtype=jnp.float32)
+        x = self._stem(images, train)
+        for number, block in enumerate(self._blocks().values()):
+            x = block(x, keys=fold_keys(keys, number), train=train)
+        features = self._tail(x, train).mean((1, 2), dtype=jnp.float32)
         features = dropout(features, self.drop_rate, fold_keys(keys, sum(self.depths)))
         return self._head()(features), None
+
+    def activations(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> dict[str, Float[Array, "batch ..."]]:
+        """Return the results of inference in order: `stem`, each block, `tail`, `head`.
+
+        Blocks have timm's names; maps are [batch, height, width, channels].
+        """
+        seen = {"stem": self._stem(images, False)}
+        x = seen["stem"]
+        for name, block in self._blocks().items():
+            x = seen[name] = block(x, keys=None, train=False)
+        x = self._tail(x, False)
+        # Where there is nothing between, the last block says it all.
+        if x is not seen[name]:
+            seen["tail"] = x
+        return seen | {"head": self._head()(x.mean((1, 2), dtype=jnp.float32))}
 
 
 def drop_branch(

@@ -6,6 +6,7 @@ Two numerics of the same architectures, by timm's names: `efficientnet_*` pads l
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,6 @@ from deit_jax.models.convnet import (
     SqueezeExcite,
     drop_branch,
 )
-from deit_jax.models.layers import fold_keys
 
 SQUEEZE_RATIO = 0.25
 """Hidden channels of squeeze-and-excitation, over the channels that enter the block."""
@@ -223,19 +223,18 @@ class EfficientNet(ConvNet):
         """The linear head."""
         return self.classifier
 
-    def _maps(
-        self, images: Array, keys: Key[Array, "batch"] | None, train: bool
-    ) -> Float[Array, "batch height_out width_out channels"]:
-        """Run stem, blocks and what lies before the mean over space."""
-        x = jax.nn.silu(self.conv_stem(images, train=train)).astype(self.dtype)
-        for number, block in enumerate(self._blocks()):
-            x = block(x, keys=fold_keys(keys, number), train=train)
-        return jax.nn.silu(self.conv_head(x, train=train))
+    def _stem(self, images: Array, train: bool) -> Float[Array, "batch height_out width_out width"]:
+        return jax.nn.silu(self.conv_stem(images, train=train)).astype(self.dtype)
 
-    def _blocks(self) -> list[Block]:
-        """All blocks in order. (Iterating over a stage would put 10 before 2.)"""
-        stages = [(self.blocks[str(i)], depth) for i, depth in enumerate(self.depths)]
-        return [stage[str(i)] for stage, depth in stages for i in range(depth)]
+    def _blocks(self) -> dict[str, Callable[..., Array]]:
+        return {
+            f"blocks.{stage}.{number}": self.blocks[str(stage)][str(number)]
+            for stage, depth in enumerate(self.depths)
+            for number in range(depth)
+        }
+
+    def _tail(self, x: Array, train: bool) -> Float[Array, "batch height_out width_out channels"]:
+        return jax.nn.silu(self.conv_head(x, train=train))
 
 
 def _entries(

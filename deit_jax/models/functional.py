@@ -49,6 +49,12 @@ class Classifier(Protocol):
         """Return both heads' logits; see `ModelFunction.head_logits`."""
         ...
 
+    def activations(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> dict[str, Float[Array, "batch ..."]]:
+        """Return every intermediate result of inference by its name in timm, in order."""
+        ...
+
 
 @dataclass(frozen=True)
 class ModelFunction:

@@ -1,6 +1,7 @@
 """RegNetY, the convnet that teaches (arXiv 2003.13678, table 3 and section 5.3; DeiT, table 2)."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,6 @@ from deit_jax.models.convnet import (
     SqueezeExcite,
     drop_branch,
 )
-from deit_jax.models.layers import fold_keys
 
 SQUEEZE_RATIO = 0.25
 """Hidden channels of squeeze-and-excitation, over the channels that enter the block."""
@@ -159,41 +159,15 @@ class RegNet(ConvNet):
         head: Classifier = self.head["fc"]
         return head
 
-    def activations(
-        self, images: Float[Array, "batch height width 3"]
-    ) -> dict[str, Float[Array, "batch ..."]]:
-        """Return the feature maps of inference in order: `stem`, `s1.b1`, ...; last the `head`.
+    def _stem(self, images: Array, train: bool) -> Float[Array, "batch height_out width_out width"]:
+        return jax.nn.relu(self.stem(images, train=train)).astype(self.dtype)
 
-        Names are timm's; maps are [batch, height, width, channels].
-        """
-        seen: dict[str, Array] = {}
-        features = self._maps(images, None, False, seen).mean((1, 2), dtype=jnp.float32)
-        return seen | {"head": self.head["fc"](features)}
-
-    def _maps(
-        self,
-        images: Array,
-        keys: Key[Array, "batch"] | None,
-        train: bool,
-        seen: dict[str, Array] | None = None,
-    ) -> Float[Array, "batch height_out width_out channels"]:
-        """Run stem and blocks; where `seen` is given, it receives what each returned."""
-        x = jax.nn.relu(self.stem(images, train=train)).astype(self.dtype)
-        names = [
-            f"s{s}.b{b}" for s, depth in enumerate(self.depths, 1) for b in range(1, depth + 1)
-        ]
-        if seen is not None:
-            seen["stem"] = x
-        for number, (name, block) in enumerate(zip(names, self._blocks(), strict=True)):
-            x = block(x, keys=fold_keys(keys, number), train=train)
-            if seen is not None:
-                seen[name] = x
-        return x
-
-    def _blocks(self) -> list[Block]:
-        """All blocks in order. (Iterating over a stage would put b10 before b2.)"""
-        stages = [(getattr(self, f"s{i + 1}"), depth) for i, depth in enumerate(self.depths)]
-        return [stage[f"b{i + 1}"] for stage, depth in stages for i in range(depth)]
+    def _blocks(self) -> dict[str, Callable[..., Array]]:
+        return {
+            f"s{stage}.b{number}": getattr(self, f"s{stage}")[f"b{number}"]
+            for stage, depth in enumerate(self.depths, 1)
+            for number in range(1, depth + 1)
+        }
 
 
 def _entry(architecture: Architecture, parameters: int, top1: float) -> dict[str, Any]:

@@ -4,6 +4,7 @@ The stride of a stage is at its 3x3 convolution, as in torchvision and timm, not
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,6 @@ from jaxtyping import Array, Float, Key
 
 from deit_jax.models.batch_norm import ConvNorm
 from deit_jax.models.convnet import Classifier, ConvNet, KernelShapes, drop_branch
-from deit_jax.models.layers import fold_keys
 
 EXPANSION = 4
 """Channels that leave a block, over those of its 3x3 convolution."""
@@ -140,19 +140,15 @@ class ResNet(ConvNet):
         """The linear head."""
         return self.fc
 
-    def _maps(
-        self, images: Array, keys: Key[Array, "batch"] | None, train: bool
-    ) -> Float[Array, "batch height_out width_out channels"]:
-        """Run stem, blocks and what lies before the mean over space."""
-        x = max_pool(jax.nn.relu(self.conv1(images, train=train)).astype(self.dtype))
-        for number, block in enumerate(self._blocks()):
-            x = block(x, keys=fold_keys(keys, number), train=train)
-        return x
+    def _stem(self, images: Array, train: bool) -> Float[Array, "batch height_out width_out width"]:
+        return max_pool(jax.nn.relu(self.conv1(images, train=train)).astype(self.dtype))
 
-    def _blocks(self) -> list[Bottleneck]:
-        """All blocks in order. (Iterating over a stage would put 10 before 2.)"""
-        stages = [(getattr(self, f"layer{i + 1}"), depth) for i, depth in enumerate(self.depths)]
-        return [stage[str(i)] for stage, depth in stages for i in range(depth)]
+    def _blocks(self) -> dict[str, Callable[..., Array]]:
+        return {
+            f"layer{stage}.{number}": getattr(self, f"layer{stage}")[str(number)]
+            for stage, depth in enumerate(self.depths, 1)
+            for number in range(depth)
+        }
 
 
 def max_pool(

@@ -3,13 +3,13 @@
 from functools import partial
 
 from deit_jax.comparison.subject import Subject, noise_pixels, random_weights
-from deit_jax.models import vit
+from deit_jax.models import deit, vit
 from deit_jax.models.functional import abstract
 
 
 def with_depth(name, depth):
     """A registered transformer with another number of blocks and random weights."""
-    entry = vit.MODELS[name]
+    entry = deit.MODELS[name]
     build = partial(entry["build"], depth=depth, num_classes=1000, image_size=entry["image_size"])
     return _subject(name, build)
 

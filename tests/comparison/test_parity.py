@@ -65,13 +65,17 @@ def test_images_that_are_not_square(distilled):
 
 
 @pytest.mark.full
-def test_every_block_of_the_teacher():
-    subject = random_subject("regnety_160", 0)
+@pytest.mark.parametrize(
+    # Stem, blocks, what follows them in EfficientNet, head, logits.
+    ("name", "results"),
+    [("regnety_160", 1 + 18 + 2), ("resnet50", 1 + 16 + 2), ("efficientnet_b0", 1 + 16 + 3)],
+)
+def test_every_block_of_the_teachers(name, results):
+    subject = random_subject(name, 0)
     images = images_of(subject, 1)
     ours = our_activations(subject, images)
     section = compare_activations(ours, build_torch_side(subject, "timm"), images, 1e-5)
-    # Stem, 2 + 4 + 11 + 1 blocks, head, logits.
-    assert len(section.rows) == 21 and section.first is None
+    assert len(section.rows) == results and section.first is None
 
 
 @pytest.mark.full
