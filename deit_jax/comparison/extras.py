@@ -20,8 +20,9 @@ def require(package: str) -> ModuleType:
         declare_torchvision_operators()
         return importlib.import_module(package)
     except (ImportError, RuntimeError) as error:
-        if getattr(error, "name", None) in (package, "torch"):
-            message = f"Comparing needs {error.name}, which is not installed: {INSTALL}."
+        missing = getattr(error, "name", None)
+        if missing in (package, "torch"):
+            message = f"Comparing needs {missing}, which is not installed: {INSTALL}."
         else:
             top = package.partition(".")[0]
             message = f"{top} is installed but cannot be imported ({error}); install it anew."
