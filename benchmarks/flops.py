@@ -4,11 +4,10 @@ The model's operations, not the program's: a training step counts three forward 
 and the gradients of activations and weights), whatever is recomputed, left out or added.
 """
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from benchmarks.cases import Case
+from deit_jax.models.flops import forward_flops
 from deit_jax.models.functional import Tree, abstract
 from deit_jax.models.registry import model_builder, model_spec
 
@@ -63,12 +62,5 @@ def xla_forward_flops(name: str, batch_size: int, dtype: str) -> float:
 
     It counts elementwise operations too. 0.0 where XLA gives no figure.
     """
-    function, params, stats = abstract(model_builder(name, dtype=jnp.dtype(dtype)))
-    shape = (batch_size, *model_spec(name).image_size, 3)
-
-    def forward(params: Tree, stats: Tree, images: Float[Array, "batch height width 3"]) -> Array:
-        return function.head_logits(params, stats, images)[0][0]
-
-    images = jax.ShapeDtypeStruct(shape, jnp.float32)
-    cost = jax.jit(forward).lower(params, stats, images).cost_analysis()
-    return float(cost.get("flops", 0.0)) if cost else 0.0
+    builder = model_builder(name, dtype=jnp.dtype(dtype))
+    return forward_flops(builder, (batch_size, *model_spec(name).image_size))

@@ -5,25 +5,14 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-# Dense TFLOP/s of the vendors' data sheets, by `device_kind`: bfloat16, and float32 as JAX
-# multiplies it by default on that device (TF32 on NVIDIA, bfloat16 passes on TPU).
-PEAK_TFLOPS: dict[str, dict[str, float]] = {
-    "NVIDIA H200": {"bfloat16": 989.4, "float32": 494.7},
-    "NVIDIA H100 80GB HBM3": {"bfloat16": 989.4, "float32": 494.7},
-    "NVIDIA H100 PCIe": {"bfloat16": 756.0, "float32": 378.0},
-    "NVIDIA A100": {"bfloat16": 312.0, "float32": 156.0},
-    "NVIDIA L40S": {"bfloat16": 362.0, "float32": 183.0},
-    "TPU v4": {"bfloat16": 275.0, "float32": 275.0},
-    "TPU v5 lite": {"bfloat16": 197.0, "float32": 197.0},
-    "TPU v5p": {"bfloat16": 459.0, "float32": 459.0},
-    "TPU v6 lite": {"bfloat16": 918.0, "float32": 918.0},
-}
+from deit_jax.devices import PEAK_TFLOPS
+
 _PACKAGES = ("jax", "jaxlib", "flax", "torch", "timm")
 _SIDE = {"cpu": 1024, "gpu": 8192, "tpu": 8192}
 
@@ -45,10 +34,10 @@ def describe_machine() -> dict[str, Any]:
     return facts
 
 
-def describe_versions() -> dict[str, str]:
+def describe_versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
     """Return the versions of Python and of what both sides are built on."""
     versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -101,7 +90,7 @@ class LoadMeter:
 
     @staticmethod
     def _read() -> tuple[float, float, float]:
-        """All cores' seconds so far, those spent working, and this process's own."""
+        """All cores' seconds so far, those spent working, and this process's and its children's."""
         try:
             with open("/proc/stat") as file:
                 fields = [int(word) for word in file.readline().split()[1:9]]
@@ -110,8 +99,9 @@ class LoadMeter:
         ticks = os.sysconf("SC_CLK_TCK")
         # The fourth and fifth number are idle time and waiting for input or output (proc(5)).
         idle = fields[3] + fields[4]
-        times = os.times()
-        return sum(fields) / ticks, (sum(fields) - idle) / ticks, times.user + times.system
+        # User and system time, of this process and of the children that it has waited for.
+        own = sum(os.times()[:4])
+        return sum(fields) / ticks, (sum(fields) - idle) / ticks, own
 
 
 def _cpu_name() -> str:

@@ -37,14 +37,14 @@ def to_markdown(report: dict[str, Any]) -> str:
     machine, results = report["machine"], report["results"]
     lines = [f"# Throughput on {machine['device']}, {report['date']}", ""]
     lines += [f"- **{key}**: {value}" for key, value in machine.items()]
-    lines += ["- **versions**: " + _pairs(report["versions"])]
+    lines += ["- **versions**: " + pairs(report["versions"])]
     if report["torch_settings"]:
-        lines += ["- **PyTorch settings**: " + _pairs(report["torch_settings"])]
+        lines += ["- **PyTorch settings**: " + pairs(report["torch_settings"])]
     for dtype, (flops, source) in report["peaks"].items():
         lines.append(f"- **peak {dtype}**: {flops / 1e12:.4g} TFLOP/s ({source})")
     side = report["product_side"]
     for dtype, speeds in report["products"].items():
-        rates = _pairs({name: f"{flops / 1e12:.3g}" for name, flops in speeds.items()})
+        rates = pairs({name: f"{flops / 1e12:.3g}" for name, flops in speeds.items()})
         lines.append(f"- **products of {side}x{side} matrices, {dtype}**: {rates} TFLOP/s")
     lines += [f"- **command**: `{report['command']}`", ""]
     lines += _METHOD.format(**report).splitlines()
@@ -85,7 +85,7 @@ def comparison_table(results: list[Result]) -> str:
         for r in results
         if r["program"] == "deit_jax"
     ]
-    return _table([*header, *(f"against {name}" for name in others)], rows)
+    return table([*header, *(f"against {name}" for name in others)], rows)
 
 
 def program_table(results: list[Result]) -> str:
@@ -108,7 +108,7 @@ def program_table(results: list[Result]) -> str:
                 f"{r['compile_seconds']:.1f}" if r["compile_seconds"] else "-",
             ]
         )
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def write(path: Path, text: str) -> None:
@@ -132,10 +132,10 @@ def _memory(r: Result) -> str:
     return f"{r['memory_bytes'] / 2**20:,.0f} ({r['memory_kind']})"
 
 
-def _pairs(values: dict[str, Any]) -> str:
+def pairs(values: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def table(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

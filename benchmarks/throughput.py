@@ -80,7 +80,7 @@ def _page(arguments: argparse.Namespace, argv: list[str] | None) -> dict[str, An
     given = list(sys.argv[1:] if argv is None else argv)
     return {
         "date": datetime.date.today().isoformat(),
-        "command": "python -m benchmarks.throughput " + " ".join(_without_files(given)),
+        "command": "python -m benchmarks.throughput " + " ".join(without_files(given)),
         "machine": hardware.describe_machine(),
         "versions": hardware.describe_versions(),
         "torch_settings": torch_settings,
@@ -125,7 +125,7 @@ def _check(arguments: argparse.Namespace, cases: list[Case]) -> None:
         torch_side.check_model(name)
 
 
-def _without_files(argv: list[str]) -> list[str]:
+def without_files(argv: list[str]) -> list[str]:
     """Drop where the results are written: it says nothing about the measurement."""
     kept, skip = [], False
     for word in argv:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from configs import deit, finetune
+from deit_jax.config.paper import Cell, PaperTable
 from deit_jax.config.variant import choose_parts
 
 
@@ -76,6 +77,16 @@ TABLE: dict[str, Row] = {
     "ema": Row("moving average evaluated", 81.9, 83.1, {"evaluation.weights": "ema"}),
 }
 _SIZES = ("224", "384")
+PAPER = (
+    PaperTable(
+        "Ablation, DeiT-B (arXiv 2012.12877, Table 8)",
+        _SIZES,
+        {
+            row.what: (Cell(name, row.top1), Cell(f"{name},384", row.top1_384))
+            for name, row in TABLE.items()
+        },
+    ),
+)
 ARGUMENTS = tuple(f"{row}{size}" for row in TABLE for size in ("", ",384"))
 
 

@@ -17,9 +17,20 @@ is spent twice at the warm-up rate; the evaluation counts every image once.
 from ml_collections import ConfigDict
 
 from deit_jax.config.defaults import default_config
+from deit_jax.config.paper import Cell, PaperTable
 from deit_jax.config.variant import choose
 
 ARGUMENTS = ("tiny", "small", "base")
+PAPER = (
+    PaperTable(
+        "DeiT without a teacher (arXiv 2012.12877, Table 5)",
+        ("top-1",),
+        {
+            size: (Cell(size, top1),)
+            for size, top1 in zip(ARGUMENTS, (72.2, 79.8, 81.8), strict=True)
+        },
+    ),
+)
 
 
 def get_config(size: str = "small") -> ConfigDict:

@@ -1,21 +1,21 @@
 """DeiT-B on other data sets, from its ImageNet weights (paper, Tables 6 and 7).
 
+    python -m deit_jax prepare --dataset cifar10 cifar-10-python.tar.gz DIR
     python train.py --config configs/transfer.py:cifar10 --workdir runs/cifar10 \
-        --config.data.directory=DIR/cifar10/3.0.2 \
-        --config.model.weights=deit_base_patch16_224-b5f2ef4d.pth
+        --config.data.directory=DIR --config.model.weights=deit_base_patch16_224-b5f2ef4d.pth
 
-| argument | classes | published top-1 | with `,distilled` | recipe |
-|---|---|---|---|---|
-| cifar10 | 10 | 99.1 | 99.1 | SGD, 1000 epochs |
-| cifar100 | 100 | 90.8 | 91.3 | AdamW, 1000 epochs |
-| flowers | 102 | 98.4 | 98.8 | as cifar10 |
-| cars | 196 | 92.1 | 92.9 | SGD, 1000 epochs |
-| inat18 | 8142 | 73.2 | 73.7 | AdamW, 360 epochs |
-| inat19 | 1010 | 77.7 | 78.4 | AdamW, 360 epochs |
+| argument | classes | train / test images | published top-1 | with `,distilled` | recipe |
+|---|---|---|---|---|---|
+| cifar10 | 10 | 50,000 / 10,000 | 99.1 | 99.1 | SGD, 1000 epochs |
+| cifar100 | 100 | 50,000 / 10,000 | 90.8 | 91.3 | AdamW, 1000 epochs |
+| flowers | 102 | 2,040 / 6,149 | 98.4 | 98.8 | as cifar10 |
+| cars | 196 | 8,144 / 8,041 | 92.1 | 92.9 | SGD, 1000 epochs |
+| inat18 | 8142 | 437,513 / 24,426 | 73.2 | 73.7 | AdamW, 360 epochs |
+| inat19 | 1010 | 265,240 / 3,003 | 77.7 | 78.4 | AdamW, 360 epochs |
 
-CIFAR and Cars are read from TFDS; Flowers (train and validation images together) and iNaturalist
-from a folder with `train` and `test` in it. `,distilled` tunes the model with the distillation
-token, whose two heads then both learn the labels.
+The argument is also the name by which `prepare` knows the data set; docs/data.md has the command
+for each. `,distilled` tunes the model with the distillation token, whose two heads then both learn
+the labels.
 
 Cost: not in the paper; an epoch of CIFAR has 1/26 of ImageNet's images.
 Not reproduced by this project so far.
@@ -28,15 +28,16 @@ from ml_collections import ConfigDict
 
 from deit_jax.config.defaults import default_config
 from deit_jax.config.variant import choose_parts
+from deit_jax.data.datasets import DATASETS
 
-# Data set: (source, number of classes, recipe).
+# Which recipe each data set has; what else is to know about it stands in DATASETS.
 _DATA = {
-    "cifar10": ("tfds", 10, "sgd"),
-    "cifar100": ("tfds", 100, "adamw"),
-    "flowers": ("folder", 102, "sgd"),
-    "cars": ("tfds", 196, "sgd"),
-    "inat18": ("folder", 8142, "inat"),
-    "inat19": ("folder", 1010, "inat"),
+    "cifar10": "sgd",
+    "cifar100": "adamw",
+    "flowers": "sgd",
+    "cars": "sgd",
+    "inat18": "inat",
+    "inat19": "inat",
 }
 # Learning rates are for the batch of 768, not per 512 images.
 _RECIPES: dict[str, dict[str, float | str]] = {
@@ -64,13 +65,12 @@ def get_config(what: str = "cifar10") -> ConfigDict:
     name, token = choose_parts(
         what if "," in what else f"{what},plain", ("data set", _DATA), ("model", _TOKENS)
     )
-    source, classes, recipe = _DATA[name]
     config = default_config()
     distilled = "_distilled" if token == "distilled" else ""
     config.model.name = f"deit_base{distilled}_patch16_224"
-    config.model.num_classes = classes
+    config.model.num_classes = DATASETS[name].classes
     config.model.weights = f"runs/deit_base{distilled}"
-    config.data.source = source
+    config.data.source = "prepared"
     config.data.eval_split = "test"
     config.training.batch_size = 768
     # 8 processes of 96 images.
@@ -78,5 +78,5 @@ def get_config(what: str = "cifar10") -> ConfigDict:
     config.optimizer.per_images = 0
     # The published rates are as low as the default's end.
     config.schedule.final_learning_rate = 0.0
-    config.update_from_flattened_dict(_RECIPES[recipe])
+    config.update_from_flattened_dict(_RECIPES[_DATA[name]])
     return config

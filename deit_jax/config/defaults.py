@@ -43,8 +43,9 @@ def default_config() -> ConfigDict:
 
 def _data() -> dict:
     return {
-        # "prepared" (by `python -m deit_jax prepare`), "tfds" (prepared as ArrayRecord),
-        # "folder" (directory/split/class/image), "digits".
+        # "prepared" (by `python -m deit_jax prepare`), "tfds" (prepared by TensorFlow Datasets),
+        # "folder" (directory/split/class/image), "numbered_folder" (classes in the order of
+        # numbers, as in ImageNet-V2), "digits".
         "source": "tfds",
         # folder, prepared: its root; tfds: DIR/name/version, the prepared data set itself.
         "directory": "",
@@ -58,7 +59,8 @@ def _data() -> dict:
         "classes": 0,
         # Damaged records that are put up with: below 1 a share of the data set, else a count.
         "max_damaged": 0.001,
-        # "random_resized", or "none" for images that already have the model's size.
+        # "random_resized"; "simple": the whole image, moved by a few pixels (DeiT III on
+        # ImageNet-21k); or "none" for images that already have the model's size.
         "crop": "random_resized",
         "crop_scale": (0.08, 1.0),
         "crop_ratio": (3 / 4, 4 / 3),
@@ -118,7 +120,7 @@ def _model() -> dict:
         # Start from these weights: whatever deit_jax.load_weights reads. "": fresh initialisation.
         "weights": "",
         "drop_rate": 0.0,
-        # Stochastic depth of the last block; rises linearly from 0 at the first.
+        # Stochastic depth of the last block, rising linearly from 0; of DeiT III: of all blocks.
         "drop_path_rate": 0.1,
         # Operands of products; parameters, softmax, normalisation and loss stay float32.
         "dtype": "bfloat16",
@@ -217,6 +219,8 @@ def _training() -> dict:
         # "cross_entropy"; "binary_cross_entropy" with the same targets; or
         # "multi_hot_binary_cross_entropy", where every class mixed in counts in full (DeiT III).
         "loss": "cross_entropy",
+        # Two submodels (draws of stochastic depth) learn from each other (arXiv 2212.04884).
+        "cosub": False,
         # What is trained: "all", "attention" (with position embedding and heads) or "heads".
         "parts": "all",
         # Train what inference computes: no dropout, no stochastic depth, both heads averaged.

@@ -6,17 +6,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from deit_jax.data.crop import (
-    CROP_DRAWS,
-    Pixels,
-    centre_crop,
-    random_resized_crop,
-    resize,
-)
+from deit_jax.data.crop import CROP_DRAWS, centre_crop, random_resized_crop
 from deit_jax.data.damage import Damage
 from deit_jax.data.decode import decode
 from deit_jax.data.options import EvalInput, TrainInput
+from deit_jax.data.resize import Pixels, resize
 from deit_jax.data.sampling import crop_draws, locate, substitutes
+from deit_jax.data.simple_crop import simple_random_crop
 from deit_jax.data.sources import ArraySource, Source
 
 Batch = dict[str, np.ndarray[Any, Any]]
@@ -99,6 +95,35 @@ def read_or_replace(
     raise ValueError(f"{source.name} is damaged all over: none of {names} can be read.")
 
 
+def training_view(
+    pixels: Pixels, options: TrainInput, place: tuple[int, int, int], out: Pixels
+) -> None:
+    """Cuts and resizes an image as the options say.
+
+    Args:
+        pixels: the decoded image.
+        options: of the stream.
+        place: (epoch, index, copy) in the stream, which the crop follows from.
+        out: takes the result.
+    """
+    if options.crop == "none":
+        resize(pixels, options.image_size, out=out)
+        return
+    draws = crop_draws(options.seed, *place, CROP_DRAWS)
+    if options.crop == "simple":
+        simple_random_crop(pixels, options.image_size, draws, out=out)
+        return
+    random_resized_crop(
+        pixels,
+        options.image_size,
+        draws,
+        scale=options.scale,
+        ratio=options.ratio,
+        interpolation=options.interpolation,
+        out=out,
+    )
+
+
 @dataclass(frozen=True)
 class TrainBatches:
     """Maps a step to this process's rows of the training batch."""
@@ -107,6 +132,16 @@ class TrainBatches:
     options: TrainInput
     process_index: int
     process_count: int
+
+    @property
+    def gathers(self) -> bool:
+        """Whether batches are taken out of memory as they are, without touching single images."""
+        return self._held is not None
+
+    @property
+    def _held(self) -> ArraySource | None:
+        options = self.options
+        return _in_memory(self.source, options.image_size) if options.crop == "none" else None
 
     def __call__(self, step: int) -> Step:
         """Builds the batch of a step.
@@ -124,7 +159,7 @@ class TrainBatches:
         positions = np.arange(first, first + rows, dtype=np.int64)
         epoch, index, copy = locate(positions, len(self.source), options.repeats, options.seed)
         damages: list[Damage] = []
-        held = _in_memory(self.source, options.image_size) if options.crop == "none" else None
+        held = self._held
         if held is not None:
             image, label = held.images[index], held.labels[index]
         else:
@@ -142,20 +177,8 @@ class TrainBatches:
         for number, rows in _rows_of_each(index):
             pixels, label[rows] = read_or_replace(self.source, number, options.seed, damages)
             for row in rows:
-                if options.crop == "none":
-                    image[row] = resize(pixels, options.image_size)
-                    continue
-                draws = crop_draws(
-                    options.seed, int(epoch[row]), number, int(copy[row]), CROP_DRAWS
-                )
-                image[row] = random_resized_crop(
-                    pixels,
-                    options.image_size,
-                    draws,
-                    scale=options.scale,
-                    ratio=options.ratio,
-                    interpolation=options.interpolation,
-                )
+                place = int(epoch[row]), number, int(copy[row])
+                training_view(pixels, options, place, out=image[row])
         return image, label
 
 

@@ -5,31 +5,14 @@ Both reproduce what torchvision and timm do with Pillow images, bit for bit give
 
 import math
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
-import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
+from deit_jax.data.resize import FILTERS, Box, Pixels, resize
 
-Pixels = UInt8[np.ndarray, "height width 3"]
-
-INTERPOLATIONS: Final = ("bicubic", "bilinear", "random")
-_FILTERS: Final = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-}
+INTERPOLATIONS: Final = (*FILTERS, "random")
 _ATTEMPTS: Final = 10
 # Two for each attempt, two for the place of the box, one for a random interpolation.
 CROP_DRAWS: Final = 2 * _ATTEMPTS + 3
-
-
-class Box(NamedTuple):
-    """A rectangle in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 def random_box(
@@ -68,21 +51,6 @@ def random_box(
     return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
 
 
-def resize(pixels: Pixels, size: tuple[int, int], interpolation: str = "bicubic") -> Pixels:
-    """Resizes with Pillow, whose filters widen when shrinking (anti-aliasing).
-
-    Args:
-        pixels: the image.
-        size: (height, width) wanted.
-        interpolation: "bicubic" or "bilinear".
-    """
-    if pixels.shape[:2] == size:
-        return pixels
-    height, width = size
-    image = Image.fromarray(pixels).resize((width, height), _FILTERS[interpolation])
-    return np.asarray(image)
-
-
 def random_resized_crop(
     pixels: Pixels,
     size: tuple[int, int],
@@ -91,6 +59,7 @@ def random_resized_crop(
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     interpolation: str = "bicubic",
+    out: Pixels | None = None,
 ) -> Pixels:
     """Cuts a random box (`random_box`) and resizes it to `size`.
 
@@ -102,12 +71,13 @@ def random_resized_crop(
         ratio: smallest and largest width / height.
         interpolation: "bicubic", "bilinear", or "random" for either with equal probability (as
             timm's option of that name).
+        out: contiguous array that takes the result; a new one by default.
     """
-    image_height, image_width = pixels.shape[:2]
-    top, left, height, width = random_box(image_height, image_width, draws, scale, ratio)
+    height, width = pixels.shape[:2]
+    box = random_box(height, width, draws, scale, ratio)
     if interpolation == "random":
         interpolation = "bilinear" if draws[-1] < 0.5 else "bicubic"
-    return resize(pixels[top : top + height, left : left + width], size, interpolation)
+    return resize(pixels, size, interpolation, box=box, out=out)
 
 
 def centre_crop(pixels: Pixels, size: tuple[int, int], crop_ratio: float = 0.875) -> Pixels:

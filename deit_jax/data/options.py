@@ -46,7 +46,8 @@ class TrainInput(InputOptions):
     Attributes:
         repeats: augmented copies of each image side by side (repeated augmentation); 1 for none.
         seed: of the order and the crops; not negative.
-        crop: "random_resized", or "none" to resize the whole image, proportions not kept.
+        crop: "random_resized"; "simple" (the whole image, moved by a few pixels); or "none" to
+            resize the whole image, proportions not kept.
         scale: smallest and largest share of the image's area in a random crop.
         ratio: smallest and largest width / height of a random crop.
         interpolation: of a random crop: "bicubic", "bilinear", or "random" for either.
@@ -63,8 +64,8 @@ class TrainInput(InputOptions):
         super().__post_init__()
         if self.repeats < 1 or self.seed < 0:
             raise ValueError(f"repeats {self.repeats} must be positive, seed {self.seed} >= 0.")
-        if self.crop not in ("random_resized", "none"):
-            raise ValueError(f"Unknown crop {self.crop!r}: use random_resized or none.")
+        if self.crop not in ("random_resized", "simple", "none"):
+            raise ValueError(f"Unknown crop {self.crop!r}: use random_resized, simple or none.")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(f"scale {self.scale} must be rising within (0, 1].")
         if not 0 < self.ratio[0] <= self.ratio[1]:

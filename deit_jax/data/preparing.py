@@ -3,10 +3,8 @@
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +12,11 @@ import numpy as np
 from PIL import Image
 
 from deit_jax.data.batches import DamagedRecordError, read
-from deit_jax.data.crop import resize
 from deit_jax.data.damage import Damage
+from deit_jax.data.jobs import in_processes
 from deit_jax.data.prepared import FORMAT, MANIFEST, pack
-from deit_jax.data.sources import Record, Source
+from deit_jax.data.resize import resize
+from deit_jax.data.sources import HasFingerprint, Record, Source
 
 _PLAN = "plan.json"
 
@@ -34,6 +33,14 @@ class _Shard(NamedTuple):
     file: str
     start: int
     stop: int
+
+
+class _Task(NamedTuple):
+    """What every shard needs."""
+
+    sources: dict[str, Source]
+    directory: Path
+    resizing: Resize
 
 
 def prepare(
@@ -60,6 +67,7 @@ def prepare(
 
     Raises:
         ValueError: if the directory holds another data set, or one of other options.
+        ChildProcessError: if a worker has died; the call may be repeated.
     """
     directory.mkdir(parents=True, exist_ok=True)
     _check_plan(directory, sources, resizing, shard_images)
@@ -72,29 +80,24 @@ def prepare(
             progress(job.stop - job.start)
         else:
             waiting.append(job)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max(1, min(workers, len(waiting))), mp_context=context) as pool:
-        running = {
-            pool.submit(write_shard, sources[job.split], directory, job, resizing): job
-            for job in waiting
-        }
-        for done in as_completed(running):
-            done.result()
-            progress(running[done].stop - running[done].start)
+    shared = _Task(sources, directory, resizing)
+    for job, _ in in_processes(write_shard, shared, waiting, workers):
+        progress(job.stop - job.start)
     return _finish(directory, sources, jobs, resizing)
 
 
-def write_shard(source: Source, directory: Path, shard: _Shard, resizing: Resize) -> None:
+def write_shard(task: _Task, shard: _Shard) -> None:
     """Writes one shard and, when it is safe on disk, its report."""
     from array_record.python import array_record_module
 
-    path = directory / shard.file
+    source, path = task.sources[shard.split], task.directory / shard.file
     partial = path.with_suffix(".partial")
     writer = array_record_module.ArrayRecordWriter(str(partial), "group_size:1,uncompressed")
     labels, damaged = [], []
+    held = _Held(source)
     for index in range(shard.start, shard.stop):
         try:
-            record = _checked(source, index, resizing)
+            record = _checked(held, index, task.resizing)
         except DamagedRecordError as error:
             damaged.append(Damage(index, error.name, error.reason))
             continue
@@ -113,7 +116,30 @@ def write_shard(source: Source, directory: Path, shard: _Shard, resizing: Resize
         "damaged": damaged,
     }
     os.replace(partial, path)
-    write_json(_report_path(directory, shard), report)
+    write_json(_report_path(task.directory, shard), report)
+
+
+class _Held:
+    """A source that remembers the record read last, which is wanted twice."""
+
+    def __init__(self, source: Source):
+        self.name, self.num_classes = source.name, source.num_classes
+        self.class_names = source.class_names
+        self._source = source
+        self._last: tuple[int, Record] | None = None
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The label of every image."""
+        return self._source.labels
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Record:
+        if self._last is None or self._last[0] != index:
+            self._last = index, self._source[index]
+        return self._last[1]
 
 
 def _checked(source: Source, index: int, resizing: Resize) -> Record:
@@ -172,7 +198,7 @@ def _check_plan(
                 source.name,
                 len(source),
                 list(source.class_names),
-                hashlib.sha256(np.asarray(source.labels, "<i4").tobytes()).hexdigest(),
+                _fingerprint(source),
             ]
             for split, source in sources.items()
         },
@@ -188,6 +214,16 @@ def _check_plan(
         raise ValueError(f"{directory} is not empty; choose another directory.")
     else:
         write_json(path, plan)
+
+
+def _fingerprint(source: Source) -> str:
+    """Tells apart data sets of one name and size.
+
+    Where labels are only known after reading everything, the source offers something cheaper.
+    """
+    if isinstance(source, HasFingerprint):
+        return source.fingerprint
+    return hashlib.sha256(np.asarray(source.labels, "<i4").tobytes()).hexdigest()
 
 
 def _finish(

@@ -1,7 +1,8 @@
 """Random-access collections of labelled images: what every source offers, and how to open one."""
 
+import bisect
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
@@ -47,6 +48,16 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Record: ...
+
+
+@runtime_checkable
+class HasFingerprint(Protocol):
+    """A source that reads everything to know its labels, and can be told from others without."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs between data sets of one name and size."""
+        ...
 
 
 class ArraySource:
@@ -113,6 +124,39 @@ class Subset:
         return self.source[int(self.indices[index])]
 
 
+class Joined:
+    """Sources with the same classes, one behind the other.
+
+    Raises:
+        ValueError: if the classes differ.
+    """
+
+    def __init__(self, name: str, sources: Sequence[Source]):
+        for source in sources[1:]:
+            require_same_classes(sources[0], source)
+        self.name = name
+        self.sources = tuple(sources)
+        self.class_names = sources[0].class_names
+        self._ends = np.cumsum([len(source) for source in sources]).tolist()
+
+    @property
+    def num_classes(self) -> int:
+        """Labels are 0 .. num_classes - 1."""
+        return len(self.class_names)
+
+    @property
+    def labels(self) -> Int32[np.ndarray, "images"]:
+        """The label of every image."""
+        return np.concatenate([source.labels for source in self.sources])
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Record:
+        part = bisect.bisect_right(self._ends, index)
+        return self.sources[part][index - (self._ends[part - 1] if part else 0)]
+
+
 def subset(source: Source, size: int, seed: int) -> Source:
     """A class-balanced random subset.
 
@@ -162,8 +206,9 @@ def open_source(kind: str, split: str, directory: str = "") -> Source:
 
     Args:
         kind: "digits" (inside scikit-learn), "folder" (`directory/split/class/image.jpeg`),
-            "prepared" (written by the command `prepare`) or "tfds" (a prepared TensorFlow Datasets
-            directory in ArrayRecord format).
+            "numbered_folder" (the same with classes called by numbers and in their order, as in
+            ImageNet-V2), "prepared" (written by the command `prepare`) or "tfds" (a directory
+            that TensorFlow Datasets prepared, in ArrayRecord or TFRecord format).
         split: which part; the names depend on the data set.
         directory: where the files are; digits need none.
 
@@ -177,16 +222,18 @@ def open_source(kind: str, split: str, directory: str = "") -> Source:
         from deit_jax.data.digits import open_digits
 
         return open_digits(split)
-    if kind == "folder":
+    if kind in ("folder", "numbered_folder"):
         from deit_jax.data.folder import FolderSource
 
-        return FolderSource(directory, split)
+        return FolderSource(directory, split, numeric_order=kind == "numbered_folder")
     if kind == "prepared":
         from deit_jax.data.prepared import PreparedSource
 
         return PreparedSource(directory, split)
     if kind == "tfds":
         from deit_jax.data.tfds import TfdsSource
+        from deit_jax.data.tfds_records import TfRecordSource, is_tfrecord
 
-        return TfdsSource(directory, split)
-    raise ValueError(f"Unknown data source {kind!r}: use digits, folder, prepared or tfds.")
+        return (TfRecordSource if is_tfrecord(directory) else TfdsSource)(directory, split)
+    kinds = "digits, folder, numbered_folder, prepared or tfds"
+    raise ValueError(f"Unknown data source {kind!r}: use {kinds}.")

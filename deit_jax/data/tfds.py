@@ -1,4 +1,8 @@
-"""Data sets prepared by TensorFlow Datasets in ArrayRecord format, read without TensorFlow."""
+"""Data sets prepared by TensorFlow Datasets, read without TensorFlow.
+
+Those in ArrayRecord format are read by TensorFlow Datasets itself; for TFRecord, its default, see
+`deit_jax.data.tfds_records`.
+"""
 
 import functools
 from pathlib import Path
@@ -9,11 +13,12 @@ from jaxtyping import Int32
 
 from deit_jax.data.sources import Record
 
-_DESCRIPTION: Final = "dataset_info.json"
+DESCRIPTION: Final = "dataset_info.json"
+_PLACES: Final = (DESCRIPTION, f"*/{DESCRIPTION}", f"*/*/{DESCRIPTION}")
 
 
 class TfdsSource:
-    """One split of a prepared data set that has the features "image" and "label".
+    """One split of a data set in ArrayRecord format that has the features "image" and "label".
 
     Images are delivered as the encoded bytes on disk. Each process opens the files for itself:
     only the two arguments are pickled.
@@ -30,7 +35,7 @@ class TfdsSource:
     """
 
     def __init__(self, directory: str, split: str):
-        self.directory = str(_version_directory(directory))
+        self.directory = str(version_directory(directory))
         self.split = split
         features = dict(self._opened[1].features)
         if "image" not in features or not hasattr(features.get("label"), "names"):
@@ -54,8 +59,8 @@ class TfdsSource:
             return builder.as_data_source(self.split, decoders=raw), builder.info
         except NotImplementedError as error:
             raise ValueError(
-                f"{self.directory} is not in ArrayRecord format: prepare it again with "
-                "file_format='array_record'."
+                f"{self.directory} is neither in ArrayRecord nor in TFRecord format: prepare it "
+                "again with file_format='array_record'."
             ) from error
         except ValueError as error:
             raise ValueError(
@@ -78,6 +83,12 @@ class TfdsSource:
         """Names as the data set gives them."""
         return tuple(self._opened[1].features["label"].names)
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the sizes of the files, which are known without reading these."""
+        files = self._opened[1].splits[self.split].filepaths
+        return " ".join(str(Path(file).stat().st_size) for file in files)
+
     @functools.cached_property
     def labels(self) -> Int32[np.ndarray, "images"]:
         """The label of every image: reads the whole split once (about 13,000 records a second)."""
@@ -88,16 +99,35 @@ class TfdsSource:
 
     def __getitem__(self, index: int) -> Record:
         record = self._opened[0][index]
-        return Record(record["image"], int(record["label"]), f"{self.name}[{index}]")
+        return Record(
+            record["image"],
+            int(record["label"]),
+            record_name(record.get("file_name"), f"{self.name}[{index}]"),
+        )
 
     def __getstate__(self) -> dict[str, str]:
         return {"directory": self.directory, "split": self.split}
 
 
-def _version_directory(directory: str) -> Path:
-    """The folder that describes the data set, at `directory` or up to two levels below."""
+def record_name(file_name: bytes | None, otherwise: str) -> str:
+    """What to call a record: ImageNet keeps the names of its files, most data sets do not."""
+    return file_name.decode("utf-8", "replace") if file_name else otherwise
+
+
+def is_prepared(directory: str) -> bool:
+    """Whether a data set of TensorFlow Datasets, or several, lie in a directory."""
     root = Path(directory).expanduser()
-    for pattern in (_DESCRIPTION, f"*/{_DESCRIPTION}", f"*/*/{_DESCRIPTION}"):
+    return any(next(root.glob(pattern), None) is not None for pattern in _PLACES)
+
+
+def version_directory(directory: str) -> Path:
+    """The folder that describes the data set, at `directory` or up to two levels below.
+
+    Raises:
+        FileNotFoundError: if there is none, or there are several.
+    """
+    root = Path(directory).expanduser()
+    for pattern in _PLACES:
         found = sorted(root.glob(pattern)) if directory else []
         if len(found) > 1:
             names = ", ".join(str(path.parent.relative_to(root)) for path in found)
@@ -105,5 +135,5 @@ def _version_directory(directory: str) -> Path:
         if found:
             return found[0].parent
     raise FileNotFoundError(
-        f"No prepared data set in {directory!r}: expected a folder with {_DESCRIPTION}."
+        f"No prepared data set in {directory!r}: expected a folder with {DESCRIPTION}."
     )

@@ -1,52 +1,94 @@
-"""Reading a prepared data set again, all of it, to name what has been damaged."""
+"""Reading a prepared data set again, all of it, to name what has been damaged or is unusual."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from deit_jax.data.decode import decode
+from deit_jax.data.jobs import in_processes
+from deit_jax.data.oddities import oddities
 from deit_jax.data.prepared import open_shard, read_manifest, unpack
 
 
-def verify(directory: Path, progress: Callable[[int], None] = lambda images: None) -> list[str]:
+class Verified(NamedTuple):
+    """What was found.
+
+    Attributes:
+        problems: one sentence for each thing that is wrong, with the file's or image's name.
+        oddities: by what is unusual about sound images (see `oddities`), their names.
+    """
+
+    problems: list[str]
+    oddities: dict[str, list[str]]
+
+
+def verify(
+    directory: Path, workers: int = 1, progress: Callable[[int], None] = lambda images: None
+) -> Verified:
     """Reads everything again: hashes, counts, every record and every image.
 
-    Returns:
-        One sentence for each thing that is wrong, with the name of the file or the image.
+    Args:
+        directory: what `prepare` wrote.
+        workers: processes.
+        progress: called with the number of images read since the last call.
+
+    Raises:
+        FileNotFoundError, ValueError: if it holds no finished data set.
+        ChildProcessError: if a worker has died.
     """
     manifest = read_manifest(directory)
-    wrong: list[str] = []
-    for split in manifest["splits"].values():
-        for shard in split["shards"]:
-            wrong += _verify_shard(directory / shard["file"], shard, len(manifest["classes"]))
-            progress(shard["images"])
-    return wrong
+    shards = [shard for split in manifest["splits"].values() for shard in split["shards"]]
+    numbers = list(range(len(shards)))
+    found: dict[int, Verified] = {}
+    shared = directory, shards, len(manifest["classes"])
+    for number, result in in_processes(_verify_shard, shared, numbers, workers):
+        found[number] = result
+        progress(shards[number]["images"])
+    every = Verified([], {})
+    # In the order of the shards, whichever was read first.
+    for number in numbers:
+        every.problems.extend(found[number].problems)
+        for oddity, names in found[number].oddities.items():
+            every.oddities.setdefault(oddity, []).extend(names)
+    return every
 
 
-def _verify_shard(path: Path, shard: dict[str, Any], num_classes: int) -> Iterator[str]:
+def _verify_shard(shared: tuple[Path, list[dict[str, Any]], int], number: int) -> Verified:
+    directory, shards, num_classes = shared
+    shard = shards[number]
+    path = directory / shard["file"]
     if not path.is_file():
-        yield f"{path} is missing."
-        return
+        return Verified([f"{path} is missing."], {})
+    found = Verified([], {})
     with open(path, "rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
-            yield f"{path} has changed since it was written (SHA-256)."
+            found.problems.append(f"{path} has changed since it was written (SHA-256).")
     try:
         reader = open_shard(path)
         count = reader.num_records()
     except RuntimeError as error:
-        yield f"{path} cannot be opened: {' '.join(str(error).split())}."
-        return
+        found.problems.append(f"{path} cannot be opened: {' '.join(str(error).split())}.")
+        return found
     if count != shard["images"]:
-        yield f"{path} holds {count} records instead of {shard['images']}."
+        found.problems.append(f"{path} holds {count} records instead of {shard['images']}.")
     for position in range(count):
-        name = f"{path}, record {position}"
-        try:
-            record = unpack(reader.read([position])[0])
-            name = f"{name} ({record.name})"
-            assert isinstance(record.image, bytes)
-            decode(record.image)
-            if not 0 <= record.label < num_classes:
-                yield f"{name} has the impossible label {record.label}."
-        except (RuntimeError, ValueError, IndexError) as error:
-            yield f"{name}: {' '.join(str(error).split())}."
+        _verify_record(reader, position, f"{path}, record {position}", num_classes, found)
+    return found
+
+
+def _verify_record(
+    reader: Any, position: int, name: str, num_classes: int, found: Verified
+) -> None:
+    try:
+        record = unpack(reader.read([position])[0])
+        name = f"{name} ({record.name})"
+        assert isinstance(record.image, bytes)
+        decode(record.image)
+    except (RuntimeError, ValueError, IndexError) as error:
+        found.problems.append(f"{name}: {' '.join(str(error).split())}.")
+        return
+    if not 0 <= record.label < num_classes:
+        found.problems.append(f"{name} has the impossible label {record.label}.")
+    for oddity in oddities(record.image, record.name):
+        found.oddities.setdefault(oddity, []).append(record.name)

@@ -6,7 +6,15 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from deit_jax.models.attention import Attention, first_tokens
-from deit_jax.models.layers import LayerNorm, Linear, dropout, fold_keys, gelu, stochastic_depth
+from deit_jax.models.layers import (
+    LayerNorm,
+    LayerScale,
+    Linear,
+    dropout,
+    fold_keys,
+    gelu,
+    stochastic_depth,
+)
 
 MLP_RATIO = 4
 
@@ -31,7 +39,10 @@ class Mlp(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Pre-normalised transformer block: attention, then MLP, each on a residual branch."""
+    """Pre-normalised transformer block: attention, then MLP, each on a residual branch.
+
+    With `layer_scale` each branch ends in a factor for every feature, as in DeiT III.
+    """
 
     def __init__(
         self,
@@ -42,12 +53,16 @@ class Block(nnx.Module):
         drop_path_rate: float,
         dtype: Any,
         rngs: nnx.Rngs,
+        layer_scale: bool = False,
     ) -> None:
         self.norm1 = LayerNorm(width)
         self.attn = Attention(width, num_heads, drop_rate=drop_rate, dtype=dtype, rngs=rngs)
         self.norm2 = LayerNorm(width)
         self.mlp = Mlp(width, MLP_RATIO * width, drop_rate=drop_rate, dtype=dtype, rngs=rngs)
         self.drop_path_rate = drop_path_rate
+        self.layer_scale = layer_scale
+        if layer_scale:
+            self.ls1, self.ls2 = LayerScale(width), LayerScale(width)
 
     def __call__(
         self,
@@ -61,14 +76,16 @@ class Block(nnx.Module):
         """Return the first `queries` of each image's `tokens` tokens after this block.
 
         The result for these tokens is exact: they attend to all tokens. Where `seen` is given, it
-        receives what the parts of the block computed, by their names.
+        receives what the parts of the block computed, by their names (each branch unscaled).
         """
         normal = self.norm1(x)
         attended = self.attn(normal, tokens, queries, keys=fold_keys(keys, 0))
         x = x if queries == tokens else first_tokens(x, tokens, queries)
-        x = x + stochastic_depth(attended, self.drop_path_rate, fold_keys(keys, 1))
+        branch = self.ls1(attended) if self.layer_scale else attended
+        x = x + stochastic_depth(branch, self.drop_path_rate, fold_keys(keys, 1))
         normal2 = self.norm2(x)
         mapped = self.mlp(normal2, keys=fold_keys(keys, 2))
         if seen is not None:
             seen |= {"norm1": normal, "attn": attended, "norm2": normal2, "mlp": mapped}
-        return x + stochastic_depth(mapped, self.drop_path_rate, fold_keys(keys, 3))
+        branch = self.ls2(mapped) if self.layer_scale else mapped
+        return x + stochastic_depth(branch, self.drop_path_rate, fold_keys(keys, 3))

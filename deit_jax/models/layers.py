@@ -16,6 +16,9 @@ INIT_STD = 0.02
 
 LAYER_NORM_EPSILON = 1e-6
 
+LAYER_SCALE_INIT = 1e-4
+"""Of DeiT III's reference (models_v2.py). timm has 1e-6, which it never trained with."""
+
 
 def fold_keys(keys: Key[Array, "batch"] | None, site: int) -> Key[Array, "batch"] | None:
     """Derive each image's key for one place that draws random numbers; None stays None."""
@@ -102,6 +105,17 @@ class LayerNorm(nnx.Module):
     def __call__(self, x: Float[Array, "rows width"]) -> Float[Array, "rows width"]:
         """Return `x` normalised in each row, scaled and shifted."""
         return layer_norm(x, self.scale[...], self.bias[...])
+
+
+class LayerScale(nnx.Module):
+    """One learnt factor for each feature, small at first (arXiv 2103.17239, section 2)."""
+
+    def __init__(self, width: int) -> None:
+        self.gamma = nnx.Param(jnp.full((width,), LAYER_SCALE_INIT, jnp.float32))
+
+    def __call__(self, x: Float[Array, "rows width"]) -> Float[Array, "rows width"]:
+        """Return each feature times its factor."""
+        return x * self.gamma[...]
 
 
 @jax.custom_vjp

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from deit_jax.models import efficientnet, regnet, resnet, vit
+from deit_jax.models import deit, efficientnet, regnet, resnet
 from deit_jax.models.functional import Builder, Classifier
 
 
@@ -38,7 +38,7 @@ class ModelSpec:
 
 _REGISTRY: dict[str, ModelSpec] = {
     name: ModelSpec(name, **entry)
-    for models in (vit.MODELS, regnet.MODELS, resnet.MODELS, efficientnet.MODELS)
+    for models in (deit.MODELS, regnet.MODELS, resnet.MODELS, efficientnet.MODELS)
     for name, entry in models.items()
 }
 
@@ -73,7 +73,8 @@ def model_builder(
         num_classes: classes of each head; the model's own default if None.
         image_size: (height, width) or one number for both, in pixels; default if None.
         drop_rate: dropout probability.
-        drop_path_rate: stochastic depth probability of the last block; rises linearly from 0.
+        drop_path_rate: stochastic depth probability of the last block; rises linearly from 0 (of
+            DeiT III: of every block).
         dtype: type of the operands of matrix products and convolutions. Parameters, softmax,
             normalisation statistics and logits are float32 whatever it is.
     """

@@ -1,10 +1,11 @@
 """The vision transformer of DeiT, with or without distillation token (arXiv 2012.12877, section 4).
 
+DeiT III (arXiv 2204.07118, section 3) is the same with three changes; see `VisionTransformer`.
+
 Activations are two-dimensional, [batch*tokens, width]: every layer but attention acts on each token
 alone. Token order: class token, distillation token if there is one, patches row by row.
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -25,7 +26,8 @@ class VisionTransformer(nnx.Module):
         num_classes: classes of each head.
         image_size: (height, width) in pixels, multiples of `patch_size`.
         drop_rate: dropout after position embedding, attention projection and both MLP layers.
-        drop_path_rate: stochastic depth probability of the last block; rises linearly from 0.
+        drop_path_rate: stochastic depth probability of the last block; rises linearly from 0 at
+            the first. Of DeiT III, the probability of every block.
         dtype: type of the operands of matrix products. All else is float32.
         rngs: for the initialisation.
         patch_size: side of a patch in pixels.
@@ -33,6 +35,8 @@ class VisionTransformer(nnx.Module):
         depth: number of blocks.
         num_heads: attention heads; must divide `width`.
         distilled: add the distillation token and its head.
+        deit3: the network of DeiT III: LayerScale on every branch, position embeddings for the
+            patches only, stochastic depth alike in all blocks.
 
     Raises:
         ValueError: the image cannot be cut into patches, the width not into heads, or a probability
@@ -53,6 +57,7 @@ class VisionTransformer(nnx.Module):
         depth: int,
         num_heads: int,
         distilled: bool = False,
+        deit3: bool = False,
     ) -> None:
         _check_image_size(image_size, patch_size)
         if width % num_heads:
@@ -67,6 +72,7 @@ class VisionTransformer(nnx.Module):
         self.has_distillation_head = distilled
         self.num_prefix_tokens = 2 if distilled else 1
         self.drop_rate = drop_rate
+        self.deit3 = deit3
         patches = (image_size[0] // patch_size) * (image_size[1] // patch_size)
         self.num_tokens = self.num_prefix_tokens + patches
         self.depth = depth
@@ -79,9 +85,10 @@ class VisionTransformer(nnx.Module):
         self.cls_token = embedding(1)
         if distilled:
             self.dist_token = embedding(1)
-        self.pos_embed = embedding(self.num_tokens)
-        options = dict(drop_rate=drop_rate, dtype=dtype, rngs=rngs)
-        rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
+        self.pos_embed = embedding(patches if deit3 else self.num_tokens)
+        options = dict(drop_rate=drop_rate, dtype=dtype, rngs=rngs, layer_scale=deit3)
+        rising = [i / max(depth - 1, 1) for i in range(depth)]
+        rates = [drop_path_rate * (1.0 if deit3 else share) for share in rising]
         self.blocks = nnx.Dict(
             {
                 str(i): Block(width, num_heads, drop_path_rate=rate, **options)
@@ -143,8 +150,9 @@ class VisionTransformer(nnx.Module):
 
         Names are those of the layers in published weights: `patch_embed` (patches), `tokens` (with
         position embeddings), for every block `blocks.0.norm1`, `.attn`, `.norm2`, `.mlp` and its
-        result `blocks.0` (each branch before it is added), `norm`, `head`, and `head_dist` of a
-        distilled model. All are [batch, tokens, features] but for the heads' [batch, classes].
+        result `blocks.0` (each branch before it is scaled and added), `norm`, `head`, and
+        `head_dist` of a distilled model. All are [batch, tokens, features] but for the heads'
+        [batch, classes].
         """
         seen: dict[str, Array] = {}
         seen["norm"] = self._encode(images, self.num_tokens, seen=seen)
@@ -192,7 +200,11 @@ class VisionTransformer(nnx.Module):
         if self.has_distillation_head:
             prefix.append(self.dist_token[...])
         prefix = [jnp.broadcast_to(token, (batch, 1, width)) for token in prefix]
-        tokens = jnp.concatenate([*prefix, patches], axis=1) + self.pos_embed[...]
+        positions = self.pos_embed[...]
+        if self.deit3:
+            tokens = jnp.concatenate([*prefix, patches + positions], axis=1)
+        else:
+            tokens = jnp.concatenate([*prefix, patches], axis=1) + positions
         if seen is not None:
             seen |= {"patch_embed": patches, "tokens": tokens}
         return tokens.reshape(batch * self.num_tokens, width)
@@ -218,54 +230,3 @@ def _check_images(images: Array, image_size: tuple[int, int]) -> None:
             f"The model got images of shape {images.shape} but was built for [batch, "
             f"{image_size[0]}, {image_size[1]}, 3]; resize them or build it with their image_size."
         )
-
-
-def _entry(
-    size: int,
-    patch_size: int,
-    width: int,
-    depth: int,
-    num_heads: int,
-    *,
-    distilled: bool = False,
-    **facts: Any,
-) -> dict[str, Any]:
-    build = functools.partial(
-        VisionTransformer,
-        patch_size=patch_size,
-        width=width,
-        depth=depth,
-        num_heads=num_heads,
-        distilled=distilled,
-    )
-    return dict(build=build, image_size=(size, size), **facts)
-
-
-# Accuracies: the reference implementation's README and its published weights' own evaluation.
-MODELS: dict[str, dict[str, Any]] = {
-    "deit_tiny_patch16_224": _entry(224, 16, 192, 12, 3, parameters=5_717_416, top1=72.202),
-    "deit_small_patch16_224": _entry(224, 16, 384, 12, 6, parameters=22_050_664, top1=79.854),
-    "deit_base_patch16_224": _entry(224, 16, 768, 12, 12, parameters=86_567_656, top1=81.846),
-    "deit_tiny_distilled_patch16_224": _entry(
-        224, 16, 192, 12, 3, distilled=True, parameters=5_910_800, top1=74.476
-    ),
-    "deit_small_distilled_patch16_224": _entry(
-        224, 16, 384, 12, 6, distilled=True, parameters=22_436_432, top1=81.164
-    ),
-    "deit_base_distilled_patch16_224": _entry(
-        224, 16, 768, 12, 12, distilled=True, parameters=87_338_192, top1=83.372
-    ),
-    "deit_base_patch16_384": _entry(384, 16, 768, 12, 12, parameters=86_859_496, top1=82.890),
-    "deit_base_distilled_patch16_384": _entry(
-        384, 16, 768, 12, 12, distilled=True, parameters=87_630_032, top1=85.224
-    ),
-    # For demonstrations on small images; not of the paper.
-    "deit_micro_patch2_16": _entry(16, 2, 64, 3, 2, parameters=155_786, num_classes=10),
-    "deit_micro_patch4_16": _entry(16, 4, 64, 3, 2, parameters=155_018, num_classes=10),
-    "deit_micro_distilled_patch2_16": _entry(
-        16, 2, 64, 3, 2, distilled=True, parameters=156_564, num_classes=10
-    ),
-    "deit_micro_distilled_patch4_16": _entry(
-        16, 4, 64, 3, 2, distilled=True, parameters=155_796, num_classes=10
-    ),
-}

@@ -14,7 +14,8 @@ Normaliser of the soft term: `batch` divides the sum over images and classes by 
 images, as eq. 2 says. The reference's code divides by images times classes
 (`batch_times_classes`), which makes the term 1,000 times smaller on ImageNet.
 
-In place of the labels' CE there may be binary cross-entropy (DeiT III, arXiv 2204.07118).
+In place of the labels' CE there may be binary cross-entropy (DeiT III, arXiv 2204.07118). Without
+any teacher, two submodels can teach each other (`cosub_loss`, arXiv 2212.04884).
 """
 
 from collections.abc import Callable
@@ -95,6 +96,31 @@ def hard_distillation(student: Logits, teacher: Logits) -> Scalar:
     """Cross-entropy with the teacher's decision as a label, without smoothing (paper, eq. 3)."""
     labels = jax.nn.one_hot(jnp.argmax(teacher, axis=-1), teacher.shape[-1])
     return cross_entropy(student, labels)
+
+
+def cosub_loss(first: Logits, second: Logits, targets: Logits, options: ConfigDict) -> Losses:
+    """Labels and each other: the loss of two submodels of one network, each term with weight 1/4.
+
+    Total: (L(Z_1, y) + L(Z_2, y) + C(Z_1, Z_2) + C(Z_2, Z_1)) / 4, where C(Z, Z') takes what Z'
+    predicts for a target and is no function of Z' to differentiation. C is the cross-entropy of
+    softmax distributions, or of one sigmoid for each class where L is binary.
+
+    Source: Touvron et al., arXiv 2212.04884, section 3; the reference's engine.py, which always has
+    the binary one.
+
+    Args:
+        first: logits of a submodel.
+        second: of the other, on the same images.
+        targets: label distribution of every image.
+        options: `config.training`.
+    """
+    criterion = label_criterion(options)
+    taught = cross_entropy if options.loss == "cross_entropy" else binary_cross_entropy
+    answer = jax.nn.softmax if options.loss == "cross_entropy" else jax.nn.sigmoid
+    label = (criterion(first, targets) + criterion(second, targets)) / 2
+    one, other = (answer(jax.lax.stop_gradient(logits)) for logits in (first, second))
+    mutual = (taught(first, other) + taught(second, one)) / 2
+    return Losses((label + mutual) / 2, label, mutual)
 
 
 def distillation_loss(

@@ -14,6 +14,8 @@ from typing import Any
 
 import jax
 
+from deit_jax.config.keys import flatten
+from deit_jax.config.saved import complete
 from deit_jax.training.run_record import circumstances, differences, strict_json, write_json
 
 _LOG = logging.getLogger("deit_jax")
@@ -119,6 +121,17 @@ def open_run(
     return run
 
 
+def config_changes(workdir: str | Path, config: Any) -> dict[str, list[Any]]:
+    """Return {key: [saved, given]} of what keeps a configuration from going on with this run.
+
+    Keys of `MAY_CHANGE` are left out.
+    """
+    now = json.loads(strict_json(config))
+    saved, _ = complete(_read_record(Path(workdir))["config"], flatten(now))
+    changed = differences(saved, now)
+    return {key: pair for key, pair in changed.items() if not _allowed(key, MAY_CHANGE)}
+
+
 def load_run(workdir: str | Path) -> Run:
     """Read configuration and result of a run; nothing is changed.
 
@@ -179,22 +192,30 @@ def _continue(
     path: Path, saved: dict[str, Any], now: dict[str, Any], may_change: Sequence[str]
 ) -> dict[str, Any]:
     """Compare with the saved record; return it brought up to date, or refuse."""
-    changed = differences(saved["config"], now["config"])
-    refused = [key for key in changed if not any(fnmatch.fnmatch(key, p) for p in may_change)]
+    before, added = complete(saved["config"], flatten(now["config"]))
+    changed = differences(before, now["config"])
+    refused = [key for key in changed if not _allowed(key, may_change)]
     if refused:
         listed = ", ".join(f"{key}: {_arrow(changed[key])}" for key in refused)
         raise ValueError(
             f"The run in {path} was started with another configuration ({listed}). Use a new "
             "--workdir, the old values, or --allow_config_change to go on all the same."
         )
+    if added:
+        listed = ", ".join(f"{key}={value}" for key, value in added.items())
+        _LOG.warning("The run in %s is older than some keys; it goes on with %s.", path, listed)
     for key, values in changed.items():
         _LOG.warning("Going on with a changed configuration: %s: %s.", key, _arrow(values))
     history = saved.get("history", [])
-    before = history[-1] if history else saved
-    if changed or any(now[key] != before.get(key) for key in ("versions", "git_commit")):
+    latest = history[-1] if history else saved
+    if changed or any(now[key] != latest.get(key) for key in ("versions", "git_commit")):
         start = {key: value for key, value in now.items() if key != "config"}
         history = [*history, {"changed": changed, **start}]
     return {**saved, "config": now["config"], **({"history": history} if history else {})}
+
+
+def _allowed(key: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatch(key, pattern) for pattern in patterns)
 
 
 def _unwritable(path: Path, error: OSError) -> ValueError:

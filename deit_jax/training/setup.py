@@ -98,7 +98,7 @@ def prepare(config: ConfigDict) -> Setup:
         mesh=mesh,
         train_source=train_source,
         eval_source=eval_source,
-        train_input=_train_input(config),
+        train_input=train_input(config),
         eval_input=_eval_input(config),
         teacher=teacher,
         train_step=jax.jit(
@@ -137,13 +137,23 @@ def _student_builder(model: ConfigDict) -> Builder:
     )
 
 
+def open_train_source(config: ConfigDict) -> Source:
+    """Open the training images that the configuration chooses.
+
+    Raises:
+        ValueError, FileNotFoundError, ModuleNotFoundError: they are not there.
+    """
+    data = config.data
+    source = keep_classes(open_source(data.source, data.train_split, data.directory), data.classes)
+    return fraction(subset(source, data.train_images, config.seed), data.fraction, config.seed)
+
+
 def _open_sources(config: ConfigDict) -> tuple[Source, Source]:
     data = config.data
-    train, evaluation = (
-        keep_classes(open_source(data.source, split, data.directory), data.classes)
-        for split in (data.train_split, data.eval_split)
+    train = open_train_source(config)
+    evaluation = keep_classes(
+        open_source(data.source, data.eval_split, data.directory), data.classes
     )
-    train = fraction(subset(train, data.train_images, config.seed), data.fraction, config.seed)
     require_same_classes(train, evaluation)
     for source in (train, evaluation):
         if source.num_classes != config.model.num_classes:
@@ -155,7 +165,8 @@ def _open_sources(config: ConfigDict) -> tuple[Source, Source]:
     return train, evaluation
 
 
-def _train_input(config: ConfigDict) -> TrainInput:
+def train_input(config: ConfigDict) -> TrainInput:
+    """Return the options of the training stream."""
     data = config.data
     return TrainInput(
         image_size=tuple(config.model.image_size),

@@ -20,7 +20,12 @@ from deit_jax.augment.pipeline import AugmentOptions, augment_images
 from deit_jax.models.functional import ModelFunction, Tree
 from deit_jax.models.fusion import fuse
 from deit_jax.training.freezing import stop_gradients, trainable
-from deit_jax.training.losses import Losses, distillation_loss, label_criterion
+from deit_jax.training.losses import (
+    Losses,
+    cosub_loss,
+    distillation_loss,
+    label_criterion,
+)
 from deit_jax.training.optimizer import clip_by_global_norm
 from deit_jax.training.schedule import learning_rate
 from deit_jax.training.state import METRICS, TrainState, update_ema
@@ -112,27 +117,45 @@ def _loss_function(student: ModelFunction, config: ConfigDict) -> Callable:
     def loss_function(
         params: Tree, batch_stats: Tree, example: Example
     ) -> tuple[Float[Array, ""], tuple[Tree, Losses, Float[Array, ""]]]:
+        images, keys = example.images, example.model_keys
+        if config.training.cosub:
+            images, keys = _for_two_submodels(images, keys)
         heads, batch_stats = student.head_logits(
             stop_gradients(params, trainable(params, config)),
             batch_stats,
-            example.images,
-            keys=None if config.training.eval_mode else example.model_keys,
+            images,
+            keys=None if config.training.eval_mode else keys,
             # Statistics are parts of the network too: with a frozen one they stay.
             train=not config.training.eval_mode and config.training.parts != "heads",
         )
         if config.training.eval_mode:
             heads = (fuse(*heads), None)
-        losses = distillation_loss(
-            *heads,
-            example.teacher_logits,
-            example.targets,
-            criterion=label_criterion(config.training),
-            **config.distillation,
-        )
+        if config.training.cosub:
+            heads = (heads[0][0::2], heads[0][1::2])
+            losses = cosub_loss(*heads, example.targets, config.training)
+        else:
+            losses = distillation_loss(
+                *heads,
+                example.teacher_logits,
+                example.targets,
+                criterion=label_criterion(config.training),
+                **config.distillation,
+            )
         hits = jnp.argmax(heads[0], axis=-1) == jnp.argmax(example.targets, axis=-1)
         return losses.total, (batch_stats, losses, 100 * jnp.mean(hits.astype(jnp.float32)))
 
     return loss_function
+
+
+def _for_two_submodels(
+    images: Float[Array, "batch height width 3"], keys: Key[Array, "batch"]
+) -> tuple[Float[Array, "2*batch height width 3"], Key[Array, "2*batch"]]:
+    """Return every image twice in a row, with two draws of stochastic depth.
+
+    Side by side, so that on several devices both stay where the image is.
+    """
+    pairs = jnp.stack([purpose(keys, "submodel 1"), purpose(keys, "submodel 2")], axis=1)
+    return jnp.repeat(images, 2, axis=0), pairs.reshape(-1)
 
 
 def _advance(

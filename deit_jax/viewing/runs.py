@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from deit_jax.config.saved import complete
+
 Weights = Literal["raw", "ema"]
 Split = Literal["train", "eval"]
 
@@ -108,7 +110,7 @@ def read_run(directory: str | Path) -> RunRecord:
     finished = (path / "result.json").is_file()
     return RunRecord(
         path=path,
-        config=config["config"],
+        config=complete(config["config"])[0],
         rows=tuple(_read_rows(path / "metrics.jsonl")),
         result=_read_json(path / "result.json") if finished else None,
     )

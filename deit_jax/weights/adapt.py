@@ -74,8 +74,7 @@ def fit(
     """
     have = flatten(loaded[0]) | flatten(loaded[1])
     want = flatten(target[0]) | flatten(target[1])
-    transformers = "pos_embed" in loaded[0] and "pos_embed" in target[0]
-    prefixes = tuple(prefix_positions(tree[0]) if transformers else 0 for tree in (loaded, target))
+    prefixes = prefix_positions(loaded[0]), prefix_positions(target[0])
     rows: list[Row] = []
     problems: list[str] = []
     fitted: dict[Path, np.ndarray] = {}

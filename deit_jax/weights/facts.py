@@ -6,7 +6,7 @@ from typing import Any
 
 from deit_jax.models.layers import LAYER_NORM_EPSILON
 from deit_jax.weights.files import WeightFile
-from deit_jax.weights.published import PublishedFile
+from deit_jax.weights.published import PublishedFile, named_like
 
 # The normalisation and evaluation crop that the reference trains and evaluates with.
 MEAN, STD, CROP_RATIO = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 0.875
@@ -68,6 +68,14 @@ def facts_of_file(file: WeightFile) -> Facts:
         known |= {"model": file.published.model, "image_size": (size, size)}
         known |= {"mean": MEAN, "std": STD, "crop_ratio": CROP_RATIO}
         notes.append(_verified(file.published, file.sha256))
+    elif named := named_like(file.path):
+        size = named.input_size
+        known |= {"model": named.model, "image_size": (size, size)}
+        known |= {"mean": MEAN, "std": STD, "crop_ratio": size / named.resize}
+        notes.append(
+            f"Named like the published {named.file} ({named.top1} % top-1 on ImageNet at {size} "
+            "pixels); its authors give no hash, so that the content cannot be verified."
+        )
     return Facts(**known, notes=tuple(notes))
 
 

@@ -49,6 +49,8 @@ def timm_config(
         if not model_name or "_micro" in model_name:
             # Any of timm's DeiTs, given all sizes, becomes the one that is wanted.
             config["architecture"] = f"deit_tiny_{'distilled_' if distilled else ''}patch16_224"
+            if "ls1" in params["blocks"]["0"]:
+                config["architecture"] = "deit3_small_patch16_224"
         config["model_args"] = {"img_size": list(image_size), **_sizes(params, num_heads)}
     config["pretrained_cfg"] = {
         "input_size": [3, *image_size],

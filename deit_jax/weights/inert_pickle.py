@@ -103,7 +103,7 @@ class _Machine:
             self._stack.append(argument)
         elif name in _PYTHON2_TEXTS:
             # pickletools reads them as Latin-1; PyTorch's default is UTF-8.
-            self._stack.append(argument.encode("latin-1").decode())
+            self._stack.append(_text_or_bytes(argument.encode("latin-1")))
         elif name in _CONSTANTS:
             self._stack.append(_CONSTANTS[name])
         elif name in _EMPTY:
@@ -241,6 +241,14 @@ def put_items(target: dict[Any, Any], items: list[Any]) -> None:
         if key in target:
             _damaged(f"a dict has the key {quoted(key)} twice")
         target[key] = value
+
+
+def _text_or_bytes(value: bytes) -> str | bytes:
+    """Python 2 has one type for both; CIFAR's images, for one, are no text."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
 
 
 def _damaged(reason: str) -> NoReturn:

@@ -2,7 +2,8 @@
 
 Facts of the repository's README and of runs of its evaluation (facebookresearch/deit): top-1, top-5
 and loss on ImageNet's validation set, bicubic resize to int(size / 0.875), centre crop, mean of the
-two heads' logits. A file name ends in the first eight hex digits of the file's SHA-256.
+two heads' logits. A file name ends in the first eight hex digits of the file's SHA-256; those of
+DeiT III (README_revenge.md there) have no hash, and are evaluated without a margin around the crop.
 """
 
 from dataclasses import dataclass
@@ -36,8 +37,8 @@ class PublishedFile:
 
     @property
     def sha256_prefix(self) -> str:
-        """First eight hex digits of the SHA-256 of the file."""
-        return self.file.rpartition("-")[2].partition(".")[0]
+        """First eight hex digits of the SHA-256 of the file; "" where the authors give none."""
+        return self.file.rpartition("-")[2].partition(".")[0] if "-" in self.file else ""
 
 
 def _entry(
@@ -64,6 +65,43 @@ PUBLISHED = (
     # The teacher of the paper. Its accuracy is not printed by the repository; 82.9 in Table 2.
     _entry("regnety_160-a5fe301d.pth", None, None, None),
 )
+
+
+def _deit3(size: str, pixels: int, data: str, top1: float) -> PublishedFile:
+    patch = 14 if size == "huge" else 16
+    # The one file that its authors have replaced.
+    suffix = "_v1" if (size, data) == ("huge", "21k") else ""
+    file = f"deit_3_{size}_{pixels}_{data}{suffix}.pth"
+    model = f"deit3_{size}_patch{patch}_{pixels}"
+    return PublishedFile(file, model, top1, None, None, pixels, pixels, _BASE + file)
+
+
+DEIT3 = (
+    # Trained on ImageNet-1k alone.
+    _deit3("small", 224, "1k", 81.4),
+    _deit3("small", 384, "1k", 83.4),
+    _deit3("medium", 224, "1k", 83.0),
+    _deit3("base", 224, "1k", 83.8),
+    _deit3("base", 384, "1k", 85.0),
+    _deit3("large", 224, "1k", 84.9),
+    _deit3("large", 384, "1k", 85.8),
+    _deit3("huge", 224, "1k", 85.2),
+    # On ImageNet-21k, then fine-tuned on ImageNet-1k.
+    _deit3("small", 224, "21k", 83.1),
+    _deit3("small", 384, "21k", 84.8),
+    _deit3("medium", 224, "21k", 84.5),
+    _deit3("base", 224, "21k", 85.7),
+    _deit3("base", 384, "21k", 86.7),
+    _deit3("large", 224, "21k", 87.0),
+    _deit3("large", 384, "21k", 87.7),
+    _deit3("huge", 224, "21k", 87.2),
+)
+"""The files of DeiT III: known by their names only, so that their content cannot be verified."""
+
+
+def named_like(path: str | Path) -> PublishedFile | None:
+    """Return the published file of DeiT III that has this name, or None."""
+    return next((entry for entry in DEIT3 if entry.file == Path(path).name), None)
 
 
 def identify(path: str | Path, sha256: str) -> PublishedFile | None:

@@ -15,7 +15,7 @@ ResizeRule = Literal["reference", "timm"]
 
 def prefix_positions(params: Tree) -> int:
     """How many position embeddings are for prefix tokens: none in DeiT III, else one for each."""
-    if "ls1" in params["blocks"]["0"]:
+    if "ls1" in params.get("blocks", {}).get("0", {}):
         return 0
     return 2 if "dist_token" in params else 1
 

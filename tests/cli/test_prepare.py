@@ -1,5 +1,6 @@
 """Preparing an image folder: the same records, after a kill too, and every damage named."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -107,26 +108,156 @@ def test_damaged_files_are_left_out_and_named(folder, tmp_path, capsys):
     assert main(command(copy, tmp_path / "out")) == 2
 
 
-def test_a_killed_preparation_goes_on_and_ends_alike(folder, prepared, tmp_path):
-    output = tmp_path / "set"
+@pytest.fixture
+def unfinished(folder, tmp_path):
+    """A copy of the folder in which a named pipe takes the place of one image.
+
+    Reading it waits for ever, so no preparation can finish, however fast it is.
+    """
+    copy = tmp_path / "folder"
+    shutil.copytree(folder, copy)
+    pipe = copy / "train" / "c" / "23.jpeg"
+    pipe.unlink()
+    os.mkfifo(pipe)
+    yield copy
+    # Whoever still reads gets an empty file, so that a failed test leaves nobody waiting.
+    with contextlib.suppress(OSError):
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+
+
+def start(folder, output, workers):
+    """Starts a preparation; returns when it has written all shards but the one with the pipe."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "deit_jax", *command(folder, output)],
+        [sys.executable, "-m", "deit_jax", *command(folder, output), f"--workers={workers}"],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 60
-    while not list(output.glob("train-*.json")) and time.monotonic() < deadline:
-        time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert list(output.glob("train-*.array_record"))
-    if not (output / "manifest.json").exists():
-        with pytest.raises(FileNotFoundError, match="No prepared data set"):
-            open_source("prepared", "train", str(output))
-        assert main([*command(folder, output), "--short-side=9"]) == 2
-        assert main(command(folder, output)) == 0
+    # One worker takes the five shards in order and stops at the fourth.
+    ready = 3 if workers == 1 else 4
+    deadline = time.monotonic() + 120
+    while len(list(output.glob("*-0*.json"))) < ready:
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise AssertionError(process.communicate()[1])
+        time.sleep(0.01)
+    return process
+
+
+def workers_of(process):
+    found = []
+    for directory in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((directory / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            line = (directory / "cmdline").read_text()
+        except OSError:
+            continue
+        if parent == process.pid and "spawn_main" in line:
+            found.append(int(directory.name))
+    return found
+
+
+def is_alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for_end(pids):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if not any(is_alive(pid) for pid in pids):
+            return
+        time.sleep(0.02)
+    raise AssertionError("workers outlive the command")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="processes are listed elsewhere")
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_killed_preparation_goes_on_and_ends_alike(
+    folder, prepared, unfinished, tmp_path, workers
+):
+    output = tmp_path / "set"
+    process = start(unfinished, output, workers)
+    children = workers_of(process)
+    assert len(children) == workers
+    # Not the workers: they end by themselves.
+    process.kill()
+    process.communicate()
+    wait_for_end(children)
+    assert not (output / "manifest.json").exists()
+    finished = {path: path.stat().st_mtime_ns for path in output.glob("*.array_record")}
+    assert len(finished) == (3 if workers == 1 else 4)
+    with pytest.raises(FileNotFoundError, match="No prepared data set"):
+        open_source("prepared", "train", str(output))
+    # The pipe gives way to the image.
+    (unfinished / "train" / "c" / "23.jpeg").unlink()
+    shutil.copy(folder / "train" / "c" / "23.jpeg", unfinished / "train" / "c")
+    assert main([*command(unfinished, output), "--short-side=9"]) == 2
+    assert main(command(unfinished, output)) == 0
+    assert all(path.stat().st_mtime_ns == when for path, when in finished.items())
     names = sorted(path.name for path in prepared.iterdir())
     assert sorted(path.name for path in output.iterdir()) == names
-    for name in names:
-        assert (output / name).read_bytes() == (prepared / name).read_bytes(), name
+    for split in ("train", "val"):
+        ours, theirs = (open_source("prepared", split, str(d)) for d in (output, prepared))
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+        assert [ours[i].image for i in range(len(ours))] == [
+            theirs[i].image for i in range(len(theirs))
+        ]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="processes are listed elsewhere")
+def test_the_death_of_a_worker_is_said(unfinished, tmp_path):
+    process = start(unfinished, tmp_path / "set", workers=2)
+    children = workers_of(process)
+    os.kill(children[0], signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert errors.count("\n") == 1
+    assert errors.startswith("error: A worker process has died")
+    wait_for_end(children)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="processes are listed elsewhere")
+def test_an_interrupt_stops_everything_at_once_and_quietly(unfinished, tmp_path):
+    process = start(unfinished, tmp_path / "set", workers=2)
+    children = workers_of(process)
+    # As a terminal does at Ctrl-C: to the workers too.
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "")
+    wait_for_end(children)
+
+
+@pytest.mark.parametrize("ending", ["tar", "zip"])
+def test_an_archive_is_prepared_as_its_folder(folder, prepared, tmp_path, ending):
+    archive = shutil.make_archive(str(tmp_path / "images"), ending, folder)
+    assert main(command(archive, tmp_path / "set")) == 0
+    for split in ("train", "val"):
+        ours = open_source("prepared", split, str(tmp_path / "set"))
+        theirs = open_source("prepared", split, str(prepared))
+        assert ours.class_names == theirs.class_names
+        assert [ours[i][:2] for i in range(len(ours))] == [
+            theirs[i][:2] for i in range(len(theirs))
+        ]
+        # Names are kept, so that a validation image can be told by the number in its name.
+        assert [os.path.basename(ours[i].name) for i in range(len(ours))] == [
+            os.path.basename(theirs[i].name) for i in range(len(theirs))
+        ]
+    assert ours[0].name == f"{archive}/val/a/00.jpeg"
+
+
+def test_unusual_images_are_named(prepared, capsys):
+    assert main(["prepare", str(prepared), "--verify"]) == 0
+    printed = capsys.readouterr().out
+    for oddity, name in (
+        ("PNG in a file called .jpeg", "train/b/04.jpeg"),
+        ("CMYK, converted to RGB", "train/c/05.jpeg"),
+        ("grey, repeated to RGB", "train/a/06.jpeg"),
+    ):
+        after = printed.split(f"{oddity}:\n", 1)[1]
+        assert name in after.split("unusual", 1)[0]
+    assert "37 images read again, 0 problems" in " ".join(printed.split())

@@ -21,6 +21,8 @@ PUBLISHED = (
     "deit_base_distilled_patch16_224",
     "deit_base_patch16_384",
     "deit_base_distilled_patch16_384",
+    "deit3_small_patch16_224",
+    "deit3_base_patch16_384",
 )
 
 
@@ -31,6 +33,8 @@ def check(subject, gradients=False, batch=2):
     our_grads = our_gradients(subject, images, labels) if gradients else None
     assert list(ours) == layers
     for against in AGAINST:
+        if against == "transformers" and subject.module.deit3:
+            continue
         other = build_torch_side(subject, against)
         section = compare_activations(ours, other, images, 1e-5)
         # Every layer has its counterpart: patches, tokens, five results a block, norm, logits.
@@ -57,6 +61,10 @@ def test_tiny_at_full_size():
 )
 def test_one_block_of_the_others(name):
     check(with_depth(name, 1), batch=1)
+
+
+def test_one_block_of_deit_iii_with_gradients():
+    check(with_depth("deit3_small_patch16_224", 1), gradients=True, batch=1)
 
 
 @pytest.mark.parametrize("distilled", [True, False])

@@ -1,21 +1,27 @@
 """Every config file with every documented argument: valid, documented, and buildable."""
 
+import functools
 import importlib
+import json
 import re
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
+from ml_collections import ConfigDict
 
 from deit_jax.config.keys import flatten
+from deit_jax.config.paper import arguments
 from deit_jax.config.validate import validate
 from deit_jax.models.functional import abstract, count_parameters
 from deit_jax.models.registry import model_builder, model_spec
 from deit_jax.training.freezing import trainable
 from deit_jax.training.optimizer import make_optimizer
 
-FAMILIES = ("ablation", "deit", "digits", "distill", "finetune", "linear", "teacher", "transfer")
+FAMILIES = tuple(
+    sorted(file.stem for file in (Path(__file__).parents[2] / "configs").glob("[a-z]*.py"))
+)
 EXPERIMENTS = [
     (family, argument)
     for family in FAMILIES
@@ -36,26 +42,32 @@ def test_builds_and_validates(family, argument, run_directory):
         config.data.directory = "prepared"
     if config.distillation.kind != "none":
         config.teacher.weights = run_directory
-    assert validate(config) == []
-    build = model_builder(
-        config.model.name,
-        num_classes=config.model.num_classes,
-        image_size=tuple(config.model.image_size),
-        drop_path_rate=config.model.drop_path_rate,
-        dtype=jnp.dtype(config.model.dtype),
-    )
-    function, params, batch_stats = abstract(build)
-    spec = model_spec(config.model.name)
-    if tuple(config.model.image_size) == spec.image_size and config.model.num_classes == (
-        spec.num_classes
-    ):
-        assert count_parameters(params) == spec.parameters
-    images = jax.ShapeDtypeStruct((2, *config.model.image_size, 3), jnp.float32)
-    (logits, second), _ = jax.eval_shape(function.head_logits, params, batch_stats, images)
-    assert logits.shape == (2, config.model.num_classes)
-    assert (second is not None) == ("distilled" in config.model.name)
+    assert validate(config, device_count=8) == []
+    params = check_model(json.dumps({**config.model, "weights": ""}))
     optimizer = make_optimizer(config.optimizer, params, trainable(params, config))
     jax.eval_shape(optimizer.init, params)
+
+
+@functools.cache
+def check_model(model):
+    """Build the model without computing; many experiments share one. Returns its shapes."""
+    model = ConfigDict(json.loads(model))
+    build = model_builder(
+        model.name,
+        num_classes=model.num_classes,
+        image_size=tuple(model.image_size),
+        drop_path_rate=model.drop_path_rate,
+        dtype=jnp.dtype(model.dtype),
+    )
+    function, params, batch_stats = abstract(build)
+    spec = model_spec(model.name)
+    if (tuple(model.image_size), model.num_classes) == (spec.image_size, spec.num_classes):
+        assert count_parameters(params) == spec.parameters
+    images = jax.ShapeDtypeStruct((2, *model.image_size, 3), jnp.float32)
+    (logits, second), _ = jax.eval_shape(function.head_logits, params, batch_stats, images)
+    assert logits.shape == (2, model.num_classes)
+    assert (second is not None) == ("distilled" in model.name)
+    return params
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -70,8 +82,8 @@ def test_docstring_has_command_figure_cost_and_deviations(family):
     assert re.search(r"\bcost\b", text, re.IGNORECASE)
     assert re.search("deviations", text, re.IGNORECASE)
     for argument in module.ARGUMENTS:
-        # Suffixes that go with every argument are explained once.
-        assert re.sub(",(class_token|384|soft|hard|distilled)$", "", argument) in text
+        for part in argument.split(","):
+            assert re.search(rf"\b{part}\b", text), argument
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -117,3 +129,78 @@ def test_the_table_of_the_ablation_is_in_the_docs():
     rows = importlib.import_module("configs.ablation").TABLE
     expected = [f"| `{n}` | {r.what} | {r.top1} | {r.top1_384} |" for n, r in rows.items()]
     assert [line for line in lines if line.startswith("| `")] == expected
+
+
+def test_every_figure_of_a_table_has_an_experiment():
+    seen = 0
+    for family in FAMILIES:
+        for table in getattr(importlib.import_module(f"configs.{family}"), "PAPER", ()):
+            assert "arXiv" in table.title
+            for name, row in table.rows.items():
+                assert len(row) == len(table.columns), name
+            for other, argument in arguments(table):
+                module = importlib.import_module(f"configs.{other or family}")
+                assert argument in module.ARGUMENTS
+                seen += 1
+    assert seen > 70
+
+
+def test_table_3_of_the_paper():
+    # Top-1 of rows 1 to 6 as printed, Ti, S, B and B at 384.
+    printed = [
+        (72.2, 79.8, 81.8, 83.1),
+        (72.2, 79.8, 81.8, 83.2),
+        (74.3, 80.9, 83.0, 84.0),
+        (73.9, 80.9, 83.0, 84.2),
+        (74.6, 81.1, 83.1, 84.4),
+        (74.5, 81.2, 83.4, 84.5),
+    ]
+    module = importlib.import_module("configs.distill")
+    rows = [tuple(cell.published for cell in row) for row in module.PAPER[0].rows.values()]
+    assert rows == printed
+    for size in ("tiny", "small", "base"):
+        plain, deit = (
+            importlib.import_module(f"configs.{family}").get_config(argument)
+            for family, argument in (("distill", f"{size},none"), ("deit", size))
+        )
+        assert flatten(plain) == flatten(deit)
+
+
+def test_methods_of_table_3_differ_in_the_supervision_alone():
+    module = importlib.import_module("configs.distill")
+    plain = flatten(module.get_config("base,none"))
+
+    def changed(argument):
+        values = flatten(module.get_config(argument))
+        return {key: value for key, value in values.items() if value != plain[key]}
+
+    token = "deit_base_distilled_patch16_224"
+    soft = {"distillation.kind": "soft", "distillation.weight": 0.1}
+    assert changed("base,soft,class_token") == soft
+    assert changed("base,hard,class_token") == {"distillation.kind": "hard"}
+    assert changed("base,soft") == {**soft, "model.name": token}
+    assert changed("base,hard") == {"distillation.kind": "hard", "model.name": token}
+    assert changed("base,hard,1000") == {**changed("base,hard"), "schedule.epochs": 1000.0}
+    assert plain["distillation.temperature"] == 3.0
+
+
+def test_teachers_at_their_own_resolution():
+    finetune = importlib.import_module("configs.finetune")
+    for argument in finetune.ARGUMENTS:
+        config = finetune.get_config(argument)
+        taught = config.distillation.kind != "none"
+        assert config.teacher.image_size == ((224, 224) if taught else (0, 0))
+        assert config.model.image_size == (int(argument[:3]),) * 2
+        assert config.training.eval_mode == (not taught)
+
+
+def test_every_teacher_of_table_2_teaches():
+    module = importlib.import_module("configs.teacher")
+    for name in ("regnety_040", "deit_base"):
+        trained, student, tuned = (
+            module.get_config(f"{name}{role}") for role in ("", ",student", ",student,384")
+        )
+        assert student.teacher.name == tuned.teacher.name == trained.model.name
+        assert student.model.name == "deit_base_distilled_patch16_224"
+        assert tuned.model.name == "deit_base_distilled_patch16_384"
+        assert student.distillation.kind == tuned.distillation.kind == "hard"

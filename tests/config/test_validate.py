@@ -36,7 +36,7 @@ def test_the_default_is_valid_on_one_and_eight_devices():
         ("model.name", "deit_smal_patch16_224", "Did you mean 'deit_small_patch16_224'"),
         ("model.dtype", "half", "float32, bfloat16"),
         ("optimizer.name", "adam", "Did you mean 'adamw'"),
-        ("data.source", "imagenet", "tfds, folder, prepared, digits"),
+        ("data.source", "imagenet", "tfds, folder, numbered_folder, prepared, digits"),
         ("data.directory", "", "--config.data.directory=DIR"),
         ("data.crop_scale", (0.5, 0.1), "two areas"),
         ("data.eval_crop_ratio", 0.0, "(0, 1]"),

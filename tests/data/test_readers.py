@@ -83,6 +83,7 @@ def test_a_plain_script_with_workers_runs_and_says_nothing_else(tmp_path):
 
 def test_nothing_but_the_pipeline_loads_jax():
     modules = "batches, prepared, preparing, verifying, digits, folder, subsets, sources, tfds"
+    modules += ", opening, datasets, tfds_records, real_labels"
     code = f"from deit_jax.data import {modules}; import sys; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

@@ -122,7 +122,7 @@ def test_missing_and_empty_folders_are_named(tmp_path, image_folder):
 
 
 def test_missing_packages_name_the_extra(monkeypatch, tmp_path):
-    (tmp_path / "dataset_info.json").write_text("{}")
+    (tmp_path / "dataset_info.json").write_text('{"fileFormat": "array_record"}')
     without(monkeypatch, "sklearn")
     with pytest.raises(ModuleNotFoundError, match=r"deit_jax\[demo\]"):
         open_source("digits", "train")

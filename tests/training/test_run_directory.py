@@ -119,6 +119,45 @@ def test_other_changes_are_possible_when_asked_for(tmp_path):
     open_run(tmp_path, changed, may_change=("evaluation.*",)).close()
 
 
+def older(config, *keys):
+    """A saved configuration from before some keys existed."""
+    config = json.loads(strict_json(config))
+    for key in keys:
+        *groups, name = key.split(".")
+        group = config
+        for part in groups:
+            group = group[part]
+        del group[name]
+    return config
+
+
+def test_a_run_older_than_a_key_goes_on_with_its_default(tmp_path, caplog):
+    open_run(tmp_path, older(default_config(), "reference", "data.crop_ratio")).close()
+    open_run(tmp_path, default_config()).close()
+    (line,) = [r.message for r in caplog.records if "older than some keys" in r.message]
+    assert "reference=False" in line and "data.crop_ratio=[0.75, 1.33" in line
+    assert load_run(tmp_path).config == json.loads(strict_json(default_config()))
+    caplog.clear()
+    open_run(tmp_path, default_config()).close()
+    assert not caplog.records
+
+
+def test_a_key_younger_than_the_run_may_not_change_what_it_computes(tmp_path):
+    open_run(tmp_path, older(default_config(), "optimizer.layer_decay")).close()
+    config = default_config()
+    config.optimizer.layer_decay = 0.75
+    with pytest.raises(ValueError, match=r"\(optimizer.layer_decay: 1.0 -> 0.75\)"):
+        open_run(tmp_path, config)
+
+
+def test_a_key_that_no_longer_exists_is_refused(tmp_path):
+    saved = json.loads(strict_json(default_config()))
+    saved["optimizer"]["lookahead"] = 5
+    open_run(tmp_path, saved).close()
+    with pytest.raises(ValueError, match=r"optimizer.lookahead: 5 -> \(none\)"):
+        open_run(tmp_path, default_config())
+
+
 def test_other_versions_are_recorded(tmp_path):
     open_run(tmp_path, CONFIG).close()
     record = json.loads((tmp_path / "config.json").read_text())

@@ -9,8 +9,9 @@ import torch
 
 from deit_jax.models.registry import list_models, model_spec
 from deit_jax.weights import published
+from deit_jax.weights.facts import facts_of_file
 from deit_jax.weights.files import read_file
-from deit_jax.weights.published import PUBLISHED, identify
+from deit_jax.weights.published import DEIT3, PUBLISHED, identify
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -66,3 +67,19 @@ def test_reading_compares_the_published_hash(tmp_path, monkeypatch):
     assert found.published is entry
     assert found.sha256 == sha256
     np.testing.assert_array_equal(found.tensors["head.bias"], [1, 1])
+
+
+def test_files_of_deit_iii_are_known_by_name_but_never_called_verified(tmp_path):
+    assert len(DEIT3) == len({entry.file for entry in DEIT3}) == 16
+    for entry in DEIT3:
+        spec = model_spec(entry.model)
+        assert spec.image_size == (entry.input_size,) * 2 == (entry.resize,) * 2
+        assert entry.sha256_prefix == ""
+        # ImageNet-21k before helps every size; without it, it is the registered accuracy.
+        assert entry.top1 == spec.top1 if "_1k" in entry.file else entry.top1 > spec.top1
+        assert identify(entry.file, DIGEST) is None
+    path = tmp_path / "deit_3_base_384_21k.pth"
+    torch.save({"model": {"head.bias": torch.ones(2)}}, path)
+    facts = facts_of_file(read_file(path))
+    assert (facts.model, facts.image_size) == ("deit3_base_patch16_384", (384, 384))
+    assert facts.crop_ratio == 1.0 and "cannot be verified" in facts.notes[-1]

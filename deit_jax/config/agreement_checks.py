@@ -1,0 +1,138 @@
+"""What keys have to agree on: batch and devices, model and recipe, student and teacher."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from deit_jax.weights.convnets import convnet_family
+from deit_jax.weights.hub import find_in_cache
+
+
+def size_problems(config: ConfigDict, device_count: int) -> Iterator[str]:
+    """Batches that cannot be divided, images that cannot be cut."""
+    batch, slices = config.training.batch_size, config.training.micro_batches
+    for name, size in (("training", batch), ("evaluation", config.evaluation.batch_size)):
+        if size % device_count:
+            yield (
+                f"config.{name}.batch_size is {size}, which {device_count} devices cannot share "
+                f"evenly; use a multiple of {device_count}."
+            )
+    if slices > 0 and batch % (device_count * slices):
+        yield (
+            f"config.training.batch_size is {batch}, which cannot be cut into {slices} "
+            f"micro-batches on {device_count} devices; use a multiple of {device_count * slices}."
+        )
+    if slices > 1 and convnet_family(config.model.name):
+        yield (
+            f"config.training.micro_batches is {slices} but {config.model.name} has BatchNorm, "
+            "whose statistics are of the whole batch; set it to 1."
+        )
+    group = config.mix.group
+    mixes = config.mix.mixup_alpha > 0 or config.mix.cutmix_alpha > 0
+    if mixes and group > 0 and (batch // max(device_count, 1)) % group:
+        yield (
+            f"config.mix.group is {group} but each of {device_count} devices holds "
+            f"{batch // device_count} images; use a divisor of that, or 0 for the whole batch."
+        )
+    if mixes and (group or batch) % 2:
+        yield f"Mixing pairs images: {group or batch} images (mix.group or batch) is odd; use even."
+    height, width = config.model.image_size
+    patch = _patch_size(config.model.name)
+    if min(height, width) <= 0 or height % patch or width % patch:
+        yield (
+            f"config.model.image_size is {height, width}, which {config.model.name} cannot cut "
+            f"into patches of {patch} pixels; use multiples of {patch}."
+        )
+
+
+def recipe_problems(config: ConfigDict) -> Iterator[str]:
+    """Combinations of model, optimiser and schedule that mean nothing."""
+    name, decay = config.model.name, config.optimizer.layer_decay
+    if _patch_size(name) == 1:
+        if decay != 1.0:
+            yield (
+                f"config.optimizer.layer_decay is {decay} but {name} has no transformer blocks; "
+                "set it to 1.0."
+            )
+        if config.training.parts == "attention":
+            yield f"config.training.parts is 'attention', which {name} has not; choose 'heads'."
+    if config.optimizer.name == "lamb" and not config.optimizer.weight_decay:
+        yield (
+            "config.optimizer.name is 'lamb' with weight_decay 0, where it would be Adam: trust "
+            "ratios are for what is decayed; set a weight_decay or choose 'adamw'."
+        )
+    if config.training.eval_mode and config.distillation.kind != "none":
+        yield (
+            "config.training.eval_mode averages the heads before the loss, so there is none for "
+            "the teacher; set it to False or distillation.kind to 'none'."
+        )
+    yield from _cosub_problems(config)
+    noise = tuple(config.schedule.noise_range)
+    if noise and not (len(noise) == 2 and 0 <= noise[0] < noise[1]):
+        yield (
+            f"config.schedule.noise_range is {noise}; give two rising shares of the epochs, "
+            "or () for no noise."
+        )
+    if config.schedule.warmup_epochs > config.schedule.epochs:
+        yield (
+            f"config.schedule.warmup_epochs is {config.schedule.warmup_epochs}, longer than the "
+            f"whole schedule of {config.schedule.epochs} epochs; shorten it."
+        )
+
+
+def _cosub_problems(config: ConfigDict) -> Iterator[str]:
+    if not config.training.cosub:
+        return
+    where = "config.training.cosub has two submodels teach each other"
+    if config.distillation.kind != "none":
+        yield f"{where}, instead of a teacher; set it to False or distillation.kind to 'none'."
+    if "_distilled" in config.model.name:
+        yield f"{where} with one head each; choose a model without distillation token."
+    if config.training.eval_mode or not config.model.drop_path_rate:
+        yield (
+            f"{where}, which without stochastic depth are the same; set model.drop_path_rate, and "
+            "training.eval_mode to False."
+        )
+
+
+def teacher_problems(config: ConfigDict) -> Iterator[str]:
+    """A teacher that is not there, or is shown impossible images."""
+    if config.distillation.kind == "none":
+        return
+    weights = config.teacher.weights
+    remedy = (
+        "train one (configs/teacher.py, configs/digits.py:teacher) and pass "
+        "--config.teacher.weights=ITS_WORKDIR"
+    )
+    if not weights:
+        yield (
+            f"config.distillation.kind is {config.distillation.kind!r} but config.teacher.weights "
+            f"is empty; {remedy}."
+        )
+    elif not Path(weights).exists() and find_in_cache(weights) is None:
+        yield f"config.teacher.weights is {weights!r}, which does not exist; {remedy}."
+    yield from _teacher_images(config)
+
+
+def _teacher_images(config: ConfigDict) -> Iterator[str]:
+    teacher = config.teacher
+    for key in ("mean", "std"):
+        if len(teacher[key]) not in (0, 3):
+            yield f"config.teacher.{key} is {tuple(teacher[key])}; give three numbers, or ()."
+    if any(value <= 0 for value in teacher.std):
+        yield f"config.teacher.std is {tuple(teacher.std)}; deviations must be positive."
+    size, patch = tuple(teacher.image_size), _patch_size(teacher.name)
+    if size != (0, 0) and (len(size) != 2 or min(size) <= 0 or any(side % patch for side in size)):
+        yield (
+            f"config.teacher.image_size is {size}; give height and width, multiples of {patch}, "
+            "or (0, 0) for the student's."
+        )
+    if teacher.classes and not Path(teacher.classes).is_file():
+        yield f"config.teacher.classes is {teacher.classes!r}, which is no file."
+
+
+def _patch_size(name: str) -> int:
+    """Patch size as the model's name states it; 1 for convnets."""
+    digits = name.partition("_patch")[2].partition("_")[0]
+    return int(digits) if digits.isdigit() else 1

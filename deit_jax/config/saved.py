@@ -1,0 +1,40 @@
+"""Configurations that an earlier version of this program saved, before some keys existed."""
+
+import copy
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from deit_jax.config.defaults import default_config
+from deit_jax.config.keys import flatten
+
+
+def complete(
+    saved: Mapping[str, Any], keys: Iterable[str] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Give keys that a saved configuration does not have their defaults.
+
+    A key is added with a default that leaves everything as it was, so a run from before it existed
+    is one with the default.
+
+    Args:
+        saved: nested configuration, read from JSON.
+        keys: dotted names of the keys to look at; all keys of today if None.
+
+    Returns:
+        The configuration, and the dotted names and values that were added. Keys that have no
+        default are never added, and keys of the past that no longer exist stay.
+    """
+    # As they will be when they are read again: tuples are lists.
+    defaults = json.loads(json.dumps(flatten(default_config())))
+    present = flatten(saved)
+    wanted = defaults if keys is None else keys
+    added = {key: defaults[key] for key in wanted if key in defaults and key not in present}
+    config = copy.deepcopy(dict(saved))
+    for key, value in added.items():
+        *groups, name = key.split(".")
+        group = config
+        for part in groups:
+            group = group.setdefault(part, {})
+        group[name] = value
+    return config, added

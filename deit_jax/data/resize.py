@@ -1,0 +1,93 @@
+"""Resizing as Pillow does it, bit for bit, by the fast kernel where numba is installed."""
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+_LOG = logging.getLogger("deit_jax")
+
+Pixels = UInt8[np.ndarray, "height width 3"]
+
+FILTERS: Final = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+}
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def resize(
+    pixels: Pixels,
+    size: tuple[int, int],
+    interpolation: str = "bicubic",
+    *,
+    box: Box | None = None,
+    out: Pixels | None = None,
+) -> Pixels:
+    """Cuts out a box and resizes it with a filter that widens when shrinking (anti-aliasing).
+
+    Args:
+        pixels: the image.
+        size: (height, width) wanted.
+        interpolation: "bicubic" or "bilinear".
+        box: what to resize, which is all that the filter sees; the whole image by default.
+        out: contiguous array that takes the result; a new one by default.
+
+    Returns:
+        The result: `out`, if that is given; else maybe a view of `pixels`.
+    """
+    box = box or Box(0, 0, *pixels.shape[:2])
+    if (box.height, box.width) == size:
+        return _deliver(_cut(pixels, box), out)
+    kernel = _kernel()
+    # So tall a box Pillow shrinks in the other order of the two directions.
+    if kernel is None or box.height > 100 * box.width:
+        return _deliver(_resize_pillow(_cut(pixels, box), size, interpolation), out)
+    result = np.empty((*size, 3), np.uint8) if out is None else out
+    kernel(np.ascontiguousarray(pixels), *box, interpolation == "bicubic", result)
+    return result
+
+
+def _cut(pixels: Pixels, box: Box) -> Pixels:
+    return pixels[box.top : box.top + box.height, box.left : box.left + box.width]
+
+
+def _deliver(pixels: Pixels, out: Pixels | None) -> Pixels:
+    if out is None:
+        return pixels
+    out[:] = pixels
+    return out
+
+
+def _resize_pillow(pixels: Pixels, size: tuple[int, int], interpolation: str) -> Pixels:
+    """What the kernel is measured by, and what stands in for it."""
+    height, width = size
+    image = Image.fromarray(pixels).resize((width, height), FILTERS[interpolation])
+    return np.asarray(image)
+
+
+@functools.cache
+def _kernel() -> Callable[..., None] | None:
+    """The compiled kernel; None without numba. Loaded when first needed: numba takes 100 MB."""
+    try:
+        from deit_jax.data.resize_kernel import resize_box
+    except ModuleNotFoundError:
+        return None
+    # numba refuses versions of NumPy or Python that it does not know, compilers fail in many ways.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        _LOG.warning("numba cannot be used (%s); Pillow resizes images more slowly.", reason)
+        return None
+    return resize_box

@@ -1,0 +1,1 @@
+"""Many runs of one family of configurations: planning, running and collecting them."""

@@ -1,0 +1,124 @@
+"""Which runs a sweep consists of: every variant of a config file with every seed."""
+
+import runpy
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from deit_jax.config.command_line import explain_flag_error, unknown_keys
+from deit_jax.config.reference import apply_reference
+
+PROGRAM = "train.py"
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of `train.py`.
+
+    Attributes:
+        name: of its directory: the variant and the seed.
+        experiment: FILE.py:VARIANT.
+        workdir: its directory.
+        overrides: flags of the form --config.a.b=value, the seed among them.
+        config: what train.py will make of them.
+    """
+
+    name: str
+    experiment: str
+    workdir: Path
+    overrides: tuple[str, ...]
+    config: ConfigDict
+
+    def command(self, python: str = sys.executable) -> list[str]:
+        """Return the command line, argument by argument."""
+        fixed = [f"--config={self.experiment}", f"--workdir={self.workdir}"]
+        return [python, PROGRAM, *fixed, *self.overrides]
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has its result."""
+        return (self.workdir / "result.json").is_file()
+
+
+def plan(
+    config: str,
+    variants: Sequence[str],
+    seeds: Sequence[int],
+    workdir: str | Path,
+    overrides: Sequence[str] = (),
+) -> list[PlannedRun]:
+    """Return all runs, variant by variant.
+
+    Args:
+        config: path of the config file.
+        variants: what stands behind its colon.
+        seeds: for `config.seed`.
+        workdir: directory of the run directories.
+        overrides: flags of the form --config.a.b=value for every run. `{seed}` in a value becomes
+            the seed, so that each student can have the teacher of its own seed.
+
+    Raises:
+        FileNotFoundError: there is no such config file.
+        ValueError: a variant or an override is wrong, or something is there twice.
+    """
+    if not Path(config).is_file():
+        raise FileNotFoundError(f"There is no config file {config}; see configs/.")
+    for what, given in (("variant", variants), ("seed", seeds)):
+        twice = [item for item in given if list(given).count(item) > 1]
+        if twice:
+            raise ValueError(f"The {what} {twice[0]} is given twice; each run is made once.")
+    if problems := unknown_keys(overrides):
+        raise ValueError(problems[0])
+    runs = []
+    for variant in variants:
+        for seed in seeds:
+            own = tuple(flag.replace("{seed}", str(seed)) for flag in overrides)
+            own = (f"--config.seed={seed}", *own)
+            name = f"{variant.replace(',', '-')}-seed{seed}"
+            experiment = f"{config}:{variant}"
+            runs.append(
+                PlannedRun(name, experiment, Path(workdir) / name, own, read(experiment, own))
+            )
+    names = [run.name for run in runs]
+    if clash := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"Two variants would both be called {clash}; leave one of them out.")
+    return runs
+
+
+def variants_of(config: str) -> tuple[str, ...]:
+    """Return all arguments of a config file, its `ARGUMENTS`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it does not list any.
+    """
+    if not Path(config).is_file():
+        raise FileNotFoundError(f"There is no config file {config}; see configs/.")
+    found: tuple[str, ...] = tuple(runpy.run_path(config).get("ARGUMENTS", ()))
+    if not found:
+        raise ValueError(f"{config} does not list its arguments; name them with --variants.")
+    return found
+
+
+def read(experiment: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """Return the configuration that `train.py` gets from a config file and flags.
+
+    Raises:
+        ValueError: one of them is wrong; says what train.py would say.
+    """
+    values, line = flags.FlagValues(), [PROGRAM, f"--config={experiment}", *overrides]
+    # Looks for overrides in sys.argv unless it is told where.
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=line)
+    try:
+        values(line)
+        config = holder.value
+        given = config_flags.get_override_values(values["config"])
+        if problems := apply_reference(config, given):
+            raise ValueError(problems[0])
+    except (flags.Error, AttributeError, OSError, ValueError) as error:
+        raise ValueError(f"{experiment}: {explain_flag_error(error)}") from error
+    return config

@@ -1,0 +1,148 @@
+"""How many training images a second the input delivers, and how many the model would take."""
+
+import itertools
+import os
+import time
+from typing import Any, Final
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from deit_jax.data.batches import TrainBatches
+from deit_jax.data.options import TrainInput, buffer_bytes
+from deit_jax.data.pipeline import train_batches
+from deit_jax.data.sources import Source
+from deit_jax.data.stages import measure_stages
+from deit_jax.devices import PEAK_TFLOPS
+from deit_jax.models.flops import forward_flops
+from deit_jax.models.registry import model_builder
+from deit_jax.sharding import create_mesh, put_batch, replicated
+from deit_jax.training.setup import open_train_source, prepare, train_input
+
+# Of the peak; well-tuned programs on accelerators reach 0.2 to 0.4 with these models.
+_UTILISATION: Final = 0.4
+
+
+def measure_input(
+    config: ConfigDict, *, images: int, seconds: float, run_model: bool
+) -> dict[str, Any]:
+    """Measure the training input of a configuration, without a model and with one.
+
+    Args:
+        config: already validated.
+        images: to time the stages with.
+        seconds: to run the whole input for.
+        run_model: measure the train step; otherwise estimate what it takes from its operations.
+
+    Returns:
+        What `python -m deit_jax benchmark input --json` prints: "stages" and "core_ms" in
+        milliseconds for each image, rates in images per second, 0 where unknown.
+
+    Raises:
+        ValueError, FileNotFoundError: the data or the teacher is not what the configuration says.
+    """
+    source, options = open_train_source(config), train_input(config)
+    stages = measure_stages(source, options, images)
+    facts: dict[str, Any] = {
+        "data": f"{source.name}, {len(source):,} images",
+        "repeats": options.repeats,
+        "batch_size": options.batch_size,
+        "workers": options.workers,
+        "threads": options.threads,
+        "cores": len(os.sched_getaffinity(0)),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "model": config.model.name,
+        "buffer_bytes": buffer_bytes(options),
+        "bytes_per_record": stages.bytes_per_record,
+        "damaged": stages.damaged,
+        "read_wait_ms": 1e3 * stages.read_wait,
+        "stages": {name: 1e3 * seconds for name, seconds in stages.seconds.items()},
+    }
+    # Before the transfer is added: that is the device's business, while the host reads on.
+    facts["core_ms"] = sum(facts["stages"].values())
+    facts |= _run_input(source, options, seconds)
+    facts["stages"]["transfer"] = facts.pop("transfer")
+    facts |= _measure_model(config) if run_model else _estimate_model(config)
+    return facts
+
+
+def _run_input(source: Source, options: TrainInput, seconds: float) -> dict[str, Any]:
+    """Run the whole input for a while, and put one batch on the device again and again."""
+    begin = time.perf_counter()
+    with train_batches(source, options, num_steps=10**9) as batches:
+        batch = next(batches)
+        first = time.perf_counter() - begin
+        # Those that were finished before anyone asked would look like speed.
+        ready = options.prefetch * max(1, options.workers)
+        for _ in itertools.takewhile(lambda _: time.perf_counter() - begin < seconds, range(ready)):
+            next(batches)
+        start, taken = time.perf_counter(), 0
+        while taken == 0 or time.perf_counter() - start < seconds:
+            batch = next(batches)
+            taken += 1
+        rate = taken * options.batch_size / (time.perf_counter() - start)
+    mesh = create_mesh()
+    transfers = []
+    for _ in range(5):
+        start = time.perf_counter()
+        jax.block_until_ready(put_batch(batch, mesh))
+        transfers.append(time.perf_counter() - start)
+    return {
+        "input_rate": rate,
+        "first_batch_seconds": first,
+        "transfer": 1e3 * min(transfers) / options.batch_size,
+    }
+
+
+def _estimate_model(config: ConfigDict) -> dict[str, Any]:
+    """Return what devices might train, from operations and data sheets; 0 where unknown."""
+
+    def forward(options: ConfigDict) -> float:
+        size = tuple(options.get("image_size", (0, 0)))
+        size = size if min(size) > 0 else tuple(config.model.image_size)
+        builder = model_builder(
+            options.name,
+            num_classes=config.model.num_classes,
+            image_size=size,
+            dtype=jnp.dtype(options.dtype),
+        )
+        return forward_flops(builder, (1, *size))
+
+    # Forward, and the gradients of activations and of weights; a teacher only goes forward.
+    operations = 3 * forward(config.model)
+    if config.distillation.kind != "none":
+        operations += forward(config.teacher)
+    rates = {
+        name: _UTILISATION * 1e12 * peaks[config.model.dtype] / operations
+        for name, peaks in PEAK_TFLOPS.items()
+    }
+    kind = jax.devices()[0].device_kind
+    here = next((rate for name, rate in rates.items() if kind.startswith(name)), 0.0)
+    return {
+        "model_rate": here * jax.device_count(),
+        "model_source": f"estimate: {operations / 1e9:.3g} GFLOP for each image at "
+        f"{100 * _UTILISATION:.0f} % of the device's {config.model.dtype} peak",
+        "accelerators": rates,
+    }
+
+
+def _measure_model(config: ConfigDict) -> dict[str, Any]:
+    """Run the train step on one batch again and again."""
+    setup = prepare(config)
+    batch, _ = TrainBatches(setup.train_source, setup.train_input, 0, 1)(0)
+    placed = put_batch(batch, setup.mesh)
+    teacher = jax.device_put(setup.teacher.params if setup.teacher else {}, replicated(setup.mesh))
+    state, seconds, steps = setup.initial_state(), 0.0, 0
+    # The first step compiles.
+    state = jax.block_until_ready(setup.train_step(state, teacher, placed))
+    while steps < 3 or seconds < 3.0:
+        start = time.perf_counter()
+        state = jax.block_until_ready(setup.train_step(state, teacher, placed))
+        seconds += time.perf_counter() - start
+        steps += 1
+    return {
+        "model_rate": steps * config.training.batch_size / seconds,
+        "model_source": f"measured: {steps} train steps here",
+        "accelerators": {},
+    }

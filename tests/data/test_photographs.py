@@ -1,0 +1,128 @@
+"""Evaluation images of real photographs in every form, bit for bit as torchvision's, file to batch.
+
+Photographs: two of scikit-learn, one of matplotlib, which both carry as samples.
+"""
+
+import pathlib
+
+import matplotlib
+import numpy as np
+import pytest
+import sklearn.datasets
+import torch
+from PIL import Image
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from deit_jax.augment.pipeline import normalise
+from deit_jax.config.defaults import IMAGENET_MEAN, IMAGENET_STD
+from deit_jax.data import decode, resize
+from deit_jax.data.options import EvalInput
+from deit_jax.data.pipeline import eval_batches
+from deit_jax.data.sources import open_source
+
+_SAMPLES = pathlib.Path(sklearn.datasets.__file__).parent / "images"
+CHINA, FLOWER = _SAMPLES / "china.jpg", _SAMPLES / "flower.jpg"
+PORTRAIT = pathlib.Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+
+
+def rotated(image, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return {"exif": exif, "quality": 92}
+
+
+def write_photographs(folder):
+    """Writes each form once; returns how many."""
+    folder.mkdir(parents=True)
+    for path in (CHINA, FLOWER, PORTRAIT):
+        (folder / f"as it is {path.stem}.jpg").write_bytes(path.read_bytes())
+    china, flower, portrait = (Image.open(p).convert("RGB") for p in (CHINA, FLOWER, PORTRAIT))
+    transparent = flower.copy()
+    transparent.putalpha(flower.convert("L"))
+    deep = Image.fromarray(np.asarray(china.convert("L"), np.uint16) * 257)
+    forms = {
+        "grey.jpeg": (china.convert("L"), {}),
+        "progressive.jpeg": (portrait, {"progressive": True}),
+        "full colour.jpeg": (flower, {"subsampling": "4:4:4", "quality": 97}),
+        "half colour.jpeg": (flower, {"subsampling": "4:2:2", "quality": 60}),
+        "cmyk.jpeg": (china.convert("CMYK"), {}),
+        "rgb without transform.jpeg": (flower, {"keep_rgb": True}),
+        "turned.jpeg": (portrait, rotated(portrait, 6)),
+        "mirrored.jpeg": (china, rotated(china, 2)),
+        "one pixel.jpeg": (china.crop((100, 100, 101, 101)), {}),
+        "one pixel.png": (china.crop((100, 100, 101, 101)), {}),
+        "narrow.jpeg": (china.crop((0, 0, 5, 300)), {}),
+        "low.jpeg": (china.crop((0, 0, 300, 5)), {}),
+        "very narrow.png": (china.crop((0, 0, 3, 400)), {}),
+        "small.jpeg": (portrait.resize((33, 47)), {}),
+        "just right.png": (china.crop((0, 0, 256, 256)), {}),
+        "transparent.png": (transparent, {}),
+        "grey transparent.png": (transparent.convert("LA"), {}),
+        "palette.png": (china.quantize(256), {}),
+        "palette transparent.png": (flower.quantize(31), {"transparency": 3}),
+        "two colours.png": (portrait.convert("1"), {}),
+        "sixteen bits.png": (deep, {}),
+        "sixteen bits.tiff": (deep, {}),
+        "compressed.webp": (flower, {"quality": 80}),
+        "plain.bmp": (portrait, {}),
+        "plain.ppm": (china, {}),
+    }
+    for name, (image, options) in forms.items():
+        image.save(folder / name, **options)
+    # As the one PNG in ImageNet that is called JPEG.
+    (folder / "really png.jpeg").write_bytes((folder / "transparent.png").read_bytes())
+    return len(list(folder.iterdir()))
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("photographs")
+    assert write_photographs(root / "val" / "all") == 29
+    return root
+
+
+@pytest.fixture(params=["fast", "Pillow"])
+def libraries(request, monkeypatch):
+    if request.param == "Pillow":
+        monkeypatch.setattr(decode, "_simplejpeg", None)
+        monkeypatch.setattr(resize, "_kernel", lambda: None)
+    else:
+        pytest.importorskip("simplejpeg")
+        pytest.importorskip("numba")
+    return request.param
+
+
+@pytest.mark.usefixtures("libraries")
+@pytest.mark.parametrize(
+    ("size", "crop_ratio"), [(224, 0.875), (224, 1.0), (384, 1.0), (160, 0.95), (16, 0.5)]
+)
+def test_pixels_equal_torchvisions(photographs, size, crop_ratio):
+    view = transforms.Compose(
+        [
+            transforms.Resize(int(size / crop_ratio), transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(size),
+        ]
+    )
+    theirs = ImageFolder(photographs / "val", view)
+    source = open_source("folder", "val", str(photographs))
+    options = EvalInput(
+        image_size=(size, size), batch_size=8, crop_ratio=crop_ratio, threads=1, max_damaged=0
+    )
+    with eval_batches(source, options) as batches:
+        ours = np.concatenate([batch["image"][batch["mask"]] for batch in batches])
+    assert len(ours) == len(theirs) == 29
+    for number, image in enumerate(ours):
+        assert theirs.samples[number][0].endswith(source.path(number))
+        different = (image != np.asarray(theirs[number][0])).sum()
+        assert different == 0, (source.path(number), different)
+
+
+def test_normalised_values_equal_torchvisions_to_rounding():
+    # All values that a pixel can have. Both round three times; at most 2.7 in size, where a unit
+    # in the last place is 2.4e-7.
+    values = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1)[None]
+    theirs = transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)(transforms.ToTensor()(values))
+    ours = np.asarray(normalise(values[None], IMAGENET_MEAN, IMAGENET_STD))[0]
+    assert theirs.dtype == torch.float32
+    np.testing.assert_allclose(ours, theirs.permute(1, 2, 0), rtol=0, atol=5e-7)

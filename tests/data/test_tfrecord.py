@@ -1,0 +1,178 @@
+"""TFRecord data sets: the bytes that TensorFlow Datasets wrote, in its default format."""
+
+import os
+import pickle
+import struct
+
+import numpy as np
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from tensorboardX.crc32c import CRC_INIT, crc_finalize, crc_update
+from tensorboardX.record_writer import RecordWriter
+
+from deit_jax.cli.main import main
+from deit_jax.data.batches import DamagedRecordError, read
+from deit_jax.data.crc32c import crc32c
+from deit_jax.data.sources import open_source, require_same_classes
+from deit_jax.data.tfds_records import TfRecordSource
+from deit_jax.data.tfrecord import find_records, read_example, read_record
+from tests.data.small_tfds import as_tfrecords, prepare_three_classes
+
+
+def test_crc32c_against_the_standard_and_against_tensorboardx():
+    # RFC 3720, appendix B.4, and the check value of the catalogue of CRCs.
+    assert crc32c(bytes(32)) == 0x8A9136AA
+    assert crc32c(b"\xff" * 32) == 0x62A8AB43
+    assert crc32c(bytes(range(32))) == 0x46DD794E
+    assert crc32c(b"123456789") == 0xE3069283
+    random = np.random.default_rng(0)
+    for length in (*range(0, 140), 1023, 4096, 8191, 8192, 8200, 16385, 40_001):
+        data = random.bytes(length)
+        assert crc32c(data) == crc_finalize(crc_update(CRC_INIT, data)), length
+
+
+def example_class():
+    """tf.train.Example as protobuf itself builds it from the published description."""
+    file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="t", syntax="proto3")
+    kinds = descriptor_pb2.FieldDescriptorProto
+
+    def field(message, name, number, kind, *, repeated=True, type_name=""):
+        message.field.add(
+            name=name,
+            number=number,
+            type=kind,
+            label=kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL,
+            **({"type_name": type_name} if type_name else {}),
+        )
+
+    lists = {"Bytes": kinds.TYPE_BYTES, "Float": kinds.TYPE_FLOAT, "Int64": kinds.TYPE_INT64}
+    feature = descriptor_pb2.DescriptorProto(name="Feature")
+    for number, (name, kind) in enumerate(lists.items(), 1):
+        field(file.message_type.add(name=f"{name}List"), "value", 1, kind)
+        field(
+            feature, name.lower(), number, kinds.TYPE_MESSAGE, repeated=False,
+            type_name=f".t.{name}List",
+        )  # fmt: skip
+    file.message_type.append(feature)
+    features = file.message_type.add(name="Features")
+    entry = features.nested_type.add(name="FeatureEntry")
+    entry.options.map_entry = True
+    field(entry, "key", 1, kinds.TYPE_STRING, repeated=False)
+    field(entry, "value", 2, kinds.TYPE_MESSAGE, repeated=False, type_name=".t.Feature")
+    field(features, "feature", 1, kinds.TYPE_MESSAGE, type_name=".t.Features.FeatureEntry")
+    example = file.message_type.add(name="Example")
+    field(example, "features", 1, kinds.TYPE_MESSAGE, repeated=False, type_name=".t.Features")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("t.Example"))
+
+
+def test_examples_as_protobuf_writes_them():
+    example = example_class()()
+    content = {
+        "image": [b"\xff\xd8 bytes" * 50],
+        "label": [7],
+        "negative, large": [-1, -(2**63), 2**63 - 1, 0, 300],
+        "several": [b"", b"a", b"\n\x00"],
+        "none": [],
+    }
+    for name, values in content.items():
+        numbers = bool(values) and isinstance(values[0], int)
+        feature = example.features.feature[name]
+        (feature.int64 if numbers else feature.bytes).value.extend(values)
+    example.features.feature["floats"].float.value.extend([1.5, 2.5])
+    data = example.SerializeToString()
+    assert read_example(data) == content | {"floats": []}
+    # Not packed, as older writers do it: field 1 of kind 0, twice.
+    assert read_example(bytes.fromhex("0a0d0a0b0a017812061a0408050807"))["x"] == [5, 7]
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        spoilt = bytearray(data)
+        for place in random.integers(0, len(data), 3):
+            spoilt[place] = random.integers(256)
+        try:
+            read_example(bytes(spoilt[: random.integers(len(data))]))
+        except ValueError as error:
+            # Or it reads something else.
+            assert "no example" in str(error)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return prepare_three_classes(tmp_path_factory.mktemp("tfds"))
+
+
+@pytest.fixture(scope="module")
+def tfrecords(directory, tmp_path_factory):
+    root = tmp_path_factory.mktemp("tfrecord") / "tiny" / "1.0.0"
+    return as_tfrecords(directory / "tiny" / "1.0.0", root)
+
+
+def test_both_formats_are_the_same_data_set(directory, tfrecords):
+    for split in ("train", "test"):
+        ours = open_source("tfds", split, str(tfrecords))
+        theirs = open_source("tfds", split, str(directory))
+        require_same_classes(ours, theirs)
+        assert (ours.name, len(ours)) == (theirs.name, len(theirs))
+        for index in range(len(ours)):
+            assert ours[index][:2] == theirs[index][:2]
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+        assert pickle.loads(pickle.dumps(ours))[4] == ours[4]
+    assert ours[4].name == "tiny-test.tfrecord-00001-of-00002[1]"
+
+
+def test_a_tfrecord_data_set_is_prepared_by_one_command(tfrecords, tmp_path, capsys, monkeypatch):
+    # Knowing all labels before the first image is written would take hours for a large one.
+    labels = TfRecordSource.labels
+    monkeypatch.delattr(TfRecordSource, "labels")
+    output = tmp_path / "prepared"
+    command = ["prepare", str(tfrecords.parent), str(output), "--splits=train,test", "--workers=1"]
+    assert main(command) == 0
+    monkeypatch.setattr(TfRecordSource, "labels", labels, raising=False)
+    assert "train: 12 images" in capsys.readouterr().out
+    for split in ("train", "test"):
+        before = open_source("tfds", split, str(tfrecords))
+        after = open_source("prepared", split, str(output))
+        assert [after[i] for i in range(len(after))] == [before[i] for i in range(len(before))]
+        np.testing.assert_array_equal(after.labels, before.labels)
+
+
+def test_damage_is_found_by_its_checksum(tfrecords, tmp_path):
+    for file in tfrecords.iterdir():
+        os.link(file, tmp_path / file.name)
+    path = tmp_path / "tiny-train.tfrecord-00001-of-00002"
+    data = bytearray(path.read_bytes())
+    where = find_records(path)
+    path.unlink()
+    data[where[2, 0] + 50] ^= 1
+    path.write_bytes(data)
+    source = open_source("tfds", "train", str(tmp_path))
+    with pytest.raises(DamagedRecordError, match=r"tfrecord-00001-of-00002\[2\]: .* checksum"):
+        read(source, 5)
+    assert source.labels.tolist().count(-1) == 1
+    for spoilt, message in (
+        (data[:-10], "ends in the middle"),
+        (data + b"123", "ends in the middle"),
+        (data[:3] + b"\1" + data[4:], "damaged at byte 0"),
+    ):
+        path.write_bytes(spoilt)
+        with pytest.raises(ValueError, match=message):
+            open_source("tfds", "train", str(tmp_path))
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="lacks 1 of 2 files of 'train'"):
+        open_source("tfds", "train", str(tmp_path))
+    with pytest.raises(ValueError, match=r"no split 'train.:10%.': use test, train"):
+        open_source("tfds", "train[:10%]", str(tfrecords))
+    (tmp_path / "label.labels.txt").unlink()
+    names = open_source("tfds", "test", str(tmp_path)).class_names
+    assert names == ("0", "1", "2")
+
+
+def test_records_are_found_by_length(tmp_path):
+    path = tmp_path / "file"
+    writer = RecordWriter(str(path))
+    contents = [b"", b"a", bytes(1000), struct.pack("<Q", 7) * 3]
+    for content in contents:
+        writer.write(content)
+    writer.close()
+    assert [read_record(path, *row) for row in find_records(path).tolist()] == contents

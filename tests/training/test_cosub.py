@@ -1,0 +1,125 @@
+"""Submodels that teach each other: the loss beside PyTorch's, and the one train step with it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from deit_jax.augment.keys import image_keys, purpose
+from deit_jax.augment.mixing import MixOptions
+from deit_jax.augment.pipeline import AugmentOptions, normalise
+from deit_jax.config.defaults import default_config
+from deit_jax.config.validate import validate
+from deit_jax.training.losses import cosub_loss
+from tests.training.small_runs import batches, make, small_config, split_over, transformer
+
+# One float32 rounding of a sum over 20 classes and 12 images; both sides sum in another order.
+RELATIVE = 2e-6
+
+
+def reference_loss(first, second, targets, kind):
+    """As the reference's engine composes it: four terms of weight 1/4, targets detached."""
+    if kind == "cross_entropy":
+        soft = lambda x: x.detach().softmax(-1)  # noqa: E731
+        term = F.cross_entropy
+    else:
+        soft = lambda x: x.detach().sigmoid()  # noqa: E731
+        term = F.binary_cross_entropy_with_logits
+    labels = targets.gt(0).float() if kind.startswith("multi_hot") else targets
+    terms = [term(first, labels), term(second, labels)]
+    terms += [term(first, soft(second)), term(second, soft(first))]
+    return sum(terms) / 4
+
+
+@pytest.mark.parametrize(
+    "kind", ["cross_entropy", "binary_cross_entropy", "multi_hot_binary_cross_entropy"]
+)
+def test_value_and_gradients_equal_pytorch(kind):
+    rng = np.random.default_rng(0)
+    arrays = [3 * rng.standard_normal((12, 20)).astype(np.float32) for _ in range(2)]
+    labels = np.eye(20, dtype=np.float32)[rng.integers(0, 20, 12)]
+    targets = 0.7 * labels + 0.3 * labels[::-1]
+    theirs = [torch.tensor(array, requires_grad=True) for array in arrays]
+    expected = reference_loss(*theirs, torch.tensor(targets), kind)
+    expected.backward()
+    options = default_config().training
+    options.update(loss=kind, label_smoothing=0.0)
+
+    def total(first, second):
+        return cosub_loss(first, second, jnp.asarray(targets), options).total
+
+    value, grads = jax.value_and_grad(total, argnums=(0, 1))(*map(jnp.asarray, arrays))
+    np.testing.assert_allclose(value, expected.item(), rtol=RELATIVE)
+    for ours, other in zip(grads, theirs, strict=True):
+        # Differences of probabilities cancel: against the largest entry.
+        np.testing.assert_allclose(ours, other.grad, atol=RELATIVE * other.grad.abs().max().item())
+
+
+def cosub_config(**changes):
+    return small_config(
+        training__cosub=True, model__drop_path_rate=0.5, optimizer__name="sgd", **changes
+    )
+
+
+def single_head(config, rngs):
+    return transformer(config, rngs, distilled=False)
+
+
+def test_the_step_runs_two_submodels_on_the_same_images():
+    config = cosub_config()
+    augment = AugmentOptions()
+    function, state, step = make(config, single_head, mixing=MixOptions(), augment=augment)
+    batch = next(batches(1))
+    after = step(state, {}, batch)
+    keys = purpose(image_keys(config.seed, batch["epoch"], batch["index"], batch["copy"]), "model")
+    images = normalise(batch["image"], augment.mean, augment.std)
+
+    @jax.jit
+    def answers(params):
+        return [
+            function.head_logits(params, {}, images, keys=purpose(keys, name))[0][0]
+            for name in ("submodel 1", "submodel 2")
+        ]
+
+    first, second = (torch.tensor(np.asarray(x)) for x in answers(state["params"]))
+    assert (first - second).abs().max() > 1e-3
+    labels = np.eye(10)[batch["label"]] * (1 - config.training.label_smoothing)
+    targets = torch.tensor(labels + config.training.label_smoothing / 10, dtype=torch.float32)
+    expected = reference_loss(first, second, targets, "cross_entropy").item()
+    # Products of 64 instead of 32 images.
+    assert float(after["sums"]["loss"]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("devices", "slices"), [(1, 4), (4, 2)])
+def test_micro_batches_and_devices_change_nothing(devices, slices):
+    states = []
+    for count, size in ((1, 1), (slices, devices)):
+        config = cosub_config(training__micro_batches=count)
+        _, state, step = make(config, single_head, sharding=split_over(size))
+        for batch in batches(2):
+            state = step(state, {}, batch)
+        states.append(state)
+    one, other = (jax.tree.leaves((s["params"], s["sums"])) for s in states)
+    for a, b in zip(one, other, strict=True):
+        # Sums over the batch in another order, as in test_step.py.
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("distillation.kind", "hard", "instead of a teacher"),
+        ("model.name", "deit_small_distilled_patch16_224", "without distillation token"),
+        ("model.drop_path_rate", 0.0, "set model.drop_path_rate"),
+    ],
+)
+def test_combinations_that_mean_nothing_are_refused(tmp_path, key, value, words):
+    config = default_config()
+    config.data.directory, config.teacher.weights = "somewhere", str(tmp_path)
+    config.training.cosub = True
+    assert validate(config) == []
+    config.update_from_flattened_dict({key: value})
+    (problem,) = validate(config)
+    assert words in problem
