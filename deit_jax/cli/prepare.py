@@ -91,6 +91,9 @@ def _open(args: argparse.Namespace) -> "dict[str, Source]":
     from deit_jax.data.sources import require_same_classes
 
     path = Path(args.source).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"No file or folder {str(path)!r}.")
+    print(f"opening {path}", flush=True)
     if args.val_labels and args.dataset != "imagenet":
         raise ValueError("--val-labels is for --dataset imagenet.")
     if args.dataset:
@@ -124,6 +127,8 @@ def _write(sources: "dict[str, Source]", args: argparse.Namespace) -> int:
     from deit_jax.data.preparing import Resize, prepare
 
     output = Path(args.output).expanduser()
+    for split, source in sources.items():
+        print(f"{split}: {len(source):,} images of {source.num_classes:,} classes to {output}")
     total = sum(len(source) for source in sources.values())
     with _bar("preparing", total) as advance:
         manifest = prepare(

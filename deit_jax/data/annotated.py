@@ -97,7 +97,7 @@ def open_cars(path: Path) -> dict[str, Source]:
         file = path / "cars_annos.mat"
         content = read_matlab(file)
         names = texts(content, "class_names", file)
-        rows = table(content, "annotations", file)
+        rows = table(content, "annotations", file, ("relative_im_path", "class", "test"))
         lists = {
             split: [
                 (str(row["relative_im_path"]), int(row["class"]) - 1)
@@ -132,7 +132,7 @@ def _cars_test(path: Path, kit: Path) -> Path:
 
 
 def _cars_list(path: Path, folder: str) -> Labelled:
-    rows = table(read_matlab(path), "annotations", path)
+    rows = table(read_matlab(path), "annotations", path, ("fname", "class"))
     return [(f"{folder}/{row['fname']}", int(row["class"]) - 1) for row in rows]
 
 

@@ -119,9 +119,10 @@ class Archive:
     def _bytes(self, position: int, count: int) -> bytes:
         if self._file is None:
             self._file = os.open(self.path, os.O_RDONLY)
-        data = os.pread(self._file, count, position)
+        # A damaged index can point to before the beginning.
+        data = os.pread(self._file, count, position) if position >= 0 else b""
         if len(data) < count:
-            raise ValueError("the archive ends in the middle of it")
+            raise ValueError("the archive does not reach to where its index says")
         return data
 
     def __getstate__(self) -> dict[str, object]:
@@ -140,8 +141,9 @@ def _is_wanted(member: _Member, skipped: list[str]) -> bool:
     if member.method < 0 or ".." in parts or member.name.startswith("/") or "\0" in member.name:
         skipped.append(member.name)
         return False
-    # macOS puts resource forks, which have the names of images, into a folder of this name.
-    return member.name.lower().endswith(EXTENSIONS) and parts[0] != "__MACOSX"
+    # macOS adds resource forks, which have the names of images and are none.
+    is_fork = parts[0] == "__MACOSX" or parts[-1].startswith("._")
+    return member.name.lower().endswith(EXTENSIONS) and not is_fork
 
 
 def _tar_members(path: str) -> Iterator[_Member]:

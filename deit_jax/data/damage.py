@@ -34,19 +34,34 @@ class DamageCount:
         images: in the data set.
         limit: see `allowed_damage`.
         remedy: what is done about a damaged record, for the log.
+        known: numbers of records that an earlier part of the run found damaged: they count, but
+            are not logged again.
     """
 
-    def __init__(self, source_name: str, images: int, limit: float, remedy: str):
+    def __init__(
+        self,
+        source_name: str,
+        images: int,
+        limit: float,
+        remedy: str,
+        known: Iterable[int] = (),
+    ):
         self._source_name = source_name
         self._allowed = allowed_damage(limit, images)
         self._images = images
         self._remedy = remedy
+        self._known = frozenset(known)
         self._found: dict[int, Damage] = {}
 
     @property
     def found(self) -> tuple[Damage, ...]:
-        """In the order of the data set."""
+        """Those that were not known before, in the order of the data set."""
         return tuple(self._found[index] for index in sorted(self._found))
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Numbers of all, those known before included: what to keep for the next part of a run."""
+        return tuple(sorted(self._known | self._found.keys()))
 
     def add(self, damages: Iterable[Damage]) -> None:
         """Notes records that a batch met.
@@ -55,26 +70,30 @@ class DamageCount:
             ValueError: with their names, if there are now more than allowed.
         """
         for damage in damages:
-            if damage.number in self._found:
+            if damage.number in self._found or damage.number in self._known:
                 continue
             self._found[damage.number] = damage
             _LOG.warning(
                 "Damaged record %d (at most %d allowed) %s: %s; %s.",
-                len(self._found),
+                self._count,
                 self._allowed,
                 damage.name,
                 damage.reason,
                 self._remedy,
             )
-        if len(self._found) > self._allowed:
+        if self._count > self._allowed:
             raise ValueError(self._too_many())
+
+    @property
+    def _count(self) -> int:
+        return len(self._known) + len(self._found)
 
     def _too_many(self) -> str:
         found = list(self._found.values())
         listed = "; ".join(f"{damage.name}: {damage.reason}" for damage in found[:_LISTED])
-        more = len(found) - _LISTED
+        more = self._count - min(len(found), _LISTED)
         return (
-            f"{self._source_name} has at least {len(found)} damaged records among "
+            f"{self._source_name} has at least {self._count} damaged records among "
             f"{self._images} and {self._allowed} are allowed (data.max_damaged): {listed}"
             + (f"; and {more} more, named in the log" if more > 0 else "")
             + ". Replace or remove them, or raise the limit."

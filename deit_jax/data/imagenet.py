@@ -31,17 +31,8 @@ def open_imagenet(path: Path, val_labels: str = "") -> dict[str, Source]:
         FileNotFoundError, ValueError: if files are missing or do not fit together.
     """
     if path.is_file():
-        archive = Archive(path)
-        train: Source = by_class_folder(archive, "imagenet/train", "train")
-        names = list(archive.names)
-        root = folder_of_classes(names, "val", str(path))
-        val = [number for number, name in enumerate(names) if name.startswith(root)]
-        if any("/" in names[number].removeprefix(root) for number in val):
-            return {"train": train, "val": by_class_folder(archive, "imagenet/val", "val")}
-        return {
-            "train": train,
-            "val": _label(archive, val, f"{path}/{root}", val_labels, train.class_names),
-        }
+        return _open_archive(Archive(path), val_labels)
+    train: Source
     if (path / "train").is_dir():
         train = FolderSource(str(path), "train")
     elif (path / TRAIN_TAR).is_file():
@@ -49,6 +40,17 @@ def open_imagenet(path: Path, val_labels: str = "") -> dict[str, Source]:
     else:
         raise FileNotFoundError(f"{str(path)!r} holds neither train/ nor {TRAIN_TAR}.")
     return {"train": train, "val": _open_validation(path, val_labels, train.class_names)}
+
+
+def _open_archive(archive: Archive, val_labels: str) -> dict[str, Source]:
+    train = by_class_folder(archive, "imagenet/train", "train")
+    names = list(archive.names)
+    root = folder_of_classes(names, "val", archive.path)
+    val = [number for number, name in enumerate(names) if name.startswith(root)]
+    if any("/" in names[number].removeprefix(root) for number in val):
+        return {"train": train, "val": by_class_folder(archive, "imagenet/val", "val")}
+    place = f"{archive.path}/{root}"
+    return {"train": train, "val": _label(archive, val, place, val_labels, train.class_names)}
 
 
 def _open_validation(path: Path, val_labels: str, class_names: Sequence[str]) -> Source:
@@ -137,8 +139,8 @@ def _read_kit(path: Path) -> list[str]:
     if len(content) < len(wanted):
         raise ValueError(f"{path} does not hold both {wanted[0]} and {wanted[1]}.")
     meta = read_matlab(path / wanted[0], io.BytesIO(content[wanted[0]]))
-    rows = table(meta, "synsets", path)
-    id_of = {str(row.get("ILSVRC2012_ID")): str(row.get("WNID")) for row in rows}
+    rows = table(meta, "synsets", path, ("ILSVRC2012_ID", "WNID"))
+    id_of = {str(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in rows}
     numbers = content[wanted[1]].decode("ascii", "replace").split()
     unknown = [number for number in numbers if number not in id_of]
     if unknown:

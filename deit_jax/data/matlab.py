@@ -20,30 +20,32 @@ def read_matlab(path: Path, file: IO[bytes] | None = None) -> dict[str, Any]:
     """
     try:
         from scipy.io import loadmat
-        from scipy.io.matlab import MatReadError
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{path.name} is a MATLAB file, which SciPy reads: pip install scipy."
+            f"{path.name} is a MATLAB file, which SciPy reads: pip install 'deit_jax[datasets]'."
         ) from error
     if file is None and not path.is_file():
         raise FileNotFoundError(f"No file {str(path)!r}, which the data set consists of.")
     try:
         return loadmat(file or path, simplify_cells=True)
-    except (MatReadError, ValueError, TypeError, NotImplementedError, OSError) as error:
+    # SciPy has no one exception for damaged files: TypeError, KeyError, zlib.error and others.
+    except Exception as error:
         raise ValueError(f"{path} is no MATLAB file that can be read: {error}.") from error
 
 
-def table(content: dict[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
+def table(
+    content: dict[str, Any], name: str, path: Path, columns: tuple[str, ...]
+) -> list[dict[str, Any]]:
     """The rows of a structure array.
 
     Raises:
-        ValueError: if there is none of that name.
+        ValueError: if there is none of that name with these columns.
     """
     rows = _named(content, name, path)
     # SciPy gives a single row as what it consists of.
     rows = [rows] if isinstance(rows, dict) else list(rows)
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{path}: {name!r} is no table.")
+    if not all(isinstance(row, dict) and row.keys() >= set(columns) for row in rows):
+        raise ValueError(f"{path}: {name!r} is no table of {', '.join(columns)}.")
     return rows
 
 

@@ -53,8 +53,6 @@ def open_named(name: str, path: Path, val_labels: str = "") -> dict[str, Source]
     if name not in DATASETS:
         raise ValueError(f"There is no data set {name!r}: use {', '.join(DATASETS)}.")
     data_set = DATASETS[name]
-    if not path.exists():
-        raise FileNotFoundError(f"No file or folder {str(path)!r}.")
     if not (path.is_dir() and is_prepared(str(path))):
         return data_set.open(path, val_labels)
     sources: dict[str, Source] = {}

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from deit_jax.data.crop import INTERPOLATIONS
 
+# Measured: private memory of a reader process beside its batches (Grain, NumPy, numba's kernel).
+_READER_BYTES = 150 << 20
+
 
 @dataclass(frozen=True, kw_only=True)
 class InputOptions:
@@ -119,3 +122,17 @@ def buffer_bytes(options: InputOptions, process_count: int = 1) -> int:
     if options.workers == 0:
         return size * (max(options.prefetch, options.threads) if options.threads else 0)
     return options.workers * (options.threads + 1) * size + shared_bytes(options, process_count)
+
+
+def describe_readers(options: InputOptions, process_count: int = 1) -> str:
+    """Says what reads and how much memory that may take in this process and its readers."""
+    batches = buffer_bytes(options, process_count) / 2**20
+    if options.workers == 0:
+        readers = f"{options.threads} reader thread(s)"
+        return f"{readers} with up to {batches:,.0f} MiB of batches"
+    shared = shared_bytes(options, process_count) / 2**20
+    programs = options.workers * _READER_BYTES / 2**20
+    return (
+        f"{options.workers} reader process(es) with up to {batches:,.0f} MiB of batches, "
+        f"{shared:,.0f} of them in shared memory, and about {programs:,.0f} MiB of program"
+    )

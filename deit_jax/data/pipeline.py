@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 
 import grain
@@ -64,6 +64,11 @@ class Batches(Iterator[Batch]):
         """The damaged records met so far, each once."""
         return self._damage.found
 
+    @property
+    def damaged_numbers(self) -> tuple[int, ...]:
+        """Numbers of those records and of the ones known before: see `train_batches`."""
+        return self._damage.numbers
+
     def close(self) -> None:
         """Stops the readers and frees their buffers; may be called more than once.
 
@@ -98,6 +103,7 @@ def train_batches(
     num_steps: int,
     process_index: int = 0,
     process_count: int = 1,
+    known_damaged: Iterable[int] = (),
 ) -> Batches:
     """The training stream from a step to the end of the run.
 
@@ -112,6 +118,8 @@ def train_batches(
         num_steps: steps of the whole run; `num_steps - start_step` batches are delivered.
         process_index: which process of the run this is.
         process_count: processes that share each global batch, in equal runs of rows.
+        known_damaged: `damaged_numbers` of the stream up to `start_step`, so that they count
+            against the limit and are not logged again. The batches do not depend on it.
 
     Returns:
         A closable iterator over dicts of "image" uint8 [rows, height, width, 3] and "label",
@@ -127,9 +135,8 @@ def train_batches(
     if not 0 <= start_step <= num_steps:
         raise ValueError(f"start_step {start_step} lies outside the {num_steps} steps of the run.")
     build = TrainBatches(source, options, process_index, process_count)
-    damage = DamageCount(
-        source.name, len(source), options.max_damaged, "another image takes its place"
-    )
+    remedy = "another image takes its place"
+    damage = DamageCount(source.name, len(source), options.max_damaged, remedy, known_damaged)
     return _stream(build, options, start_step, num_steps, damage)
 
 

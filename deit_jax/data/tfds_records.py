@@ -19,12 +19,14 @@ _FILE: Final = re.compile(r"-(?P<split>[^-]+)\.tfrecord-(?P<number>\d{5})-of-(?P
 
 
 def is_tfrecord(directory: str) -> bool:
-    """Whether a prepared data set is in TFRecord format, which is that of older ones too.
+    """Whether a prepared data set is in TFRecord format alone; older ones do not state it.
 
     Raises:
         FileNotFoundError, ValueError: if the directory holds no description of a data set.
     """
-    return str(_describe(version_directory(directory)).get("fileFormat", "tfrecord")) == "tfrecord"
+    info = _describe(version_directory(directory))
+    formats = [info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", [])]
+    return "tfrecord" in formats and "array_record" not in formats
 
 
 class TfRecordSource:

@@ -85,10 +85,11 @@ def _verify_record(
         name = f"{name} ({record.name})"
         assert isinstance(record.image, bytes)
         decode(record.image)
-    except (RuntimeError, ValueError, IndexError) as error:
+        unusual = oddities(record.image, record.name)
+    except (RuntimeError, ValueError, IndexError, OSError) as error:
         found.problems.append(f"{name}: {' '.join(str(error).split())}.")
         return
     if not 0 <= record.label < num_classes:
         found.problems.append(f"{name} has the impossible label {record.label}.")
-    for oddity in oddities(record.image, record.name):
+    for oddity in unusual:
         found.oddities.setdefault(oddity, []).append(record.name)

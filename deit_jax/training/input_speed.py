@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from deit_jax.data.batches import TrainBatches
-from deit_jax.data.options import TrainInput, buffer_bytes
+from deit_jax.data.options import TrainInput, describe_readers
 from deit_jax.data.pipeline import train_batches
 from deit_jax.data.sources import Source
 from deit_jax.data.stages import measure_stages
@@ -53,7 +53,7 @@ def measure_input(
         "cores": len(os.sched_getaffinity(0)),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "model": config.model.name,
-        "buffer_bytes": buffer_bytes(options),
+        "readers": describe_readers(options),
         "bytes_per_record": stages.bytes_per_record,
         "damaged": stages.damaged,
         "read_wait_ms": 1e3 * stages.read_wait,

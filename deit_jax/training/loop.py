@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from deit_jax.data.options import describe_readers
 from deit_jax.data.pipeline import eval_batches, train_batches
 from deit_jax.evaluation.evaluate import Metrics, evaluate
 from deit_jax.models.functional import count_parameters
@@ -246,7 +247,8 @@ class _Run:
             f"{teacher if setup.teacher else ''}; {len(setup.train_source):,} training and "
             f"{len(setup.eval_source):,} evaluation images of {setup.train_source.name}; "
             f"{setup.total_steps:,} steps of {config.training.batch_size} images on "
-            f"{setup.mesh.size} {jax.default_backend()} device(s); peak learning rate "
+            f"{setup.mesh.size} {jax.default_backend()} device(s); "
+            f"{describe_readers(setup.train_input, jax.process_count())}; peak learning rate "
             f"{peak_learning_rate(config):.3g}; {start}."
         )
 

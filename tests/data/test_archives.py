@@ -67,6 +67,7 @@ def test_an_archive_has_what_the_folder_has(image_folder, tmp_path, ending):
             for file in image_folder.rglob("*.JPEG"):
                 archive.write(file, f"around/set/{file.relative_to(image_folder)}")
             archive.writestr("__MACOSX/around/set/train/ant/._ant_0.JPEG", b"rubbish")
+            archive.writestr("around/set/train/ant/._ant_1.JPEG", b"rubbish")
     for path in (whole, wrapped):
         for split, source in open_splits(path, ["train", "val"]).items():
             folder = open_source("folder", split, str(image_folder))
@@ -295,6 +296,30 @@ def test_damaged_and_compressed_archives_are_refused_in_one_sentence(image_folde
         Archive(tmp_path / "small.tar.gz")
     with pytest.raises(FileNotFoundError, match="No archive"):
         Archive(tmp_path / "nowhere.tar")
+
+
+@pytest.mark.parametrize("ending", [".tar", ".zip"])
+def test_random_damage_never_leads_to_another_error(image_folder, tmp_path, ending):
+    whole = pack(image_folder / "val", tmp_path / f"whole{ending}").read_bytes()
+    # Where the structure is: headers of a tar, the index of a zip.
+    marks = {".tar": b"ustar", ".zip": b"PK\1\2"}[ending]
+    places = [i for i in range(len(whole)) if whole.startswith(marks, i)]
+    random, refused = np.random.default_rng(0), 0
+    path = tmp_path / f"broken{ending}"
+    for _ in range(200):
+        data = bytearray(whole)
+        for place in random.choice(places, 2):
+            data[place + random.integers(-257 if ending == ".tar" else 4, 46)] = random.integers(
+                256
+            )
+        path.write_bytes(data)
+        try:
+            archive = Archive(path)
+            for index in range(len(archive)):
+                archive.read(index)
+        except ValueError:
+            refused += 1
+    assert refused > 100
 
 
 def test_a_damaged_member_of_a_zip_is_named(image_folder, tmp_path):

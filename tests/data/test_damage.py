@@ -1,5 +1,6 @@
 """Damaged records: skipped, counted, named, and replaced alike by every way of reading."""
 
+import dataclasses
 import io
 import logging
 import shutil
@@ -172,6 +173,32 @@ def test_too_many_damaged_records_end_the_run_with_the_list(spoiled, workers):
     with pytest.raises(ValueError, match="8 damaged records among 40 and 7 are allowed") as error:
         collect(train_batches(source, options, num_steps=2))
     assert str(error.value).count(".jpeg: ") == 8
+
+
+def test_a_resumed_stream_counts_what_was_found_before(spoiled, caplog):
+    source, damaged = spoiled
+    options = TrainInput(image_size=SIZE, batch_size=8, threads=0, max_damaged=len(damaged))
+    whole, found = collect(train_batches(source, options, num_steps=10))
+    assert [damage.number for damage in found] == damaged
+    with train_batches(source, options, num_steps=10) as first:
+        head = [next(first) for _ in range(3)]
+        known = first.damaged_numbers
+    assert 0 < len(known) < len(damaged)
+    caplog.clear()
+    with (
+        train_batches(source, options, start_step=3, num_steps=10, known_damaged=known) as second,
+        caplog.at_level(logging.WARNING, "deit_jax"),
+    ):
+        tail = list(second)
+    assert_same([*head, *tail], whole)
+    assert second.damaged_numbers == tuple(damaged)
+    assert {damage.number for damage in second.damaged} == set(damaged) - set(known)
+    counts = [record.args[0] for record in caplog.records]
+    assert counts == list(range(len(known) + 1, len(damaged) + 1))
+    # One fewer allowed: the last to be found ends the run, although it has seen few itself.
+    strict = dataclasses.replace(options, max_damaged=len(damaged) - 1)
+    with pytest.raises(ValueError, match=rf"{len(damaged)} damaged .* and {len(known)} more"):
+        collect(train_batches(source, strict, start_step=3, num_steps=10, known_damaged=known))
 
 
 def test_limits_are_shares_or_counts():

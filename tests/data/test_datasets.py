@@ -343,6 +343,8 @@ def test_the_command_wants_all_of_a_data_set(tmp_path, capsys):
     assert main(["prepare", "--dataset=cifar11", str(tmp_path), str(tmp_path / "out")]) == 2
     assert "There is no data set 'cifar11': use imagenet," in capsys.readouterr().err
     assert main([*command, "--val-labels=x"]) == 2
+    assert main(["prepare", "--dataset=cifar10", "nowhere.tar.gz", str(tmp_path / "out")]) == 2
+    assert "No file or folder 'nowhere.tar.gz'" in capsys.readouterr().err
 
 
 def test_what_tensorflow_datasets_prepared_has_the_papers_splits(tmp_path, monkeypatch):

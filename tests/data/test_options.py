@@ -2,7 +2,13 @@
 
 import pytest
 
-from deit_jax.data.options import EvalInput, TrainInput, batch_bytes, buffer_bytes
+from deit_jax.data.options import (
+    EvalInput,
+    TrainInput,
+    batch_bytes,
+    buffer_bytes,
+    describe_readers,
+)
 
 SIZE = (16, 16)
 
@@ -14,6 +20,17 @@ def test_buffers_are_counted():
     many = TrainInput(image_size=(224, 224), batch_size=1024, workers=8, threads=1, prefetch=1)
     # Each worker: one building, one written out; two shared on either side.
     assert buffer_bytes(many) == 8 * (2 + 4) * batch_bytes(many)
+
+
+def test_the_estimate_of_memory_is_said():
+    options = TrainInput(image_size=(224, 224), batch_size=1024)
+    # 2 batches of 1,024 * 224 * 224 * 3 bytes.
+    assert describe_readers(options) == "2 reader thread(s) with up to 294 MiB of batches"
+    many = TrainInput(image_size=(224, 224), batch_size=1024, workers=8, threads=1, prefetch=1)
+    assert describe_readers(many, process_count=4) == (
+        "8 reader process(es) with up to 1,764 MiB of batches, 1,176 of them in shared memory, "
+        "and about 1,200 MiB of program"
+    )
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,17 @@ def test_an_image_is_decoded_once_for_all_its_copies_in_a_batch(counted):
     assert source.reads == 5 * 3
 
 
+def test_copies_that_a_batch_boundary_parts_are_decoded_in_both(counted):
+    source = counted(9)
+    options = TrainInput(image_size=SIZE, batch_size=8, repeats=3, threads=0)
+    batches = collect(train_batches(source, options, num_steps=9))
+    assert source.reads == sum(len(set(batch["index"].tolist())) for batch in batches)
+    # 72 positions: eight epochs of three images, one of which a boundary parts in most batches.
+    positions = np.concatenate([np.stack([b["index"], b["copy"]], 1) for b in batches])
+    assert positions[:, 1].tolist() == [0, 1, 2] * 24
+    assert (positions.reshape(24, 3, 2)[:, :, 0] == positions[::3, :1]).all()
+
+
 @pytest.mark.parametrize("count", [1, 5, 8, 11])
 @pytest.mark.parametrize("processes", [1, 2, 4])
 @pytest.mark.parametrize("crop_ratio", [1.0, 0.875])

@@ -1,5 +1,6 @@
 """TFRecord data sets: the bytes that TensorFlow Datasets wrote, in its default format."""
 
+import json
 import os
 import pickle
 import struct
@@ -135,6 +136,22 @@ def test_a_tfrecord_data_set_is_prepared_by_one_command(tfrecords, tmp_path, cap
         after = open_source("prepared", split, str(output))
         assert [after[i] for i in range(len(after))] == [before[i] for i in range(len(before))]
         np.testing.assert_array_equal(after.labels, before.labels)
+
+
+def test_a_data_set_in_both_formats_is_read_in_the_faster(tfrecords, directory, tmp_path):
+    for file in [*(directory / "tiny" / "1.0.0").iterdir(), *tfrecords.iterdir()]:
+        if not (tmp_path / file.name).exists():
+            os.link(file, tmp_path / file.name)
+    info = tmp_path / "dataset_info.json"
+    # As `tfds convert_format` leaves it.
+    content = json.loads(info.read_text()) | {
+        "fileFormat": "tfrecord",
+        "alternativeFileFormats": ["array_record"],
+    }
+    info.unlink()
+    info.write_text(json.dumps(content))
+    source = open_source("tfds", "train[:6]", str(tmp_path))
+    assert len(source) == 6
 
 
 def test_damage_is_found_by_its_checksum(tfrecords, tmp_path):
