@@ -162,26 +162,28 @@ here end where a user of PyTorch ends?
 
     python -m benchmarks.statistical_parity{flags}
 
-| | |
-|---|---|
-| model | `deit_micro_patch4_16` and its distilled twin, {parameters} parameters |
-| data | the digits of scikit-learn: 597 training images, accuracy and loss on the 800 test images |
-| recipe | `configs/digits.py` on all training images: AdamW, warm-up and cosine, label smoothing 0.1, Mixup, CutMix, random shifts, moving average; {steps} steps of {batch} images |
-| supervision | {kinds}; the teacher is one RegNetY, trained here once, converted, and loaded by both sides |
-| here | `train.py` itself |
-| PyTorch | `benchmarks/torch_training.py`: plain PyTorch {torch} (`torch.optim.AdamW`, torchvision's crop, timm's Mixup), its own initialisation, order and draws |
-| seeds | {seeds} on each side |
+- **Model**: `deit_micro_patch4_16` and its distilled twin, {parameters} parameters.
+- **Data**: the digits of scikit-learn; 597 images to train on, measured on the 800 test images.
+- **Recipe**: `configs/digits.py` on all training images: AdamW, warm-up and cosine, label smoothing
+  0.1, Mixup, CutMix, random shifts, moving average; {steps} steps of {batch} images.
+- **Supervision**: {kinds}. The teacher is one RegNetY, trained here once, converted, and loaded by
+  both sides.
+- **Here**: `train.py` itself.
+- **PyTorch**: `benchmarks/torch_training.py`, plain PyTorch {torch} with `torch.optim.AdamW`,
+  torchvision's crop, timm's Mixup, and its own initialisation and order.
+- **Seeds**: {seeds} on each side.
 
-Mean ± sample standard deviation over the seeds; difference of the means (deit_jax − PyTorch) with
+Mean ± sample standard deviation over the seeds; difference of the means (deit_jax - PyTorch) with
 Welch's 95 % confidence interval. The margins were fixed before anything was compared: {top1}
 percentage points of top-1, {loss} nats of loss. The two **bold** lines of each supervision decide;
 the training loss is the mean over the last {last} steps.
 
 {table}
 
-*Equivalent*: the whole interval lies within the margin. *No difference shown*: the interval contains
-zero but reaches beyond the margin, so more seeds would be needed to say more. *Different*: neither.
-Of {lines} intervals of 95 %, one in twenty is expected to miss zero where nothing differs.
+*Equivalent*: the whole interval lies within the margin; *though not equal*: it misses zero.
+*No difference shown*: the interval contains zero but reaches beyond the margin, so more seeds would
+be needed to say more. *Different*: neither. Of {lines} intervals of 95 %, one in twenty is expected
+to miss zero where nothing differs.
 
 What this does not show: RandAugment, erasing and repeated augmentation have parity tests of their
 own (docs/augmentation.md) and are off here; the model and the data are small; it is no statement

@@ -3,9 +3,10 @@
     python train.py --config configs/cosub.py:small --workdir runs/cosub_small \
         --config.data.directory=DIR/imagenet2012/5.1.0
 
-The argument is the size: `small`, `base`, `large`, `huge`. Everything is configs/deit3.py's training
-but for the loss: every image goes through the network twice with different blocks left out, and each
-of the two answers is compared with the label and with the other answer, all terms alike in weight.
+The argument is the size: `small`, `base`, `large`, `huge`. Everything is configs/deit3.py's
+training but for the loss: every image goes through the network twice, with different blocks left
+out, and each of the two answers is compared with the label and with the other answer, all terms
+alike in weight.
 
 Published figure: 87.4 for base, trained so on ImageNet-21k and tuned at 448 (the paper's abstract);
 the figures of this recipe on ImageNet-1k are not known to this project.

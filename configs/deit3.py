@@ -23,7 +23,8 @@ Deviations: rates, sizes and stochastic depth are those of the reference's comma
 (README_revenge.md); of those there is none for medium (here: small's, depth 0.1 after the order of
 the sizes) and none at 384 but for small (here: as at 224). Huge has patches of 14 pixels, so that
 its 160 and 128 pixels are 154 and 126 here, what its convolution used. Gradients are clipped at 1,
-the default of the optimiser it names (Apex's FusedLAMB). The evaluation keeps the whole image (crop ratio 1), as published.
+the default of the optimiser it names (Apex's FusedLAMB). The evaluation keeps the whole image
+(crop ratio 1), as published.
 """
 
 from ml_collections import ConfigDict

@@ -27,6 +27,7 @@ Flowers. Images are enlarged to 224, as there.
 from ml_collections import ConfigDict
 
 from deit_jax.config.defaults import default_config
+from deit_jax.config.paper import Cell, PaperTable
 from deit_jax.config.variant import choose_parts
 from deit_jax.data.datasets import DATASETS
 
@@ -58,6 +59,24 @@ _RECIPES: dict[str, dict[str, float | str]] = {
 }
 _TOKENS = ("plain", "distilled")
 ARGUMENTS = tuple(f"{data}{token}" for data in _DATA for token in ("", ",distilled"))
+_TABLE_7 = {
+    "cifar10": (99.1, 99.1),
+    "cifar100": (90.8, 91.3),
+    "flowers": (98.4, 98.8),
+    "cars": (92.1, 92.9),
+    "inat18": (73.2, 73.7),
+    "inat19": (77.7, 78.4),
+}
+PAPER = (
+    PaperTable(
+        "Transfer of DeiT-B at 224 (arXiv 2012.12877, Table 7)",
+        ("labels", "both heads on labels"),
+        {
+            name: (Cell(name, plain), Cell(f"{name},distilled", distilled))
+            for name, (plain, distilled) in _TABLE_7.items()
+        },
+    ),
+)
 
 
 def get_config(what: str = "cifar10") -> ConfigDict:

@@ -6,7 +6,9 @@ import signal
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests import program
 
@@ -122,3 +124,47 @@ def test_a_finished_run_changes_nothing_when_started_again(undisturbed):
     assert (run.workdir / "metrics.jsonl").read_text() == before[0]
     after = program.result(run.workdir)
     assert {**after, "seconds": 0} == {**before[1], "seconds": 0}
+
+
+@pytest.mark.full
+def test_damaged_records_are_counted_over_a_resume(tmp_path):
+    noise = np.random.default_rng(0)
+    for number in range(40):
+        folder = tmp_path / "images" / "train" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise.integers(0, 256, (16, 16, 3), np.uint8)).save(
+            folder / f"{number}.png"
+        )
+        if number % 5 == 0:
+            (folder / f"{number}.png").write_bytes(b"no image")
+    flags = (
+        "--config.data.source=folder",
+        f"--config.data.directory={tmp_path / 'images'}",
+        "--config.data.eval_split=train",
+        "--config.data.train_images=0",
+        "--config.data.max_damaged=8",
+        "--config.model.num_classes=2",
+        "--config.training.batch_size=4",
+        "--config.schedule.epochs=6",
+        "--config.schedule.warmup_epochs=1",
+        "--config.checkpoint.every_steps=2",
+        "--config.log.every_steps=1",
+    )
+    code, output = program.run("configs/digits.py:none", tmp_path / "first", *flags)
+    assert code == 0, output
+    counts = [
+        line["damaged_records"]
+        for line in program.metrics(tmp_path / "first")[:-1]
+        if line["split"] == "train"
+    ]
+    assert counts == sorted(counts) and counts[0] < counts[-1] == 8
+    process = program.start("configs/digits.py:none", tmp_path / "again", *flags)
+    # The third one: the first is then complete.
+    while not list((tmp_path / "again").glob("checkpoints/6")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    code, output = program.run("configs/digits.py:none", tmp_path / "again", *flags)
+    assert code == 0 and "starting" not in output, output
+    assert_same(tmp_path / "first", tmp_path / "again")

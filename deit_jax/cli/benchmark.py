@@ -101,7 +101,7 @@ def _show(facts: dict[str, Any]) -> None:
     say(
         console,
         f"{facts['data']}{size}; repeats {facts['repeats']}; batch {facts['batch_size']:,}; "
-        f"{facts['workers']} workers, {facts['threads']} threads; {facts['cores']} cores; "
+        f"{facts['readers']}; {facts['cores']} cores; "
         f"{facts['device']}.",
     )
     if facts["damaged"]:
@@ -118,13 +118,12 @@ def _show(facts: dict[str, Any]) -> None:
     say(
         console,
         f"The whole input, as configured: {facts['input_rate']:,.0f} images/s; first batch after "
-        f"{facts['first_batch_seconds']:.1f} s; up to {facts['buffer_bytes'] / 2**20:,.0f} MiB of "
-        "batches held ready.",
+        f"{facts['first_batch_seconds']:.1f} s.",
     )
     say(console, _verdict(facts))
     if facts["accelerators"]:
-        say(console, f"Other accelerators ({facts['model_source']}):")
-        columns = [Column("one of"), Column("images/s", True), Column("cores to feed it", True)]
+        say(console, f"Single accelerators ({facts['model_source']}):")
+        columns = [Column("device"), Column("images/s", True), Column("cores to feed it", True)]
         others = facts["accelerators"].items()
         print_table(console, columns, [[n, f"{r:,.0f}", _cores(facts, r)] for n, r in others])
 
@@ -135,7 +134,7 @@ def _cost(milliseconds: float) -> list[str]:
 
 
 def _cores(facts: dict[str, Any], rate: float) -> str:
-    return f"{rate * facts['core_ms'] / 1e3:,.2g}"
+    return f"{rate * facts['core_ms'] / 1e3:,.1f}"
 
 
 def _verdict(facts: dict[str, Any]) -> str:

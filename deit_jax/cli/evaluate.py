@@ -1,36 +1,48 @@
-"""Measure a checkpoint of a run again: top-1, top-5 and loss of every head.
+"""Measure runs and weights on a split: top-1, top-5 and loss of every head, and how they differ.
 
-Every image counts exactly once, on any number of devices; the run is only read.
+Every image counts exactly once, on any number of devices; runs and weights are only read.
 
 Example:
   python -m deit_jax evaluate runs/small_hard
   python -m deit_jax evaluate runs/small_hard --checkpoint latest --weights ema --json
+  python -m deit_jax evaluate deit_small_patch16_224-cd65a155.pth \
+      --source folder --directory IMAGENET --split val --real real.json
+  python -m deit_jax evaluate runs/teacher runs/small runs/small_hard --disagreement --output out
 """
 
 import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from ml_collections import ConfigDict
+from deit_jax.cli.arguments import count, share
 
+if TYPE_CHECKING:
+    from deit_jax.data.sources import Source
     from deit_jax.evaluation.evaluate import Metrics
-    from deit_jax.viewing.runs import RunRecord
+    from deit_jax.evaluation.predictions import Answers
+    from deit_jax.evaluation.subjects import Place, Subject
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("run", metavar="RUN", help="a --workdir of train.py")
+    parser.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="a --workdir of train.py, or weights: a file, a directory or a cached repository",
+    )
+    parser.add_argument("--model", default="", help="name of the model, if weights do not show it")
     parser.add_argument(
         "--checkpoint",
         type=_checkpoint,
         default="best",
         metavar="best|latest|STEP",
-        help="which checkpoint (default: best)",
+        help="which checkpoint of a run (default: best)",
     )
     parser.add_argument(
         "--weights",
         choices=("raw", "ema"),
+        default="",
         help="raw or averaged weights (default: what the run's config.evaluation.weights says)",
     )
     parser.add_argument(
@@ -38,118 +50,178 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("mean_logits", "sum_softmax"),
         help="how both heads are put together (default: as the run's config.evaluation.fusion)",
     )
-    parser.add_argument("--split", help="default: the run's config.data.eval_split")
+    _add_data_arguments(parser)
     parser.add_argument(
-        "--directory", help="where the data is now (default: the run's config.data.directory)"
+        "--disagreement",
+        action="store_true",
+        help="the fraction of images that each two of all models and heads answer differently",
     )
-    parser.add_argument("--json", action="store_true", help="print one line of JSON, nothing else")
+    parser.add_argument(
+        "--output", metavar="DIR", help="write the table of --disagreement there, with a picture"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, a line a model")
+
+
+def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--source",
+        choices=("folder", "numbered_folder", "prepared", "tfds", "digits"),
+        default="",
+        help="kind of the data (default: the run's); numbered_folder is ImageNet-V2",
+    )
+    parser.add_argument("--directory", default="", help="where the data is (default: the run's)")
+    parser.add_argument("--split", default="", help="default: the run's config.data.eval_split")
+    parser.add_argument(
+        "--crop-ratio",
+        type=share,
+        help="share of the resized side that is kept (default: the run's; for weights what they "
+        "say, else 0.875)",
+    )
+    parser.add_argument("--batch-size", type=count, help="images at a time")
+    parser.add_argument(
+        "--real", metavar="FILE", help="real.json: count answers that are one of several labels"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Load the weights, run over the split, print all heads."""
-    from deit_jax.training.checkpoint import load_weights
-    from deit_jax.viewing.runs import read_run
+    """Measure one model after the other; print or write what was asked for."""
+    from deit_jax.evaluation.subjects import choose_place, open_place, read_subject
 
-    run = read_run(args.run)
-    config = _evaluation_config(run, args)
-    weights = args.weights or run.config["evaluation"]["weights"]
-    params, batch_stats, meta = load_weights(
-        run.path / "checkpoints", args.checkpoint, "params" if weights == "raw" else "ema"
-    )
-    images, metrics = _measure(config, weights, params, batch_stats)
-    facts = {
-        "run": str(run.path),
-        "model": config.model.name,
-        "step": meta["step"],
-        "weights": weights,
-        "split": config.data.eval_split,
-        "images": images,
-        "fusion": config.evaluation.fusion,
-    }
-    if args.json:
-        print(json.dumps(facts | {"evaluation": metrics}))
-    else:
-        _show(facts, metrics, _logged(run, config, facts))
+    if args.output and not args.disagreement:
+        raise ValueError("--output is where the table of --disagreement goes; give both.")
+    place: Place | None = None
+    source: Source | None = None
+    collected: dict[str, Answers] = {}
+    for path in args.models:
+        subject = read_subject(
+            path, which=args.weights, checkpoint=args.checkpoint, model=args.model
+        )
+        # Differences are on the same images: those of the first model.
+        if place is None or not args.disagreement:
+            asked = {"source": args.source, "directory": args.directory, "split": args.split}
+            wanted = choose_place(subject, **asked)
+            source = source if wanted == place else open_place(wanted)
+            place = wanted
+        assert source is not None
+        answers = _evaluate(subject, source, place, args)
+        if args.disagreement:
+            collected |= _named(collected, subject, answers)
+    if args.disagreement and source is not None:
+        _compare({"labels": source.labels} | collected, args)
     return 0
 
 
-def _evaluation_config(run: "RunRecord", args: argparse.Namespace) -> "ConfigDict":
-    """Return the run's configuration, changed to read nothing but the evaluation split."""
-    import jax
+def _evaluate(
+    subject: "Subject", source: "Source", place: "Place", args: argparse.Namespace
+) -> "dict[str, Answers]":
+    """Measure a model and print it; return its answers."""
+    from deit_jax.data.real_labels import read_real_labels
+    from deit_jax.evaluation.real import match, real_accuracy
+    from deit_jax.evaluation.subjects import measure_on
 
-    from deit_jax.config.defaults import default_config
-
-    config = default_config()
-    # The defaults fill in keys that are younger than the run.
-    config.update(run.config)
-    config.data.eval_split = args.split or config.data.eval_split
-    config.data.train_split = config.data.eval_split
-    config.data.train_images = 0
-    config.data.directory = args.directory or config.data.directory
-    config.distillation.kind = "none"
-    config.evaluation.fusion = args.fusion or config.evaluation.fusion
-    # The devices here may be others than those of the run.
-    devices = jax.device_count()
-    config.evaluation.batch_size = -(-config.evaluation.batch_size // devices) * devices
-    return config
-
-
-def _measure(
-    config: "ConfigDict", weights: str, params: dict[str, Any], batch_stats: dict[str, Any]
-) -> tuple[int, "Metrics"]:
-    """Return the number of images of the split and the metrics of each head."""
-    import contextlib
-
-    from deit_jax.data.pipeline import eval_batches
-    from deit_jax.evaluation.evaluate import evaluate
-    from deit_jax.training.setup import prepare
-
-    setup = prepare(config)
-    with contextlib.closing(eval_batches(setup.eval_source, setup.eval_input)) as batches:
-        measured = evaluate(setup.eval_step, {weights: (params, batch_stats)}, batches, setup.mesh)
-    return len(setup.eval_source), measured[weights]
-
-
-def _logged(run: "RunRecord", config: "ConfigDict", facts: dict[str, Any]) -> dict[str, float]:
-    """Return what the run itself measured of the same, if it did."""
-    same = (
-        config.data.eval_split == run.config["data"]["eval_split"]
-        and config.evaluation.fusion == run.config["evaluation"]["fusion"]
+    fusion = args.fusion or subject.fusion
+    # Read first: a mistake should not show after all images.
+    real, note = match(source, read_real_labels(args.real)) if args.real else ([], "")
+    metrics, answers = measure_on(
+        subject,
+        source,
+        fusion=fusion,
+        crop_ratio=args.crop_ratio or subject.crop_ratio,
+        batch_size=args.batch_size or subject.batch_size,
     )
-    rows = [row for row in run.lines("eval") if row["step"] == facts["step"]]
-    return rows[-1] if rows and same else {}
+    facts: dict[str, Any] = {
+        **(
+            {"run": subject.path, "step": subject.step} if subject.place else {"file": subject.path}
+        ),
+        "model": subject.model,
+        "weights": subject.which,
+        "split": place.split,
+        "images": len(source),
+        "fusion": fusion,
+    }
+    notes = list(subject.facts)
+    if args.real:
+        accuracy, facts["real_images"] = real_accuracy(answers, real)
+        metrics = {head: values | {"real": accuracy[head]} for head, values in metrics.items()}
+        notes.append(f"{note} {facts['real_images']:,} images have any.")
+    if args.json:
+        print(json.dumps(facts | {"evaluation": metrics}))
+    else:
+        _show(facts, metrics, _logged(subject, place, facts), notes)
+    return answers
 
 
-def _show(facts: dict[str, Any], metrics: "Metrics", logged: dict[str, float]) -> None:
+def _logged(subject: "Subject", place: "Place", facts: dict[str, Any]) -> dict[str, float]:
+    """Return what the run itself measured of the same, if it did."""
+    from deit_jax.viewing.runs import read_run
+
+    if subject.place != place or subject.fusion != facts["fusion"]:
+        return {}
+    rows = [row for row in read_run(subject.path).lines("eval") if row["step"] == subject.step]
+    return rows[-1] if rows else {}
+
+
+def _show(
+    facts: dict[str, Any], metrics: "Metrics", logged: dict[str, float], notes: list[str]
+) -> None:
     from rich.console import Console
 
     from deit_jax.viewing.terminal import Column, print_table, say
 
     console = Console()
-    weights = facts["weights"]
-    say(
-        console,
-        "{model} of {run}, step {step}, {weights} weights, on {images:,} images of split "
-        "'{split}'.".format(**facts),
-    )
-    columns = [Column("head")]
-    columns += [Column(name, True) for name in ("top-1 (%)", "top-5 (%)", "loss")]
+    what = "{model} of {run}, step {step}" if "run" in facts else "{model} of {file}"
+    where = ", {weights} weights, on {images:,} images of split '{split}'."
+    say(console, (what + where).format(**facts))
+    headings = {"top1": "top-1 (%)", "top5": "top-5 (%)", "loss": "loss", "real": "ReaL (%)"}
+    shown = [key for key in headings if key in next(iter(metrics.values()))]
+    columns = [Column("head"), *(Column(headings[key], True) for key in shown)]
     rows = [
         [
             head if head != "fused" else f"both ({facts['fusion']})",
-            f"{values['top1']:.3f}",
-            f"{values['top5']:.3f}",
-            f"{values['loss']:.4f}",
+            *(f"{values[key]:.{4 if key == 'loss' else 3}f}" for key in shown),
         ]
         for head, values in metrics.items()
     ]
-    before = [logged.get(f"{weights}/{head}/top1") for head in metrics]
+    before = [logged.get(f"{facts['weights']}/{head}/top1") for head in metrics]
     if None not in before:
         columns.append(Column("top-1 logged (%)", True))
         rows = [[*row, f"{top1:.3f}"] for row, top1 in zip(rows, before, strict=True)]
+        notes = [*notes, "Logged: what the run itself measured at this step."]
     print_table(console, columns, rows)
-    if None not in before:
-        say(console, "Logged: what the run itself measured at this step.")
+    for note in notes:
+        say(console, note)
+
+
+def _named(
+    known: "dict[str, Answers]", subject: "Subject", answers: "dict[str, Answers]"
+) -> "dict[str, Answers]":
+    """Return the answers of all heads under names that no other model has."""
+    label = subject.label
+    if any(name == label or name.startswith(f"{label}, ") for name in known):
+        label = subject.path
+    heads = {"class": "class head", "distillation": "distillation head", "fused": "both heads"}
+    if len(answers) == 1:
+        return {label: answers["class"]}
+    return {f"{label}, {heads[head]}": values for head, values in answers.items()}
+
+
+def _compare(answers: "dict[str, Answers]", args: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from deit_jax.evaluation.agreement import disagreement
+    from deit_jax.viewing.agreement import show, write
+    from deit_jax.viewing.terminal import say
+
+    result = disagreement(answers)
+    if args.json:
+        content = {"names": result.names, "fractions": result.fractions.tolist()}
+        print(json.dumps({"disagreement": content | {"images": result.images}}))
+    else:
+        show(result, Console())
+    if args.output:
+        files = write(result, args.output)
+        if not args.json:
+            say(Console(), f"Written: {', '.join(map(str, files))}.")
 
 
 def _checkpoint(text: str) -> str | int:

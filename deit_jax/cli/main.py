@@ -19,7 +19,7 @@ COMMANDS = {
     "predict": "say what is on images",
     "sweep": "run a family of configurations with several seeds, and collect their results",
     "report": "compare runs: a table in the form of the paper's and learning curves",
-    "evaluate": "measure a checkpoint of a run again",
+    "evaluate": "measure runs and weights on a split, and how often they differ",
     "prepare": "write a data set as ArrayRecord shards, or verify one",
     "benchmark": "measure the input, and whether it or the model is the limit",
     "augment": "look at what augmentation does to images",

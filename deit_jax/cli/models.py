@@ -48,13 +48,14 @@ def run(args: argparse.Namespace) -> int:
     say(
         console,
         "Image size in pixels; published top-1: on ImageNet, in percent, of the paper or of the "
-        "weights released with it. Published weights: files that are recognised by name and hash.",
+        "weights released with it. Published weights: files that are recognised by name and hash "
+        "(those of DeiT III have none).",
     )
     return 0
 
 
 def _row(spec: "ModelSpec") -> tuple[str, ...]:
-    from deit_jax.weights.published import PUBLISHED
+    from deit_jax.weights.published import DEIT3, PUBLISHED
 
     height, width = spec.image_size
     return (
@@ -62,5 +63,5 @@ def _row(spec: "ModelSpec") -> tuple[str, ...]:
         f"{height} x {width}",
         f"{spec.parameters:,}",
         str(spec.top1) if spec.top1 else "-",
-        ", ".join(entry.file for entry in PUBLISHED if entry.model == spec.name) or "-",
+        ", ".join(entry.file for entry in (*PUBLISHED, *DEIT3) if entry.model == spec.name) or "-",
     )

@@ -15,6 +15,8 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from deit_jax.cli.arguments import count, share
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -37,15 +39,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--which", choices=("model", "ema"), default="model", help="of a run or training checkpoint"
     )
     parser.add_argument("--classes", metavar="FILE", help="names of the classes")
-    parser.add_argument("--top", type=_count, default=5, metavar="N", help="default: 5")
+    parser.add_argument("--top", type=count, default=5, metavar="N", help="default: 5")
     parser.add_argument(
         "--crop-ratio",
-        type=_ratio,
+        type=share,
         metavar="R",
         help="share of the resized shorter side that is kept (default: 0.875 as in the reference; "
         "for a run, what its evaluation used)",
     )
-    parser.add_argument("--batch-size", type=_count, default=32, metavar="N", help="default: 32")
+    parser.add_argument("--batch-size", type=count, default=32, metavar="N", help="default: 32")
     parser.add_argument("--json", action="store_true", help="print one line of JSON, nothing else")
 
 
@@ -130,19 +132,3 @@ def _as_json(prediction: "Prediction") -> dict:
         return {"file": prediction.path, "error": prediction.error}
     heads = {h: [guess._asdict() for guess in guesses] for h, guesses in prediction.heads.items()}
     return {"file": prediction.path, "heads": heads}
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return int(text)
-
-
-def _ratio(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share above 0 and up to 1")
-    return value

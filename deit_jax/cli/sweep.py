@@ -3,7 +3,7 @@
 Runs are made one after the other, each by train.py in WORKDIR/VARIANT-seedN. Give the same command
 again and finished runs are skipped; a run that fails is named, the others go on, and the exit code
 is 1. --print-slurm prints a job array for sbatch instead. Flags of the form --config.a.b=value are
-for every run; {seed} in a value becomes the seed of the run.
+for every run; {seed} and {variant} in a value become those of the run.
 --collect reads all runs below the directories and writes tables.md, in the layout of the paper's
 tables, and a picture of each.
 

@@ -126,13 +126,15 @@ def buffer_bytes(options: InputOptions, process_count: int = 1) -> int:
 
 def describe_readers(options: InputOptions, process_count: int = 1) -> str:
     """Says what reads and how much memory that may take in this process and its readers."""
-    batches = buffer_bytes(options, process_count) / 2**20
+    batches = _mebibytes(buffer_bytes(options, process_count))
     if options.workers == 0:
-        readers = f"{options.threads} reader thread(s)"
-        return f"{readers} with up to {batches:,.0f} MiB of batches"
-    shared = shared_bytes(options, process_count) / 2**20
-    programs = options.workers * _READER_BYTES / 2**20
+        return f"{options.threads} reader thread(s) with up to {batches} of batches"
+    shared = _mebibytes(shared_bytes(options, process_count))
     return (
-        f"{options.workers} reader process(es) with up to {batches:,.0f} MiB of batches, "
-        f"{shared:,.0f} of them in shared memory, and about {programs:,.0f} MiB of program"
+        f"{options.workers} reader process(es) with up to {batches} of batches, {shared} of that "
+        f"in shared memory, and about {_mebibytes(options.workers * _READER_BYTES)} of program"
     )
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB" if size >= 1 << 20 else "1 MiB"

@@ -9,12 +9,15 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from deit_jax.augment.pipeline import normalise
-from deit_jax.models.functional import ModelFunction, Tree
+from deit_jax.models.functional import HeadLogits, ModelFunction, Tree
 from deit_jax.models.fusion import FusionRule, fuse
 from deit_jax.sharding import put_batch
 
 Sums = dict[str, dict[str, Shaped[Array, ""]]]
 EvalStep = Callable[[Tree, Tree, Mapping[str, Shaped[Array, "batch ..."]]], Sums]
+Totals = dict[str, dict[str, float]]
+"""Sums over all images by head, before they are divided by their number."""
+
 Metrics = dict[str, dict[str, float]]
 """By head ("class", "distillation", "fused"): "top1" and "top5" in percent, "loss"."""
 
@@ -54,16 +57,23 @@ def make_eval_step(
         params: Tree, batch_stats: Tree, batch: Mapping[str, Shaped[Array, "batch ..."]]
     ) -> Sums:
         images = normalise(batch["image"], mean, std)
-        (class_logits, distill_logits), _ = function.head_logits(params, batch_stats, images)
-        heads = {"class": class_logits}
-        if distill_logits is not None:
-            heads["distillation"] = distill_logits
-            heads["fused"] = fuse(class_logits, distill_logits, fusion)
-        return {
-            head: count(logits, batch["label"], batch["mask"]) for head, logits in heads.items()
-        }
+        logits, _ = function.head_logits(params, batch_stats, images)
+        heads = by_head(logits, fusion)
+        return {head: count(x, batch["label"], batch["mask"]) for head, x in heads.items()}
 
     return step
+
+
+def by_head(logits: HeadLogits, fusion: FusionRule) -> dict[str, Float[Array, "batch classes"]]:
+    """Return the logits of each head, and of both together where there are two."""
+    class_logits, distill_logits = logits
+    if distill_logits is None:
+        return {"class": class_logits}
+    return {
+        "class": class_logits,
+        "distillation": distill_logits,
+        "fused": fuse(class_logits, distill_logits, fusion),
+    }
 
 
 def evaluate(
@@ -86,19 +96,26 @@ def evaluate(
     Raises:
         ValueError: if there is no image.
     """
-    totals: dict[str, dict[str, dict[str, float]]] = {name: {} for name in weights}
+    totals: dict[str, Totals] = {name: {} for name in weights}
     for batch in batches:
         placed = put_batch(batch, mesh)
         sums = {name: step(*arrays, placed) for name, arrays in weights.items()}
         for name, heads in jax.device_get(sums).items():
-            for head, values in heads.items():
-                total = totals[name].setdefault(head, dict.fromkeys(values, 0.0))
-                for key, value in values.items():
-                    total[key] += value.item()
-    return {
-        name: {head: _average(total) for head, total in heads.items()}
-        for name, heads in totals.items()
-    }
+            add(totals[name], heads)
+    return {name: averages(heads) for name, heads in totals.items()}
+
+
+def add(totals: Totals, sums: Sums) -> None:
+    """Add the sums of one batch, fetched from the devices, to those of all before."""
+    for head, values in sums.items():
+        total = totals.setdefault(head, dict.fromkeys(values, 0.0))
+        for key, value in values.items():
+            total[key] += value.item()
+
+
+def averages(totals: Totals) -> Metrics:
+    """Return the metrics of each head. Raises ValueError if there was no image."""
+    return {head: _average(total) for head, total in totals.items()}
 
 
 def _average(total: dict[str, float]) -> dict[str, float]:

@@ -58,8 +58,8 @@ def plan(
         variants: what stands behind its colon.
         seeds: for `config.seed`.
         workdir: directory of the run directories.
-        overrides: flags of the form --config.a.b=value for every run. `{seed}` in a value becomes
-            the seed, so that each student can have the teacher of its own seed.
+        overrides: flags of the form --config.a.b=value for every run. `{seed}` and `{variant}` in a
+            value become the run's, so that each student can have the teacher of its own seed.
 
     Raises:
         FileNotFoundError: there is no such config file.
@@ -75,10 +75,11 @@ def plan(
         raise ValueError(problems[0])
     runs = []
     for variant in variants:
+        short = variant.replace(",", "-")
         for seed in seeds:
-            own = tuple(flag.replace("{seed}", str(seed)) for flag in overrides)
-            own = (f"--config.seed={seed}", *own)
-            name = f"{variant.replace(',', '-')}-seed{seed}"
+            filled = (f.replace("{seed}", str(seed)).replace("{variant}", short) for f in overrides)
+            own = (f"--config.seed={seed}", *filled)
+            name = f"{short}-seed{seed}"
             experiment = f"{config}:{variant}"
             runs.append(
                 PlannedRun(name, experiment, Path(workdir) / name, own, read(experiment, own))

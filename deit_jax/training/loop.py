@@ -84,6 +84,8 @@ class _Run:
         self.load_report = weights.report if weights else None
         self.start = restored.step if restored else 0
         self.clock = _Clock(restored.meta["seconds"] if restored else 0.0)
+        # Runs from before these were kept begin to count anew.
+        self.damaged: tuple[int, ...] = tuple(restored.meta.get("damaged", ()) if restored else ())
         teacher_params = setup.teacher.params if setup.teacher else {}
         self.teacher_params = jax.device_put(teacher_params, replicated(setup.mesh))
 
@@ -108,12 +110,14 @@ class _Run:
                         num_steps=total,
                         process_index=jax.process_index(),
                         process_count=jax.process_count(),
+                        known_damaged=self.damaged,
                     )
                 )
             )
             evaluation = None
             for step in range(self.start + 1, total + 1):
                 batch = put_batch(next(batches), setup.mesh)
+                self.damaged = batches.damaged_numbers
                 self.state = setup.train_step(self.state, self.teacher_params, batch)
                 if step == self.start + 1:
                     # The first step compiles; throughput is counted from the second.
@@ -159,6 +163,7 @@ class _Run:
             learning_rate(self.config, step - 1, self.setup.steps_per_epoch)
         )
         values["skipped_steps"] = int(scalars["skipped"])
+        values["damaged_records"] = len(self.damaged)
         values["images_per_second"] = self.clock.rate(step) * self.config.training.batch_size
         values["epoch"] = step / self.setup.steps_per_epoch
         self.log.write(step, "train", values)
@@ -215,7 +220,7 @@ class _Run:
         if evaluation:
             chosen = evaluation[self.config.evaluation.weights]
             metrics = {"top1": chosen[self.setup.inference_head]["top1"]}
-        meta = {"seconds": self.clock.total()}
+        meta = {"seconds": self.clock.total(), "damaged": list(self.damaged)}
         self.checkpoints.save(step, self.state, meta=meta, metrics=metrics)
 
     def best_evaluation(self) -> dict[str, Any]:

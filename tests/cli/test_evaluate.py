@@ -52,14 +52,20 @@ def workdir(tmp_path_factory):
     return path
 
 
-def _expected(seed, fuse):
+def _logits(seed):
+    """Both heads' logits of all test images."""
     source = open_source("digits", "test")
     images = (source.images.astype(np.float64) / 255 - default_config().augment.mean) / (
         np.array(default_config().augment.std)
     )
     model = _model(seed)
     heads = nnx.jit(lambda m, x: m.head_logits(x))(model, jnp.asarray(images, jnp.float32))
-    first, second = (np.asarray(logits, np.float64) for logits in heads)
+    return [np.asarray(logits, np.float64) for logits in heads]
+
+
+def _expected(seed, fuse):
+    source = open_source("digits", "test")
+    first, second = _logits(seed)
     return {
         name: _count(logits, source.labels)
         for name, logits in {
@@ -115,6 +121,39 @@ def test_all_heads_are_measured_exactly(workdir, capsys, options, seed, fuse):
     assert min(np.diff(sorted(losses))) > 1e-3, "the heads must differ for this to mean anything"
 
 
+def test_runs_and_weights_beside_each_other(workdir, tmp_path, capsys):
+    """Weights from a file, ReaL labels and the table of disagreement, on all devices."""
+    deit_jax.save_weights(_model(1), tmp_path / "other.safetensors")
+    source = open_source("digits", "test")
+    rng = np.random.default_rng(0)
+    real = [sorted({int(label), *rng.integers(0, 10, 2).tolist()}) for label in source.labels]
+    real[5] = []
+    (tmp_path / "real.json").write_text(json.dumps(real))
+    arguments = [str(workdir), str(tmp_path / "other.safetensors"), "--disagreement", "--json"]
+    # Of a run, normalisation and crop; of the file, ImageNet's, which the run has as well.
+    arguments += [f"--output={tmp_path / 'out'}", f"--real={tmp_path / 'real.json'}"]
+    assert main(["evaluate", *arguments, "--crop-ratio=1"]) == 0
+    *models, table = map(json.loads, capsys.readouterr().out.splitlines())
+    answers = {"labels": source.labels}
+    for seed, name, found in zip((0, 1), ("run", "other"), models, strict=True):
+        first, second = _logits(seed)
+        heads = {"class": first, "distillation": second, "fused": (first + second) / 2}
+        for head, title in zip(
+            heads, ("class head", "distillation head", "both heads"), strict=True
+        ):
+            answers[f"{name}, {title}"] = guess = heads[head].argmax(-1)
+            assert found["evaluation"][head]["top1"] == 100 * np.mean(guess == source.labels)
+            hits = [answer in labels for answer, labels in zip(guess, real, strict=True) if labels]
+            assert found["evaluation"][head]["real"] == pytest.approx(100 * np.mean(hits))
+            assert found["real_images"] == len(hits) == 799
+    assert models[0]["step"] == 7 and models[1]["file"].endswith("other.safetensors")
+    table = table["disagreement"]
+    assert table["names"] == list(answers) and table["images"] == 800
+    expected = [[np.mean(a != b) for b in answers.values()] for a in answers.values()]
+    np.testing.assert_array_equal(table["fractions"], expected)
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"agreement.md", "agreement.png"}
+
+
 def test_other_splits(workdir, capsys):
     assert _evaluate(capsys, workdir, "--split=train")["images"] == 597
 
@@ -131,6 +170,8 @@ def test_the_table_shows_what_the_run_logged(workdir, capsys):
     [
         (["--checkpoint=8"], "no checkpoint 8"),
         (["--split=val"], "no split 'val'"),
+        (["--output=out"], "--disagreement"),
+        (["--real=no.json"], "No file 'no.json'"),
     ],
 )
 def test_mistakes(workdir, capsys, options, words):
@@ -138,3 +179,9 @@ def test_mistakes(workdir, capsys, options, words):
     error = capsys.readouterr().err
     assert words in error
     assert error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_weights_do_not_say_what_images_to_evaluate(tmp_path, capsys):
+    deit_jax.save_weights(_model(1), tmp_path / "other.safetensors")
+    assert main(["evaluate", str(tmp_path / "other.safetensors")]) == 2
+    assert "give --source, --directory and --split" in capsys.readouterr().err

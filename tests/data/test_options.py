@@ -28,7 +28,7 @@ def test_the_estimate_of_memory_is_said():
     assert describe_readers(options) == "2 reader thread(s) with up to 294 MiB of batches"
     many = TrainInput(image_size=(224, 224), batch_size=1024, workers=8, threads=1, prefetch=1)
     assert describe_readers(many, process_count=4) == (
-        "8 reader process(es) with up to 1,764 MiB of batches, 1,176 of them in shared memory, "
+        "8 reader process(es) with up to 1,764 MiB of batches, 1,176 MiB of that in shared memory, "
         "and about 1,200 MiB of program"
     )
 

@@ -1,5 +1,7 @@
 """DeiT III beside timm: LayerScale, positions of patches only, one depth rate."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ import torch
 from flax import nnx
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 
-from deit_jax.comparison.subject import random_weights
+from deit_jax.comparison.subject import random_subject, random_weights
+from deit_jax.comparison.torch_models import build_torch_side
 from deit_jax.models import deit, functional, vit
 from deit_jax.weights.adapt import Grids, fit
 from deit_jax.weights.load import load_weights
@@ -16,6 +19,7 @@ from deit_jax.weights.names import detect_layout, from_foreign, to_foreign
 from tests.models.test_vit_parity import compare, to_torch
 from tests.weights.test_names import equal
 
+RENAMED = "our parameters, renamed"
 PUBLISHED = [name for name in deit.MODELS if name.startswith("deit3") and "micro" not in name]
 
 
@@ -124,3 +128,13 @@ def test_weights_of_deit_are_not_taken_for_deit_iii():
     loaded = random_weights(plain, {}, 0)[0]
     with pytest.raises(ValueError, match="do not fit"):
         fit((loaded, {}), (random_params(), {}))
+
+
+@pytest.mark.parametrize("layout", ["timm", "official"])
+@pytest.mark.parametrize("against", ["timm", "official"])
+def test_compare_gives_each_side_the_file_itself_where_the_names_are_its_own(layout, against):
+    subject = random_subject("deit3_micro_patch4_16", 0)
+    tensors = to_foreign(subject.params, {}, layout)
+    side = build_torch_side(replace(subject, tensors=tensors), against)
+    assert side.loaded_from == ("the file itself" if layout == against else RENAMED)
+    assert equal(side.parameters(), subject.params)

@@ -48,12 +48,12 @@ def record(run, config=None):
 
 
 def test_every_variant_with_every_seed():
-    flags = ["--config.schedule.epochs=7", "--config.teacher.weights=runs/teacher-{seed}"]
+    flags = ["--config.schedule.epochs=7", "--config.teacher.weights=runs/{variant}/{seed}"]
     runs = plan(DIGITS, ["none", "hard"], [0, 3], "out", flags)
     assert [run.name for run in runs] == ["none-seed0", "none-seed3", "hard-seed0", "hard-seed3"]
     last = runs[-1]
     assert last.config.seed == 3 and last.config.schedule.epochs == 7.0
-    assert last.config.teacher.weights == "runs/teacher-3"
+    assert last.config.teacher.weights == "runs/hard/3"
     assert last.command("python") == [
         "python",
         "train.py",
@@ -61,7 +61,7 @@ def test_every_variant_with_every_seed():
         "--workdir=out/hard-seed3",
         "--config.seed=3",
         "--config.schedule.epochs=7",
-        "--config.teacher.weights=runs/teacher-3",
+        "--config.teacher.weights=runs/hard/3",
     ]
 
 

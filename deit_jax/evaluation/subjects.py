@@ -1,0 +1,212 @@
+"""What is evaluated: the checkpoint of a run or a file of weights, and the images it is shown."""
+
+import contextlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from deit_jax.config.saved import complete
+from deit_jax.data.pipeline import EvalInput, eval_batches
+from deit_jax.data.sources import Source, open_source
+from deit_jax.data.subsets import keep_classes
+from deit_jax.evaluation.evaluate import Metrics
+from deit_jax.evaluation.predictions import Answers, measure
+from deit_jax.models.functional import ModelFunction, Tree, abstract
+from deit_jax.models.fusion import FusionRule
+from deit_jax.models.registry import model_builder
+from deit_jax.sharding import create_mesh
+from deit_jax.training.checkpoint import load_weights
+from deit_jax.training.run_directory import load_run
+from deit_jax.weights.load import complete_model
+from deit_jax.weights.reading import read_weights
+
+
+class Place(NamedTuple):
+    """A split of a data set, as `open_source` takes it; `classes` are kept, 0 for all."""
+
+    source: str
+    directory: str
+    split: str
+    classes: int = 0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with its weights, and how it wants its images.
+
+    Attributes:
+        path: of the run, or what the weights were read from.
+        model: registered name.
+        which: "raw" or "ema".
+        function, params, batch_stats: the model.
+        num_classes: of each head.
+        image_size: (height, width) in pixels.
+        mean, std: of the normalisation.
+        crop_ratio: share of the resized side that evaluation keeps.
+        fusion: how both heads are put together.
+        batch_size: of the evaluation.
+        step: of a run's checkpoint; 0 for files.
+        place: the split that a run evaluates; None for files.
+        facts: sentences about weights from a file.
+    """
+
+    path: str
+    model: str
+    which: str
+    function: ModelFunction
+    params: Tree
+    batch_stats: Tree
+    num_classes: int
+    image_size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_ratio: float
+    fusion: FusionRule = "mean_logits"
+    batch_size: int = 128
+    step: int = 0
+    place: Place | None = None
+    facts: tuple[str, ...] = field(default=())
+
+    @property
+    def label(self) -> str:
+        """Short name for tables."""
+        return Path(self.path).stem if Path(self.path).is_file() else Path(self.path).name
+
+
+def read_subject(
+    path: str, *, which: str = "", checkpoint: str | int = "best", model: str = ""
+) -> Subject:
+    """Read a run directory of train.py, or any weights that `read_weights` reads.
+
+    Args:
+        path: of either.
+        which: "raw" or "ema"; "" is what a run's configuration evaluates, and raw for files.
+        checkpoint: of a run: "best", "latest" or a step.
+        model: registered name, where weights do not show it.
+
+    Raises:
+        FileNotFoundError: there is nothing of that name.
+        ValueError: it cannot be read, or is not complete.
+    """
+    if _is_run(Path(path)):
+        return _read_run(path, which, checkpoint)
+    weights = read_weights(path, which="ema" if which == "ema" else "model", model=model)
+    function, params, batch_stats = complete_model(weights)
+    return Subject(
+        path,
+        weights.model_name,
+        which or "raw",
+        function,
+        params,
+        batch_stats,
+        weights.num_classes,
+        weights.image_size,
+        weights.facts.mean,
+        weights.facts.std,
+        weights.facts.crop_ratio,
+        facts=weights.notes,
+    )
+
+
+def _is_run(path: Path) -> bool:
+    """Whether it is a run, even one without checkpoint: others' `config.json` say other things."""
+    try:
+        return "config" in json.loads((path / "config.json").read_text())
+    except (OSError, ValueError):
+        return False
+
+
+def _read_run(path: str, which: str, checkpoint: str | int) -> Subject:
+    config, _ = complete(load_run(path).config)
+    model, data, evaluation = config["model"], config["data"], config["evaluation"]
+    which = which or evaluation["weights"]
+    params, batch_stats, meta = load_weights(
+        Path(path) / "checkpoints", checkpoint, "params" if which == "raw" else "ema"
+    )
+    size = (int(model["image_size"][0]), int(model["image_size"][1]))
+    function, _, _ = abstract(
+        model_builder(
+            model["name"],
+            num_classes=model["num_classes"],
+            image_size=size,
+            dtype=jnp.dtype(model["dtype"]),
+        )
+    )
+    return Subject(
+        path,
+        model["name"],
+        which,
+        function,
+        params,
+        batch_stats,
+        model["num_classes"],
+        size,
+        tuple(config["augment"]["mean"]),
+        tuple(config["augment"]["std"]),
+        data["eval_crop_ratio"],
+        evaluation["fusion"],
+        evaluation["batch_size"],
+        meta["step"],
+        Place(data["source"], data["directory"], data["eval_split"], data["classes"]),
+    )
+
+
+def choose_place(
+    subject: Subject, *, source: str = "", directory: str = "", split: str = ""
+) -> Place:
+    """Return the split to evaluate: what was asked for, and the run's own where nothing was.
+
+    Raises:
+        ValueError: for weights from a file, whose data has to be said.
+    """
+    own = subject.place or Place("folder" if directory else "", "", "")
+    place = own._replace(
+        source=source or own.source, directory=directory or own.directory, split=split or own.split
+    )
+    if not place.source or not place.split:
+        raise ValueError(
+            f"{subject.path} does not say what images to evaluate; give --source, --directory and "
+            "--split, such as --source folder --directory IMAGENET --split val."
+        )
+    return place
+
+
+def open_place(place: Place) -> Source:
+    """Open a split, of which only some classes may be kept."""
+    return keep_classes(open_source(place.source, place.split, place.directory), place.classes)
+
+
+def measure_on(
+    subject: Subject, source: Source, *, fusion: FusionRule, crop_ratio: float, batch_size: int
+) -> tuple[Metrics, dict[str, Answers]]:
+    """Return metrics and answers of each head on all images of a source.
+
+    Raises:
+        ValueError: the model has other classes, or there is no image.
+    """
+    if source.num_classes != subject.num_classes:
+        raise ValueError(
+            f"{source.name} has {source.num_classes} classes but {subject.path} has "
+            f"{subject.num_classes}; evaluate it on the data it was trained for."
+        )
+    mesh = create_mesh()
+    options = EvalInput(
+        image_size=subject.image_size,
+        # The devices here may be others than those of the run.
+        batch_size=-(-batch_size // mesh.size) * mesh.size,
+        crop_ratio=crop_ratio,
+    )
+    with contextlib.closing(eval_batches(source, options)) as batches:
+        return measure(
+            subject.function,
+            (subject.params, subject.batch_stats),
+            batches,
+            mesh,
+            len(source),
+            mean=subject.mean,
+            std=subject.std,
+            fusion=fusion,
+        )

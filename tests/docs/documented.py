@@ -1,0 +1,45 @@
+"""All commands that README, docs, config files and commands tell a reader to type."""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+DOCSTRINGS = (
+    *sorted((ROOT / "configs").glob("*.py")),
+    *sorted((ROOT / "deit_jax" / "cli").glob("*.py")),
+)
+# What begins a command; other lines of a block are output, Python or JSON.
+_PROGRAM = re.compile(r"(python|make|pip|sbatch|git|\.venv|\.venv-test)\b(?! -c)")
+
+
+def commands():
+    """(where, command) of every command, continuation lines joined and comments dropped."""
+    found = []
+    for path in PAGES:
+        found += [(path.name, command) for command in _in_blocks(path.read_text())]
+    for path in DOCSTRINGS:
+        text = ast.get_docstring(ast.parse(path.read_text())) or ""
+        # Examples of commands are indented by two.
+        text = text.replace("\n  ", "\n    ")
+        where = path.relative_to(ROOT)
+        found += [(str(where), command) for command in _in_blocks(text)]
+    return found
+
+
+def _in_blocks(text):
+    """Commands in fenced and in indented blocks of Markdown."""
+    fenced, pending = False, ""
+    for line in text.splitlines():
+        if line.strip().startswith("```"):
+            fenced, pending = not fenced, ""
+            continue
+        if not fenced and not line.startswith("    "):
+            pending = ""
+            continue
+        code = f"{pending} {line.strip()}".strip()
+        # Within a Python docstring a backslash at the end has already joined the lines.
+        pending = code[:-1].strip() if code.endswith("\\") else ""
+        if not pending and _PROGRAM.match(code):
+            yield re.sub(r"\s+", " ", re.sub(r"\s+#\s.*", "", code))

@@ -1,0 +1,47 @@
+"""Fine-tuning with a teacher at a larger size, from the weights to the result, in a few steps."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import deit_jax
+from configs import digits_finetune
+from deit_jax.config.validate import validate
+from deit_jax.models.functional import split
+from deit_jax.training.loop import train
+from deit_jax.weights.load import read_weights
+from tests.config.reduced import save_weights
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation():
+    """A few steps do not have to be fast."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def test_a_student_of_16_pixels_is_tuned_at_24_by_a_teacher_of_16(tmp_path):
+    config = digits_finetune.get_config("hard")
+    config.model.name = "deit_micro_distilled_patch4_16"
+    config.model.weights = save_weights(tmp_path, config.model.name)
+    config.teacher.weights = save_weights(tmp_path, "regnety_micro")
+    config.training.batch_size = config.evaluation.batch_size = 40
+    config.schedule.update(epochs=2.0, warmup_epochs=1.0)
+    config.evaluation.every_epochs = 2.0
+    assert validate(config, device_count=8) == []
+    result = train(config, str(tmp_path / "run"))
+    assert result["steps"] == 5 and result["skipped_steps"] == 0
+    assert result["teacher"]["name"] == "regnety_micro"
+    assert set(result["evaluation"]["raw"]) == {"class", "distillation", "fused"}
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["digest"] == result["digest"]
+    # 6 x 6 positions and two tokens, and near what it started from.
+    tuned = read_weights(str(tmp_path / "run")).params
+    assert np.shape(tuned["pos_embed"]) == (1, 38, 64)
+    start = split(deit_jax.create_model(config.model.name, weights=config.model.weights))[1]
+    kernel = lambda tree: np.asarray(tree["blocks"]["0"]["attn"]["qkv"]["kernel"])  # noqa: E731
+    moved = np.abs(kernel(tuned) - kernel(start))
+    # Five steps of Adam at up to 2e-3 * 40 / 512 each.
+    assert 0 < moved.max() < 5 * 2e-3 * 40 / 512 * 2
