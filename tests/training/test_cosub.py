@@ -21,6 +21,14 @@ from tests.training.small_runs import batches, make, small_config, split_over, t
 RELATIVE = 2e-6
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """One step does not have to be fast."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def reference_loss(first, second, targets, kind):
     """As the reference's engine composes it: four terms of weight 1/4, targets detached."""
     if kind == "cross_entropy":
