@@ -8,6 +8,17 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Two test processes share two cores; PyTorch's threads would wait for each other in all of them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import jax
+import pytest
+
 from deit_jax.comparison.extras import declare_torchvision_operators
 
 declare_torchvision_operators()
+
+
+@pytest.fixture
+def quick_compilation():
+    """For tests of a few steps, which take far longer to compile than to run."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

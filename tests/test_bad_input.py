@@ -29,7 +29,7 @@ from tests import program
         (
             "configs/digits.py:none",
             ["--config.model.image_size=16,17"],
-            "cannot cut into patches of 2 pixels",
+            "cannot cut into patches of 4 pixels",
         ),
         ("configs/digits.py:none", ["--config.model.num_classes=7"], "has 10 classes"),
         ("configs/deit.py:tiny", ["--config.data.directory=nowhere"], "nowhere"),

@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -13,22 +12,14 @@ from deit_jax.weights.load import read_weights
 from tests.config.reduced import save_weights
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """A few steps do not have to be fast."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
+@pytest.mark.usefixtures("quick_compilation")
 def test_a_student_of_16_pixels_is_tuned_at_24_by_a_teacher_of_16(tmp_path):
     config = digits_finetune.get_config("hard")
-    config.model.name = "deit_micro_distilled_patch4_16"
     config.model.weights = save_weights(tmp_path, config.model.name)
     config.teacher.weights = save_weights(tmp_path, "regnety_micro")
     config.training.batch_size = config.evaluation.batch_size = 40
-    config.schedule.update(epochs=2.0, warmup_epochs=1.0)
-    config.evaluation.every_epochs = 2.0
+    config.schedule.update(epochs=4.0, warmup_epochs=1.0)
+    config.evaluation.every_epochs = 4.0
     config.log.tensorboard = False
     assert validate(config, device_count=8) == []
     result = train(config, str(tmp_path / "run"))

@@ -103,12 +103,12 @@ def _read_file(config: ConfigDict, size: tuple[int, int]) -> _Source:
     which = "ema" if options.ema else "model"
     try:
         weights = read_weights(options.weights, which=which, model=options.name)
+        build = model_builder(options.name, num_classes=weights.num_classes, image_size=size)
+        _, params, batch_stats = abstract(build)
+        fitted = fit_weights(weights, (params, batch_stats), size)
     except ValueError as error:
         # It is often the name that is wrong.
         raise ValueError(f"The teacher (config.teacher.name={options.name}): {error}") from error
-    build = model_builder(options.name, num_classes=weights.num_classes, image_size=size)
-    _, params, batch_stats = abstract(build)
-    fitted = fit_weights(weights, (params, batch_stats), size)
     facts = {"step": None, "top1": weights.published.top1 if weights.published else None}
     colours = weights.facts.mean, weights.facts.std
     return _Source(fitted.params, fitted.batch_stats, weights.num_classes, *colours, facts)

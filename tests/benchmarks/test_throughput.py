@@ -19,15 +19,9 @@ from deit_jax.training.optimizer import decay_mask
 
 MICRO = ["--models", "deit_micro_distilled_patch4_16", "--batch-sizes", "4", "--repeats", "2"]
 
-
-@pytest.fixture
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_page_and_json(tmp_path, capsys):
     code = throughput.main(
         [

@@ -65,7 +65,7 @@ def test_images_in_a_folder(folder, capsys):
 def test_the_embedded_digits(capsys):
     facts = figures(MICRO, capsys)
     assert facts["stages"].keys() == {"gather", "transfer"}
-    assert facts["data"] == "digits/train (100 of 597 images), 100 images"
+    assert facts["data"] == "digits/train (50 of 597 images), 50 images"
 
 
 def test_needs_follow_from_the_operations(folder, capsys):

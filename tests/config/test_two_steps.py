@@ -22,13 +22,7 @@ EXPERIMENTS = [
 ]
 DONE = set()
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Two steps do not have to be fast."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture(scope="module")

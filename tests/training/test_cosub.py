@@ -20,13 +20,7 @@ from tests.training.small_runs import batches, make, small_config, split_over, t
 # One float32 rounding of a sum over 20 classes and 12 images; both sides sum in another order.
 RELATIVE = 2e-6
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """One step does not have to be fast."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def reference_loss(first, second, targets, kind):

@@ -18,6 +18,8 @@ from deit_jax.weights.names import to_foreign
 from deit_jax.weights.trees import flatten
 from tests.training.small_runs import batches, convnet, make, small_config, transformer
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def test_layer_scales_equal_timm():
     _, params, _ = abstract(model_builder("deit_micro_distilled_patch4_16"))

@@ -17,6 +17,8 @@ from tests.training.small_runs import (
     transformer,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def losses(devices, model, steps=4):
     sharding = split_over(devices)

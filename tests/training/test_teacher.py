@@ -18,6 +18,8 @@ from deit_jax.weights.names import to_foreign
 
 IMAGES = np.random.default_rng(1).normal(size=(4, 16, 16, 3)).astype(np.float32)
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def save_random(path, name, **options):
     """Write random weights under timm's names; return the live function and trees."""
