@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
+from benchmarks.arguments import check_outputs, numbers
 from benchmarks.input_report import to_markdown
 from benchmarks.input_side import Side
 from benchmarks.photographs import write_folder
@@ -147,9 +148,7 @@ def _check(args: argparse.Namespace) -> None:
     available = len(os.sched_getaffinity(0))
     if args.cores > available:
         raise ValueError(f"--cores is {args.cores} but there are {available}.")
-    for path in (args.json, args.markdown):
-        if path and not path.parent.is_dir():
-            raise ValueError(f"{path.parent} is not a directory; create it or write elsewhere.")
+    check_outputs((args.json, args.markdown))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -165,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=5, help="rounds of turns (default 5)")
     add("--seconds", type=float, default=5.0, help="that a turn measures for (default 5)")
     add("--cores", type=int, default=2, help="measure on 1 to so many cores (default 2)")
-    add("--repeats", type=_numbers, default=(1, 3), help="copies of an image (default 1,3)")
+    add("--repeats", type=numbers, default=(1, 3), help="copies of an image (default 1,3)")
     add(
         "--prepared",
         action=argparse.BooleanOptionalAction,
@@ -175,14 +174,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write results as JSON")
     add("--markdown", type=Path, metavar="FILE", help="write results as a Markdown page")
     return parser
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(dict.fromkeys(int(word) for word in text.split(",")))
-    except ValueError:
-        message = f"{text!r} is not a comma-separated list of whole numbers"
-        raise argparse.ArgumentTypeError(message) from None
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
+from benchmarks.arguments import check_outputs, numbers
 from benchmarks.cases import AGAINST, DTYPES, MODES, Case, check_case
 
 _EXAMPLE = """\
@@ -110,9 +111,7 @@ def _check(arguments: argparse.Namespace, cases: list[Case]) -> None:
         check_case(case, arguments.micro_batches)
     if arguments.repeats < 1 or arguments.turn_seconds <= 0:
         raise ValueError("--repeats must be at least 1 and --turn-seconds above 0.")
-    for path in (arguments.json, arguments.markdown):
-        if path and not path.parent.is_dir():
-            raise ValueError(f"{path.parent} is not a directory; create it or write elsewhere.")
+    check_outputs((arguments.json, arguments.markdown))
     if not arguments.against:
         return
     try:
@@ -148,13 +147,13 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--models", type=_names(), required=True, help="registered names, comma-separated")
     add("--modes", type=_names(MODES), default=("inference",), help=f"of {', '.join(MODES)}")
-    add("--batch-sizes", type=_numbers, default=(32,), help="images of one call (default 32)")
+    add("--batch-sizes", type=numbers, default=(32,), help="images of one call (default 32)")
     add("--dtypes", type=_names(DTYPES), default=("float32",), help=f"of {', '.join(DTYPES)}")
     add("--against", type=_names(AGAINST), default=(), help=f"of {', '.join(AGAINST)}")
     add("--teacher", default="regnety_160", help="of mode distill (default regnety_160)")
     add(
         "--micro-batches",
-        type=_numbers,
+        type=numbers,
         default=(1,),
         help="slices that a training batch is run in, on both sides (default 1)",
     )
@@ -181,14 +180,6 @@ def _names(allowed: tuple[str, ...] = ()) -> Callable[[str], tuple[str, ...]]:
         return names
 
     return parse
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(dict.fromkeys(int(word) for word in text.split(",")))
-    except ValueError:
-        message = f"{text!r} is not a comma-separated list of whole numbers"
-        raise argparse.ArgumentTypeError(message) from None
 
 
 if __name__ == "__main__":

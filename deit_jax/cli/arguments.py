@@ -3,6 +3,15 @@
 import argparse
 
 
+def checkpoint(text: str) -> str | int:
+    """Which checkpoint of a run: best, latest or a step."""
+    if text in ("best", "latest"):
+        return text
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither best nor latest nor a step")
+    return int(text)
+
+
 def count(text: str) -> int:
     """A whole number above 0."""
     if not text.isdecimal() or not int(text):

@@ -12,6 +12,8 @@ Example:
 import argparse
 from typing import TYPE_CHECKING
 
+from deit_jax.cli.arguments import checkpoint
+
 if TYPE_CHECKING:
     from deit_jax.weights.reading import Weights
     from deit_jax.weights.report import LoadReport
@@ -34,7 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a training checkpoint or run, the weights or their moving average",
     )
     parser.add_argument(
-        "--checkpoint", default="best", metavar="best|latest|STEP", help="of a run (default: best)"
+        "--checkpoint",
+        type=checkpoint,
+        default="best",
+        metavar="best|latest|STEP",
+        help="of a run (default: best)",
     )
     parser.add_argument(
         "--model", default="", metavar="NAME", help="where the model is not recognised"
@@ -54,12 +60,11 @@ def run(args: argparse.Namespace) -> int:
     from deit_jax.weights.reading import read_weights
     from deit_jax.weights.save import write_weights
 
-    checkpoint = int(args.checkpoint) if args.checkpoint.isdigit() else args.checkpoint
     weights = read_weights(
         args.source,
         which=args.which,
         model=args.model,
-        checkpoint=checkpoint,
+        checkpoint=args.checkpoint,
         download=args.download,
     )
     report = fit_to_itself(weights).report

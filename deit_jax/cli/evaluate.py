@@ -14,7 +14,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from deit_jax.cli.arguments import count, share
+from deit_jax.cli.arguments import checkpoint, count, share
 
 if TYPE_CHECKING:
     from deit_jax.data.sources import Source
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="", help="name of the model, if weights do not show it")
     parser.add_argument(
         "--checkpoint",
-        type=_checkpoint,
+        type=checkpoint,
         default="best",
         metavar="best|latest|STEP",
         help="which checkpoint of a run (default: best)",
@@ -222,11 +222,3 @@ def _compare(answers: "dict[str, Answers]", args: argparse.Namespace) -> None:
         files = write(result, args.output)
         if not args.json:
             say(Console(), f"Written: {', '.join(map(str, files))}.")
-
-
-def _checkpoint(text: str) -> str | int:
-    if text in ("best", "latest"):
-        return text
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is neither best nor latest nor a step")
-    return int(text)

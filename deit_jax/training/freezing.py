@@ -4,7 +4,7 @@ import jax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from deit_jax.models.functional import Tree
+from deit_jax.models.functional import HEADS, Tree
 
 PARTS = ("all", "attention", "heads")
 """What `training.parts` may be.
@@ -14,8 +14,6 @@ attention: attention layers, position embedding and heads (Touvron et al., arXiv
     section 4; the reference's --attn-only, which leaves the distillation head out).
 heads: the classifiers alone, on features that do not change (linear probe).
 """
-
-_HEADS = ("head", "head_dist", "fc", "classifier")
 
 
 def trainable(params: Tree, config: ConfigDict) -> Tree:
@@ -38,7 +36,7 @@ def trainable(params: Tree, config: ConfigDict) -> Tree:
         names = [part.key for part in path]
         if names[0] == "head_dist" and idle:
             return False
-        if parts == "all" or names[0] in _HEADS:
+        if parts == "all" or names[0] in HEADS:
             return True
         return parts == "attention" and (names[0] == "pos_embed" or "attn" in names)
 

@@ -16,7 +16,7 @@ from deit_jax.training.checkpoint import load_weights
 from deit_jax.training.run_directory import load_run
 from deit_jax.training.teacher_view import Colour, TeacherView
 from deit_jax.weights.load import fit_weights
-from deit_jax.weights.reading import read_weights
+from deit_jax.weights.reading import is_run, read_weights
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,7 @@ def load_teacher(config: ConfigDict) -> Teacher | None:
     size = tuple(options.image_size)
     if size == (0, 0):
         size = tuple(config.model.image_size)
-    run = Path(options.weights)
-    is_run = (run / "checkpoints").is_dir() and (run / "config.json").is_file()
-    source = _read_run(config) if is_run else _read_file(config, size)
+    source = _read_run(config) if is_run(Path(options.weights)) else _read_file(config, size)
     function, params = freeze(
         options.name,
         jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), source.params),

@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from deit_jax.models.functional import Tree
+from deit_jax.models.functional import HEADS, Tree
 from deit_jax.weights.report import Fate, LoadReport, Row
 from deit_jax.weights.resize import Grid, ResizeRule, prefix_positions, resize_positions
 from deit_jax.weights.trees import Path, flatten, nest
 
-# First keys of the heads: of the transformers and RegNetY, ResNet, EfficientNet.
-_HEADS = ("head", "head_dist", "fc", "classifier")
 _OF_THE_TOKEN = ("dist_token", "head_dist")
 _POSITIONS = ("pos_embed",)
 
@@ -119,7 +117,7 @@ def _fit_one(
         return _fit_positions(array, shape, prefixes, grids)
     if array.shape == shape:
         return array, Row(name, shape, "used")
-    if path[0] in _HEADS and array.shape[:-1] == shape[:-1]:
+    if path[0] in HEADS and array.shape[:-1] == shape[:-1]:
         note = f"{array.shape[-1]} classes in the weights, {shape[-1]} in the model"
         return None, Row(name, shape, "re-initialised", note)
     raise ValueError(f"{name} is {array.shape} in the weights, {shape} in the model")

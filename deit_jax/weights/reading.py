@@ -129,12 +129,16 @@ def _interpret(file: WeightFile, model: str) -> Weights:
     )
 
 
+def is_run(path: Path) -> bool:
+    """Whether it is the directory of a run of train.py that has checkpoints."""
+    return (path / "checkpoints").is_dir() and (path / "config.json").is_file()
+
+
 def _run_of(path: Path, checkpoint: str | int) -> tuple[Path, str | int] | None:
     """Return run directory and checkpoint, if the path is of a run of train.py."""
     if path.parent.name == "checkpoints" and path.name.isdigit():
         path, checkpoint = path.parent.parent, int(path.name)
-    is_run = (path / "checkpoints").is_dir() and (path / "config.json").is_file()
-    return (path, checkpoint) if is_run else None
+    return (path, checkpoint) if is_run(path) else None
 
 
 def _read_run(run: Path, checkpoint: str | int, which: str) -> Weights:

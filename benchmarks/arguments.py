@@ -1,0 +1,25 @@
+"""What the command lines of the benchmarks share."""
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers, separated by commas, each once: for `type=` of argparse."""
+    try:
+        return tuple(dict.fromkeys(int(word) for word in text.split(",")))
+    except ValueError:
+        message = f"{text!r} is not a comma-separated list of whole numbers"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def check_outputs(paths: Iterable[Path | None]) -> None:
+    """Refuse files that could not be written at the end, before anything is measured.
+
+    Raises:
+        ValueError: a directory is not there.
+    """
+    for path in paths:
+        if path and not path.parent.is_dir():
+            raise ValueError(f"{path.parent} is not a directory; create it or write elsewhere.")
