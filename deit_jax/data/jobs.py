@@ -1,5 +1,6 @@
 """Work for several processes: one function, many jobs, results as they come."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -47,7 +48,8 @@ def in_processes(
         initargs=(function, shared),
     )
     try:
-        running = {pool.submit(_call, job): job for job in jobs}
+        with _interrupts_held_back():
+            running = {pool.submit(_call, job): job for job in jobs}
         for done in as_completed(running):
             yield running[done], done.result()
     except BrokenProcessPool as error:
@@ -61,6 +63,19 @@ def in_processes(
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Processes started meanwhile hold Ctrl-C back too, before their first line of Python runs."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _receive(function: Callable[..., Any], shared: Any) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import multiprocessing
 import os
 import pathlib
 import pickle
@@ -19,6 +20,7 @@ from deit_jax.cli.main import main
 from deit_jax.data.batches import DamagedRecordError, read
 from deit_jax.data.options import TrainInput
 from deit_jax.data.pipeline import train_batches
+from deit_jax.data.preparing import Resize, prepare
 from deit_jax.data.sources import open_source
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -134,6 +136,8 @@ def start(folder, output, workers):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Whoever runs the tests in the background of a shell hands down that it is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     # One worker takes the five shards in order and stops at the fourth.
     ready = 3 if workers == 1 else 4
@@ -230,6 +234,24 @@ def test_an_interrupt_stops_everything_at_once_and_quietly(unfinished, tmp_path)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "")
     wait_for_end(children)
+
+
+def test_an_interrupt_between_results_stops_the_workers_too(unfinished, tmp_path):
+    def interrupt(images):
+        raise KeyboardInterrupt
+
+    sources = {"train": open_source("folder", "train", str(unfinished))}
+    # The exception is held, and with it every frame it came through.
+    with pytest.raises(KeyboardInterrupt) as held:
+        prepare(
+            sources,
+            tmp_path / "set",
+            resizing=Resize(),
+            shard_images=20,
+            workers=2,
+            progress=interrupt,
+        )
+    assert held.value is not None and multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("ending", ["tar", "zip"])
