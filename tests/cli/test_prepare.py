@@ -129,6 +129,9 @@ def unfinished(folder, tmp_path):
 
 def start(folder, output, workers):
     """Starts a preparation; returns when it has written all shards but the one with the pipe."""
+    # A shell that runs the tests in the background has them ignore it, which is handed down; what
+    # is handled here is not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-m", "deit_jax", *command(folder, output), f"--workers={workers}"],
         cwd=ROOT,
@@ -136,9 +139,8 @@ def start(folder, output, workers):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # Whoever runs the tests in the background of a shell hands down that it is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+    signal.signal(signal.SIGINT, before)
     # One worker takes the five shards in order and stops at the fourth.
     ready = 3 if workers == 1 else 4
     deadline = time.monotonic() + 120
