@@ -1,0 +1,37 @@
+"""What tests of harmful files share."""
+
+import time
+import tracemalloc
+
+import pytest
+
+from deit_jax.weights.files import read_file
+from tests.weights.watched import watched
+
+
+@pytest.fixture
+def refuse(tmp_path):
+    """Return a function that reads bytes as a file, checks what happens and gives the sentence."""
+
+    def read(content, name="weights.pth"):
+        path = tmp_path / name
+        path.write_bytes(content)
+        started = time.perf_counter()
+        tracemalloc.start()
+        with watched() as events, pytest.raises(ValueError) as caught:
+            read_file(path)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert events == []
+        message = str(caught.value)
+        assert str(path) in message
+        assert "\n" not in message
+        assert len(message) < len(str(path)) + 400
+        # Neither hangs nor fills the memory; generous for a busy machine.
+        assert time.perf_counter() - started < 20
+        assert peak < 3 * len(content) + 150 * 2**20
+        return message.removeprefix(f"{path} ")
+
+    # The first refusal imports what later ones have.
+    read(b"nothing")
+    return read
