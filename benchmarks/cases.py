@@ -10,6 +10,7 @@ from deit_jax.models.registry import model_spec
 MODES = ("inference", "train", "distill")
 DTYPES = ("float32", "bfloat16")
 AGAINST = ("torch", "torch_compile")
+ATTENTION = ("auto", "recompute")
 IMAGENET_TRAIN_IMAGES = 1_281_167
 
 

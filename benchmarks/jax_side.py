@@ -15,6 +15,8 @@ from benchmarks.cases import IMAGENET_TRAIN_IMAGES, Case, train_config
 from benchmarks.timing import Program
 from deit_jax.augment.mixing import MixOptions
 from deit_jax.augment.pipeline import AugmentOptions
+from deit_jax.devices import compiler_options
+from deit_jax.models.attention import AttentionForm
 from deit_jax.models.frozen import freeze
 from deit_jax.models.functional import ModelFunction, Tree, abstract, initialise
 from deit_jax.models.fusion import fuse
@@ -26,11 +28,26 @@ from deit_jax.training.step import Batch, make_train_step
 NAME = "deit_jax"
 
 
-def build(case: Case, micro_batches: int = 1) -> Program:
+def build(case: Case, micro_batches: int = 1, attention: AttentionForm = "auto") -> Program:
     """Compile the case and put its data on the device; raises whatever the compiler raises."""
     if case.mode == "inference":
         return _inference(case)
-    return _training(case, micro_batches)
+    return _training(case, micro_batches, attention)
+
+
+def is_ours(name: str) -> bool:
+    """Whether a program of this name is deit_jax's."""
+    return name.startswith(NAME)
+
+
+def name_of(attention: AttentionForm) -> str:
+    """Name of the program with this form of attention."""
+    return NAME if attention == "auto" else f"{NAME} ({attention})"
+
+
+def attention_of(name: str) -> AttentionForm:
+    """Undo `name_of`."""
+    return "recompute" if name == name_of("recompute") else "auto"
 
 
 def _inference(case: Case) -> Program:
@@ -48,18 +65,19 @@ def _inference(case: Case) -> Program:
     def call() -> None:
         held["logits"] = compiled(params, images)
 
-    return _program(1, call, lambda: jax.block_until_ready(held), compiled, seconds)
+    return _program(NAME, 1, call, lambda: jax.block_until_ready(held), compiled, seconds)
 
 
-def _training(case: Case, micro_batches: int) -> Program:
+def _training(case: Case, micro_batches: int, attention: AttentionForm) -> Program:
     config = train_config(case, micro_batches)
     student_build = model_builder(
         case.model,
         drop_rate=config.model.drop_rate,
         drop_path_rate=config.model.drop_path_rate,
         dtype=jnp.dtype(case.dtype),
+        attention=attention,
     )
-    student, params, _ = abstract(student_build)
+    student, params, batch_stats = abstract(student_build)
     teacher: ModelFunction | None = None
     teacher_params: Tree = {}
     if case.mode == "distill":
@@ -77,12 +95,18 @@ def _training(case: Case, micro_batches: int) -> Program:
     create = partial(create_state, student_build, optimizer, ema=config.ema.decay > 0)
     held: dict[str, TrainState] = {"state": jax.jit(create)(jax.random.key(config.seed))}
     batch = _batch(case)
-    compiled, seconds = _compile(step, held["state"], teacher_params, batch, donate_argnums=0)
+    options = compiler_options(batch_norm=bool(batch_stats))
+    compiled, seconds = _compile(
+        step, held["state"], teacher_params, batch, donate_argnums=0, compiler_options=options
+    )
 
     def call() -> None:
         held["state"] = compiled(held["state"], teacher_params, batch)
 
-    return _program(micro_batches, call, lambda: jax.block_until_ready(held), compiled, seconds)
+    name = name_of(attention)
+    return _program(
+        name, micro_batches, call, lambda: jax.block_until_ready(held), compiled, seconds
+    )
 
 
 def _frozen(name: str, dtype: str, like: str = "") -> tuple[ModelFunction, Tree]:
@@ -119,6 +143,7 @@ def _compile(function: Callable, *args: Any, **options: Any) -> tuple[Compiled, 
 
 
 def _program(
+    name: str,
     micro_batches: int,
     call: Callable[[], None],
     wait: Callable[[], Any],
@@ -131,5 +156,5 @@ def _program(
         planned = plan.argument_size_in_bytes + plan.output_size_in_bytes
         planned += plan.temp_size_in_bytes - plan.alias_size_in_bytes
     return Program(
-        NAME, micro_batches, call, wait, jax.default_backend() == "cpu", seconds, planned
+        name, micro_batches, call, wait, jax.default_backend() == "cpu", seconds, planned
     )

@@ -2,6 +2,7 @@
 
 import gc
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import jax
@@ -19,6 +20,8 @@ def measure_case(
     *,
     against: tuple[str, ...],
     micro_batches: tuple[int, ...],
+    attention: tuple[str, ...],
+    build_threads: int,
     rounds: int,
     turn_seconds: float,
     peak: float,
@@ -30,16 +33,17 @@ def measure_case(
         case: the workload.
         against: the other programs, "torch" or "torch_compile".
         micro_batches: of training; each program is built with every one of them.
+        attention: forms of attention; deit_jax's programs are built with every one of them.
+        build_threads: how many of deit_jax's programs are compiled at once, PyTorch's meanwhile.
         rounds: turns of each program.
         turn_seconds: shortest turn.
         peak: operations per second that count as 100 %.
         fresh_processes: also measure peak memory, which takes each program's time once more.
     """
-    counts = (1,) if case.mode == "inference" else micro_batches
-    programs = []
-    for name in (jax_side.NAME, *against):
-        for count in counts:
-            programs.append(_build(case, name, count))
+    counts, attention = (
+        ((1,), ("auto",)) if case.mode == "inference" else (micro_batches, attention)
+    )
+    programs = _build_all(case, against, counts, attention, build_threads)
     meter = LoadMeter()
     seconds = take_turns(programs, rounds=rounds, turn_seconds=turn_seconds)
     other_load = meter.others()
@@ -55,12 +59,12 @@ def measure_case(
             "flops": flops,
             "flops_source": source,
             "mfu": flops / median.median / peak,
-            "compile_seconds": program.compile_seconds,
+            "compile_seconds": program.compile_seconds if build_threads == 1 else 0.0,
             "other_load": other_load,
             "memory_bytes": program.planned_bytes,
             "memory_kind": memory.PLAN_KIND,
         }
-        if program.name == jax_side.NAME:
+        if jax_side.is_ours(program.name):
             result["speedups"] = speedups(times, programs, seconds)
         results.append(result)
     _release(programs, against)
@@ -71,12 +75,27 @@ def measure_case(
     return results
 
 
-def _build(case: Case, name: str, micro_batches: int) -> Program:
-    print(f"  building {name}, micro-batches {micro_batches}", file=sys.stderr, flush=True)
-    if name == jax_side.NAME:
-        return jax_side.build(case, micro_batches)
+def _build_all(
+    case: Case,
+    against: tuple[str, ...],
+    counts: tuple[int, ...],
+    attention: tuple[str, ...],
+    threads: int,
+) -> list[Program]:
+    with ThreadPoolExecutor(threads) as pool:
+        ours = [
+            pool.submit(jax_side.build, case, count, form) for form in attention for count in counts
+        ]
+        if threads == 1:
+            wait(ours)
+        theirs = [_build_theirs(case, name, count) for name in against for count in counts]
+        return [program.result() for program in ours] + theirs
+
+
+def _build_theirs(case: Case, name: str, micro_batches: int) -> Program:
     from benchmarks import torch_side
 
+    print(f"  building {name}, micro-batches {micro_batches}", file=sys.stderr, flush=True)
     return torch_side.build(case, micro_batches, compiled=name == "torch_compile")
 
 
@@ -89,7 +108,9 @@ def speedups(
         best = fastest.get(program.name)
         if best is None or spread(times).median < spread(best).median:
             fastest[program.name] = times
-    return {name: speedup(ours, times) for name, times in fastest.items() if name != jax_side.NAME}
+    return {
+        name: speedup(ours, times) for name, times in fastest.items() if not jax_side.is_ours(name)
+    }
 
 
 def _release(programs: list[Program], against: tuple[str, ...]) -> None:

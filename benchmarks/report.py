@@ -74,16 +74,17 @@ def load_sentence(results: list[Result]) -> str:
 def comparison_table(results: list[Result]) -> str:
     """Return one row for each of deit_jax's programs."""
     others = list(dict.fromkeys(name for r in results for name in r.get("speedups", {})))
-    header = ["model", "mode", "batch", "type", "micro-batches", "images/s", "MFU"]
+    header = ["model", "mode", "batch", "type", "micro-batches", "program", "images/s", "MFU"]
     rows = [
         [
             *_case_cells(r),
+            r["program"],
             f"{r['images_per_second']:.4g}",
             f"{100 * r['mfu']:.0f} %",
             *(_ratio(r["speedups"].get(name)) for name in others),
         ]
         for r in results
-        if r["program"] == "deit_jax"
+        if "speedups" in r
     ]
     return table([*header, *(f"against {name}" for name in others)], rows)
 

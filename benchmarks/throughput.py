@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.arguments import check_outputs, numbers
-from benchmarks.cases import AGAINST, DTYPES, MODES, Case, check_case
+from benchmarks.cases import AGAINST, ATTENTION, DTYPES, MODES, Case, check_case
 
 _EXAMPLE = """\
 example:
@@ -46,6 +46,8 @@ def main(argv: list[str] | None = None) -> int:
                 case,
                 against=arguments.against,
                 micro_batches=arguments.micro_batches,
+                attention=arguments.attention,
+                build_threads=arguments.build_threads,
                 rounds=arguments.repeats,
                 turn_seconds=arguments.turn_seconds,
                 peak=page["peaks"][case.dtype][0],
@@ -111,6 +113,8 @@ def _check(arguments: argparse.Namespace, cases: list[Case]) -> None:
         check_case(case, arguments.micro_batches)
     if arguments.repeats < 1 or arguments.turn_seconds <= 0:
         raise ValueError("--repeats must be at least 1 and --turn-seconds above 0.")
+    if arguments.build_threads < 1:
+        raise ValueError("--build-threads must be at least 1.")
     check_outputs((arguments.json, arguments.markdown))
     if not arguments.against:
         return
@@ -156,6 +160,20 @@ def _parser() -> argparse.ArgumentParser:
         type=numbers,
         default=(1,),
         help="slices that a training batch is run in, on both sides (default 1)",
+    )
+    add(
+        "--attention",
+        type=_names(ATTENTION),
+        default=("auto",),
+        help=f"forms of deit_jax's attention, of {', '.join(ATTENTION)} (default auto)",
+    )
+    add(
+        "--build-threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="compile N of deit_jax's programs at once, PyTorch's meanwhile; compile times then "
+        "say nothing (default 1: one after the other)",
     )
     add("--repeats", type=int, default=7, metavar="N", help="rounds of turns (default 7)")
     add("--turn-seconds", type=float, default=0.5, help="shortest turn (default 0.5)")

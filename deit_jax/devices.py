@@ -1,4 +1,9 @@
-"""How fast accelerators are."""
+"""What is known of accelerators: how fast they are, and what their compiler has to be told."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
 
 # Dense TFLOP/s of the vendors' data sheets, by `device_kind`: bfloat16, and float32 as JAX
 # multiplies it by default on that device (TF32 on NVIDIA, bfloat16 passes on TPU).
@@ -13,3 +18,28 @@ PEAK_TFLOPS: dict[str, dict[str, float]] = {
     "TPU v5p": {"bfloat16": 459.0, "float32": 459.0},
     "TPU v6 lite": {"bfloat16": 918.0, "float32": 918.0},
 }
+
+
+def compiler_options(
+    *, batch_norm: bool = False, kernel_choices: Path | None = None
+) -> dict[str, Any] | None:
+    """Return XLA's options for training on the default device; None but for GPUs.
+
+    Args:
+        batch_norm: whether the network in training is a convnet. XLA (of JAX 0.11.2, on an H200)
+            ends the process while it looks for fusions around the float32 products of one, so
+            products are left to cuBLAS.
+        kernel_choices: makes a program repeat itself to the bit. For every product and convolution
+            XLA times several kernels and takes the fastest, and some add up in whatever order
+            their threads arrive; these are then left out, and the choices kept in this folder, as
+            text. It must exist when the program is compiled. Source: openxla.org/xla/determinism.
+    """
+    if jax.default_backend() != "gpu":
+        return None
+    options: dict[str, Any] = {}
+    if batch_norm:
+        options["xla_gpu_enable_triton_gemm"] = False
+    if kernel_choices is not None:
+        options["xla_gpu_exclude_nondeterministic_ops"] = True
+        options["xla_gpu_per_fusion_autotune_cache_dir"] = str(kernel_choices)
+    return options or None

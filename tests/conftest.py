@@ -10,10 +10,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import jax
 import pytest
+from jax.sharding import AxisType
 
 from deit_jax.comparison.extras import declare_torchvision_operators
 
 declare_torchvision_operators()
+
+
+@pytest.fixture
+def eight_devices():
+    """A mesh of eight, where there are so many: not where the tests run on one accelerator."""
+    if jax.device_count() < 8:
+        pytest.skip("needs eight devices")
+    return jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
 
 
 @pytest.fixture

@@ -226,6 +226,9 @@ def _training() -> dict:
         # Train what inference computes: no dropout, no stochastic depth, both heads averaged.
         # How the reference fine-tuned at 384.
         "eval_mode": False,
+        # On a GPU: the same bits in every run and after every resume, by kernels that add up in one
+        # order only. Costs speed. CPUs and TPUs repeat themselves without it.
+        "repeatable": False,
         # Stop after so many steps with non-finite loss or gradient in a row.
         "max_skipped_steps": 10,
     }

@@ -1,6 +1,8 @@
 """Accuracy and loss that count every image exactly once, for each head and both together."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,10 +51,11 @@ def make_eval_step(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     fusion: FusionRule = "mean_logits",
+    compiler_options: dict[str, Any] | None = None,
 ) -> EvalStep:
     """Return `step(params, batch_stats, batch) -> sums` for batches of `data.pipeline`."""
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options)
     def step(
         params: Tree, batch_stats: Tree, batch: Mapping[str, Shaped[Array, "batch ..."]]
     ) -> Sums:

@@ -1,15 +1,20 @@
 """Multi-head self-attention whose backward pass recomputes the attention weights."""
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
+from deit_jax.models import cudnn_attention
 from deit_jax.models.layers import Linear, dropout
 from deit_jax.models.products import dense, materialise, product
+
+AttentionForm = Literal["auto", "recompute"]
+"""How attention is computed: "recompute" is `attend`, on any device; "auto" lets cuDNN do it where
+it can, which is faster, but whose gradients may be summed in another order every time."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -101,12 +106,20 @@ class Attention(nnx.Module):
     """Self-attention with one projection to queries, keys and values; columns ordered q, k, v."""
 
     def __init__(
-        self, width: int, num_heads: int, *, drop_rate: float, dtype: Any, rngs: nnx.Rngs
+        self,
+        width: int,
+        num_heads: int,
+        *,
+        drop_rate: float,
+        dtype: Any,
+        rngs: nnx.Rngs,
+        form: AttentionForm = "auto",
     ) -> None:
         self.qkv = Linear(width, 3 * width, dtype=dtype, rngs=rngs)
         self.proj = Linear(width, width, dtype=dtype, rngs=rngs)
         self.num_heads = num_heads
         self.drop_rate = drop_rate
+        self.form = form
 
     def __call__(
         self,
@@ -118,7 +131,15 @@ class Attention(nnx.Module):
     ) -> Float[Array, "batch*queries width"]:
         """Let the first `queries` tokens of each image attend to all its `tokens` tokens."""
         query, key, value = self._project(x, tokens, queries)
-        mixed = attend(query, key, value, x.shape[0] // tokens, self.num_heads)
+        features = query.shape[-1] // self.num_heads
+        # A few queries are no work, and cuDNN's kernels are made for many.
+        by_cudnn = (
+            self.form == "auto"
+            and queries == tokens
+            and cudnn_attention.takes(query.dtype, features)
+        )
+        form = cudnn_attention.attend_cudnn if by_cudnn else attend
+        mixed = form(query, key, value, x.shape[0] // tokens, self.num_heads)
         return dropout(self.proj(mixed), self.drop_rate, keys)
 
     def maps(

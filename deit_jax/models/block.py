@@ -5,7 +5,7 @@ from typing import Any
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from deit_jax.models.attention import Attention, first_tokens
+from deit_jax.models.attention import Attention, AttentionForm, first_tokens
 from deit_jax.models.layers import (
     LayerNorm,
     LayerScale,
@@ -54,9 +54,12 @@ class Block(nnx.Module):
         dtype: Any,
         rngs: nnx.Rngs,
         layer_scale: bool = False,
+        attention: AttentionForm = "auto",
     ) -> None:
         self.norm1 = LayerNorm(width)
-        self.attn = Attention(width, num_heads, drop_rate=drop_rate, dtype=dtype, rngs=rngs)
+        self.attn = Attention(
+            width, num_heads, drop_rate=drop_rate, dtype=dtype, rngs=rngs, form=attention
+        )
         self.norm2 = LayerNorm(width)
         self.mlp = Mlp(width, MLP_RATIO * width, drop_rate=drop_rate, dtype=dtype, rngs=rngs)
         self.drop_path_rate = drop_path_rate

@@ -28,14 +28,17 @@ def product(
     x: Float[Array, "*batch rows_x columns_x"],
     y: Float[Array, "*batch rows_y columns_y"],
     over: tuple[int, int] = (-1, -2),
+    out_dtype: Any = jnp.float32,
 ) -> Float[Array, "*batch rows columns"]:
-    """Multiply the matrices of each batch entry; float32 result.
+    """Multiply the matrices of each batch entry, adding up in float32.
 
     Args:
         x: left factor.
         y: right factor, of the same type.
         over: the axis of `x` and the axis of `y` to sum over: (-1, -2) is `x @ y`, (-1, -1)
             is `x @ y.T`, (-2, -2) is `x.T @ y`.
+        out_dtype: type of the result. Accelerators round the sums to it before they reach memory;
+            CPUs, where such a product takes twice as long, give float32 whatever is asked for.
     """
     on_cpu = jax.default_backend() == "cpu"
     low_precision = x.dtype != jnp.float32
@@ -44,7 +47,8 @@ def product(
         x, over = materialise(jnp.swapaxes(x, -1, -2)), (-1, over[1])
     batch = tuple(range(x.ndim - 2))
     contract = ((x.ndim + over[0],), (y.ndim + over[1],))
-    out = jax.lax.dot_general(x, y, (contract, (batch, batch)), preferred_element_type=jnp.float32)
+    kind = jnp.float32 if on_cpu else out_dtype
+    out = jax.lax.dot_general(x, y, (contract, (batch, batch)), preferred_element_type=kind)
     if on_cpu and low_precision:
         # XLA:CPU would fold a transpose that follows into the product, and cannot run the result.
         out = jax.lax.optimization_barrier(out)
@@ -59,7 +63,8 @@ def dense(
     out_dtype: Any,
 ) -> Float[Array, "rows columns"]:
     """Return `x @ kernel + bias`, with the kernel and all gradients rounded to the type of `x`."""
-    return (product(x, kernel.astype(x.dtype)) + bias).astype(out_dtype)
+    out = product(x, kernel.astype(x.dtype), out_dtype=out_dtype)
+    return (out + bias.astype(out.dtype)).astype(out_dtype)
 
 
 def _dense_forward(
@@ -73,7 +78,7 @@ def _dense_backward(
 ) -> tuple[Array, Array, Array]:
     x, kernel = saved
     grad = grad.astype(x.dtype)
-    grad_x = product(grad, kernel.astype(x.dtype), (-1, -1)).astype(x.dtype)
+    grad_x = product(grad, kernel.astype(x.dtype), (-1, -1), x.dtype).astype(x.dtype)
     return grad_x, product(x, grad, (-2, -2)), grad.sum(0, dtype=jnp.float32)
 
 

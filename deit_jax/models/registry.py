@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from deit_jax.models import deit, efficientnet, regnet, resnet
+from deit_jax.models.attention import AttentionForm
 from deit_jax.models.functional import Builder, Classifier
 
 
@@ -65,6 +66,7 @@ def model_builder(
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
     dtype: Any = jnp.float32,
+    attention: AttentionForm = "auto",
 ) -> Builder:
     """Return a function from `nnx.Rngs` to the named model, for `functional.abstract` and jit.
 
@@ -77,12 +79,15 @@ def model_builder(
             DeiT III: of every block).
         dtype: type of the operands of matrix products and convolutions. Parameters, softmax,
             normalisation statistics and logits are float32 whatever it is.
+        attention: how a transformer computes attention; convnets have none.
     """
     spec = model_spec(name)
     if image_size is None:
         size = spec.image_size
     else:
         size = (image_size, image_size) if isinstance(image_size, int) else image_size
+
+    options: dict[str, Any] = {"attention": attention} if name in deit.MODELS else {}
 
     def build(rngs: nnx.Rngs) -> nnx.Module:
         return spec.build(
@@ -92,6 +97,7 @@ def model_builder(
             drop_path_rate=drop_path_rate,
             dtype=dtype,
             rngs=rngs,
+            **options,
         )
 
     return build

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
+from deit_jax.models.attention import AttentionForm
 from deit_jax.models.block import Block
 from deit_jax.models.functional import HeadLogits
 from deit_jax.models.fusion import fuse
@@ -30,6 +31,7 @@ class VisionTransformer(nnx.Module):
             the first. Of DeiT III, the probability of every block.
         dtype: type of the operands of matrix products. All else is float32.
         rngs: for the initialisation.
+        attention: how attention is computed.
         patch_size: side of a patch in pixels.
         width: embedding dimension.
         depth: number of blocks.
@@ -52,6 +54,7 @@ class VisionTransformer(nnx.Module):
         dtype: Any = jnp.float32,
         *,
         rngs: nnx.Rngs,
+        attention: AttentionForm = "auto",
         patch_size: int,
         width: int,
         depth: int,
@@ -86,7 +89,9 @@ class VisionTransformer(nnx.Module):
         if distilled:
             self.dist_token = embedding(1)
         self.pos_embed = embedding(patches if deit3 else self.num_tokens)
-        options = dict(drop_rate=drop_rate, dtype=dtype, rngs=rngs, layer_scale=deit3)
+        options: dict[str, Any] = dict(
+            drop_rate=drop_rate, dtype=dtype, rngs=rngs, layer_scale=deit3, attention=attention
+        )
         rising = [i / max(depth - 1, 1) for i in range(depth)]
         rates = [drop_path_rate * (1.0 if deit3 else share) for share in rising]
         self.blocks = nnx.Dict(

@@ -51,18 +51,22 @@ def train(config: ConfigDict, workdir: str, *, allow_config_change: bool = False
             from or the directory are not what the configuration needs.
         TrainingStopped: too many steps in a row were not finite.
     """
-    setup = prepare(config)
+    repeatable = config.training.repeatable and jax.default_backend() == "gpu"
+    kernel_choices = Path(workdir).absolute() / "kernel_choices" if repeatable else None
+    setup = prepare(config, kernel_choices)
     weights = None
     if not saved_steps(Path(workdir) / "checkpoints"):
         # Before anything is written: a wrong path is then mended by giving another.
         weights = load_initial(config, setup.abstract_state)
     with open_run(workdir, config, allow_config_change=allow_config_change) as run:
-        options = config.checkpoint
+        if kernel_choices:
+            kernel_choices.mkdir(exist_ok=True)
+        kept = config.checkpoint
         with Checkpoints(
             run.checkpoints,
-            keep_latest=options.keep_latest,
-            keep_every=options.keep_every_steps,
-            keep_best=options.keep_best,
+            keep_latest=kept.keep_latest,
+            keep_every=kept.keep_every_steps,
+            keep_best=kept.keep_best,
         ) as checkpoints:
             return _Run(setup, run, checkpoints, weights).go()
 

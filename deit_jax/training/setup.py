@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from deit_jax.augment.pipeline import AugmentOptions
 from deit_jax.data.pipeline import EvalInput, TrainInput
 from deit_jax.data.sources import Source, open_source, require_same_classes, subset
 from deit_jax.data.subsets import fraction, keep_classes
+from deit_jax.devices import compiler_options
 from deit_jax.evaluation.evaluate import EvalStep, make_eval_step
 from deit_jax.models.functional import Builder, abstract
 from deit_jax.models.registry import model_builder
@@ -61,11 +63,12 @@ class Setup:
         return "fused" if self.has_distillation_head else "class"
 
 
-def prepare(config: ConfigDict) -> Setup:
+def prepare(config: ConfigDict, kernel_choices: Path | None = None) -> Setup:
     """Open the data, load the teacher and put the steps together.
 
     Args:
         config: already validated.
+        kernel_choices: for `training.repeatable`, see `compiler_options`.
 
     Raises:
         ValueError, FileNotFoundError: the data or the teacher is not what the configuration says.
@@ -73,8 +76,9 @@ def prepare(config: ConfigDict) -> Setup:
     mesh = create_mesh()
     train_source, eval_source = _open_sources(config)
     teacher = load_teacher(config)
-    build = _student_builder(config.model)
-    student, params, _ = abstract(build)
+    build = _student_builder(config)
+    student, params, batch_stats = abstract(build)
+    options = compiler_options(batch_norm=bool(batch_stats), kernel_choices=kernel_choices)
     optimizer = make_optimizer(config.optimizer, params, trainable(params, config))
     steps_per_epoch = len(train_source) / config.training.batch_size
     train_step = make_train_step(
@@ -106,18 +110,20 @@ def prepare(config: ConfigDict) -> Setup:
             in_shardings=(everywhere, everywhere, split_over_batch(mesh)),
             out_shardings=everywhere,
             donate_argnums=0,
+            compiler_options=options,
         ),
         eval_step=make_eval_step(
             student,
             mean=tuple(config.augment.mean),
             std=tuple(config.augment.std),
             fusion=config.evaluation.fusion,
+            compiler_options=options,
         ),
         abstract_state=abstract_state,
         has_distillation_head="head_dist" in params,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps(config, steps_per_epoch),
-        _create=jax.jit(create, out_shardings=everywhere),
+        _create=jax.jit(create, out_shardings=everywhere, compiler_options=options),
     )
 
 
@@ -126,7 +132,8 @@ def _static(group: ConfigDict) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in group.items()}
 
 
-def _student_builder(model: ConfigDict) -> Builder:
+def _student_builder(config: ConfigDict) -> Builder:
+    model = config.model
     return model_builder(
         model.name,
         num_classes=model.num_classes,
@@ -134,6 +141,7 @@ def _student_builder(model: ConfigDict) -> Builder:
         drop_rate=model.drop_rate,
         drop_path_rate=model.drop_path_rate,
         dtype=jnp.dtype(model.dtype),
+        attention="recompute" if config.training.repeatable else "auto",
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import timm.data.mixup as timm_mixup
 import torch
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from scipy import stats
 
 from deit_jax.augment.keys import image_keys, purpose
@@ -182,8 +182,8 @@ def test_partners_are_in_reverse_order():
     np.testing.assert_array_equal(partners(numbers, 4)[:, 0], [3, 2, 1, 0, 7, 6, 5, 4])
 
 
-def test_nothing_moves_between_devices_when_groups_stay_on_them():
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+def test_nothing_moves_between_devices_when_groups_stay_on_them(eight_devices):
+    mesh = eight_devices
     split = NamedSharding(mesh, PartitionSpec("data"))
     images, _, targets = batch_of(32)
     options = MixOptions(0.8, 1.0, group=4)

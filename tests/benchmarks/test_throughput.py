@@ -6,7 +6,7 @@ import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import measure, throughput, torch_side
+from benchmarks import jax_side, measure, throughput, torch_side
 from benchmarks.cases import Case, train_config
 from benchmarks.flops import model_flops, vit_forward_flops
 from benchmarks.report import load_sentence
@@ -48,6 +48,18 @@ def test_page_and_json(tmp_path, capsys):
         assert words in page
 
 
+def test_forms_of_attention_are_programs_of_their_own_built_at_once(tmp_path):
+    arguments = [*MICRO, "--modes", "train", "--attention", "auto,recompute"]
+    more = ["--build-threads", "2", "--turn-seconds", "0.01", "--json", str(tmp_path / "r.json")]
+    assert throughput.main([*arguments, *more]) == 0
+    results = json.loads((tmp_path / "r.json").read_text())["results"]
+    assert [r["program"] for r in results] == ["deit_jax", "deit_jax (recompute)"]
+    # Nothing that was compiled beside something else says how long it takes.
+    assert all(r["compile_seconds"] == 0 for r in results)
+    forms = [jax_side.attention_of(r["program"]) for r in results]
+    assert forms == ["auto", "recompute"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -55,6 +67,7 @@ def test_page_and_json(tmp_path, capsys):
         ([*MICRO, "--modes", "sleep"], "'sleep' is none of inference, train, distill"),
         ([*MICRO, "--batch-sizes", "four"], "'four' is not a comma-separated list"),
         ([*MICRO, "--batch-sizes", "0"], "A batch of 0 images"),
+        ([*MICRO, "--build-threads", "0"], "--build-threads must be at least 1"),
         ([*MICRO, "--modes", "train", "--micro-batches", "3"], "cut into 3 micro-batches"),
         ([*MICRO, "--modes", "distill", "--teacher", "regnety"], "no model named 'regnety'"),
         (["--models", "regnety_micro", "--modes", "distill"], "is a teacher"),

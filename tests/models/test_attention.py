@@ -7,7 +7,9 @@ import pytest
 import torch
 from flax import nnx
 
+from deit_jax.models import cudnn_attention
 from deit_jax.models.attention import Attention, attend, first_tokens, merge_heads, split_heads
+from deit_jax.models.cudnn_attention import attend_cudnn
 
 BATCH, HEADS, TOKENS, FEATURES = 3, 2, 7, 4
 WIDTH = HEADS * FEATURES
@@ -57,6 +59,50 @@ def test_result_and_gradients(queries, dtype, tolerance):
     for actual, wanted in zip(grads, expected_grads, strict=True):
         assert actual.dtype == dtype
         assert_close(np.asarray(actual, np.float64), wanted, tolerance)
+
+
+@pytest.mark.parametrize("tokens", [6, 7])
+def test_cudnn_gets_what_it_takes(tokens, monkeypatch):
+    """Result and gradients by cuDNN itself on a GPU that has it; elsewhere XLA stands in for it."""
+    dtype, tolerance = jnp.bfloat16, 3e-2
+    if not cudnn_attention.takes(dtype, 8):
+        called = jax.nn.dot_product_attention
+        stand_in = lambda *given, implementation, **named: called(*given, **named)  # noqa: E731
+        monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
+        dtype, tolerance = jnp.float32, 2e-6
+    rng = np.random.default_rng(0)
+    given = [jnp.asarray(rng.standard_normal((3 * tokens, 16)), dtype) for _ in range(4)]
+
+    def pulled(form):
+        out, pull_back = jax.vjp(lambda q, k, v: form(q, k, v, 3, 2), *given[:3])
+        return [np.asarray(x, np.float64) for x in (out, *pull_back(given[3]))]
+
+    for actual, wanted in zip(pulled(attend_cudnn), pulled(attend), strict=True):
+        assert_close(actual, wanted, tolerance)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "form", "queries", "expected"),
+    [
+        (jnp.bfloat16, "auto", TOKENS, True),
+        (jnp.bfloat16, "recompute", TOKENS, False),
+        (jnp.bfloat16, "auto", 2, False),
+        (jnp.float32, "auto", TOKENS, False),
+    ],
+)
+def test_cudnn_is_asked_where_it_helps(dtype, form, queries, expected, monkeypatch):
+    asked = []
+    monkeypatch.setattr(cudnn_attention, "_has_kernels", lambda: True)
+    monkeypatch.setattr(
+        cudnn_attention, "attend_cudnn", lambda *given: asked.append(1) or attend(*given)
+    )
+    module = Attention(16, HEADS, drop_rate=0.0, dtype=dtype, rngs=nnx.Rngs(0), form=form)
+    module(jnp.ones((BATCH * TOKENS, 16)), TOKENS, queries)
+    assert bool(asked) == expected
+
+
+def test_a_device_without_its_kernels_is_not_asked():
+    assert jax.default_backend() == "gpu" or not cudnn_attention.takes(jnp.bfloat16, 64)
 
 
 def test_large_scores_neither_overflow_nor_lose_gradients():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from flax import nnx
 
+from deit_jax.models import products
 from deit_jax.models.block import Block, Mlp
 from deit_jax.models.layers import (
     LayerNorm,
@@ -92,6 +93,25 @@ def test_dense(dtype, tolerance):
     compare(ours, lambda x, kernel, bias: x @ kernel + bias, arguments, grad, tolerance)
     _, grads = gradients(ours, arguments, grad)
     assert all(g.dtype == jnp.float32 for g in grads)
+
+
+@pytest.mark.parametrize("out_dtype", [jnp.float32, jnp.bfloat16])
+def test_dense_as_accelerators_do_it(out_dtype, monkeypatch):
+    """The product itself gives the type that is asked for, as one that adds up in float32."""
+    monkeypatch.setattr(products.jax, "default_backend", lambda: "gpu")
+    x, kernel, grad = (
+        np.asarray(jnp.asarray(a, jnp.bfloat16), np.float32)
+        for a in (draw(20, 600), draw(600, 9), draw(20, 9))
+    )
+
+    def ours(x, kernel, bias):
+        return dense(x.astype(jnp.bfloat16), kernel, bias, out_dtype)
+
+    # Rounded to 8 bits twice, product and sum with the bias: 2^-8 of the largest. Adding 600
+    # products up in bfloat16 would be off by twenty times that.
+    compare(ours, lambda x, kernel, bias: x @ kernel + bias, (x, kernel, draw(9)), grad, 8e-3)
+    jaxpr = str(jax.make_jaxpr(ours)(x, kernel, draw(9)))
+    assert f"preferred_element_type={jnp.dtype(out_dtype)}" in jaxpr
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from deit_jax.models import regnet
@@ -120,8 +120,10 @@ def expected_step(trained, batch):
     return training_step(partial(micro, drop_path_rate=0.2))(*trained, *batch)
 
 
-def test_statistics_are_those_of_the_whole_batch_on_eight_devices(trained, batch, expected_step):
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+def test_statistics_are_those_of_the_whole_batch_on_eight_devices(
+    trained, batch, expected_step, eight_devices
+):
+    mesh = eight_devices
     shard, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
     step = training_step(partial(micro, drop_path_rate=0.2))
     actual = step(*jax.device_put(trained, everywhere), *jax.device_put(batch, shard))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from deit_jax.models.functional import split
 from deit_jax.models.fusion import fuse
@@ -105,14 +105,14 @@ def test_the_short_last_block_equals_the_full_one(images):
     np.testing.assert_allclose(model.head_dist(tokens[:, 1]), distill_logits, atol=1e-6)
 
 
-def test_gradients_are_the_same_on_eight_devices(images, keys):
+def test_gradients_are_the_same_on_eight_devices(images, keys, eight_devices):
     function, params, _ = split(build(drop_path_rate=0.5))
 
     def loss(params, images, keys):
         heads, _ = function.head_logits(params, {}, images, keys=keys)
         return sum(jnp.mean(logits**2) for logits in heads)
 
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    mesh = eight_devices
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     one = jax.jit(jax.grad(loss))(params, images, keys)
     eight = jax.jit(jax.grad(loss))(

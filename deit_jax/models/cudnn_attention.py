@@ -1,0 +1,56 @@
+"""Attention by the fused kernels of cuDNN, on NVIDIA GPUs and in half precision."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+_LARGEST_HEAD = 128
+
+
+def attend_cudnn(
+    query: Float[Array, "batch*tokens width"],
+    key: Float[Array, "batch*tokens width"],
+    value: Float[Array, "batch*tokens width"],
+    batch: int,
+    heads: int,
+) -> Float[Array, "batch*tokens width"]:
+    """Return what `attention.attend` returns; no scores reach memory.
+
+    JAX hands an odd number of tokens to the forward pass only, so another one is added, and
+    declared to be padding.
+    """
+    tokens = query.shape[0] // batch
+    padding = tokens % 2
+    lengths = jnp.full((batch,), tokens, jnp.int32) if padding else None
+
+    def by_head(x: Array) -> Float[Array, "batch tokens+padding heads features"]:
+        x = x.reshape(batch, tokens, heads, -1)
+        return jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0)))
+
+    out = jax.nn.dot_product_attention(
+        by_head(query),
+        by_head(key),
+        by_head(value),
+        query_seq_lengths=lengths,
+        key_value_seq_lengths=lengths,
+        implementation="cudnn",
+    )
+    return out[:, :tokens].reshape(query.shape)
+
+
+def takes(dtype: Any, features: int) -> bool:
+    """Whether the default device has these kernels for heads of so many features."""
+    half = jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
+    return half and features % 8 == 0 and features <= _LARGEST_HEAD and _has_kernels()
+
+
+@functools.cache
+def _has_kernels() -> bool:
+    """Whether the default device is an NVIDIA GPU of compute capability 8.0 or higher."""
+    device = jax.devices()[0]
+    if device.platform != "gpu" or "cuda" not in device.client.platform_version:
+        return False
+    return float(device.compute_capability) >= 8.0

@@ -1,0 +1,59 @@
+"""What XLA is told on a GPU; that it does what it says there, no test without one can show."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from configs.digits import get_config
+from deit_jax import devices
+from deit_jax.training import setup
+from deit_jax.training.loop import train
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.setattr(devices.jax, "default_backend", lambda: "gpu")
+
+
+def test_cpus_are_told_nothing():
+    assert devices.compiler_options(batch_norm=True, kernel_choices=Path("x")) is None
+
+
+def test_gpus_are_told_nothing_without_need(gpu):
+    assert devices.compiler_options() is None
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_options_have_names_that_the_compiler_knows(gpu, batch_norm, tmp_path):
+    options = devices.compiler_options(batch_norm=batch_norm, kernel_choices=tmp_path)
+    assert len(options) == 2 + batch_norm
+    doubled = jax.jit(lambda x: 2 * x, compiler_options=options)
+    assert doubled(jnp.ones(())) == 2
+    with pytest.raises(Exception, match="xla_gpu_no_such_option"):
+        jax.jit(lambda x: 2 * x, compiler_options={"xla_gpu_no_such_option": True})(jnp.ones(()))
+
+
+def test_a_repeatable_run_has_its_attention_and_keeps_its_choices(
+    gpu, quick_compilation, monkeypatch, tmp_path
+):
+    """As on a GPU, but that a CPU computes."""
+    asked = []
+    build = setup.model_builder
+
+    def recorded(*args, **options):
+        asked.append(options["attention"])
+        return build(*args, **options)
+
+    monkeypatch.setattr(setup, "model_builder", recorded)
+    config = get_config("none")
+    config.model.name = "deit_micro_patch4_16"
+    config.schedule.update(epochs=1.0, warmup_epochs=0.5)
+    config.mix.group = 0
+    config.data.update(train_images=48, threads=1)
+    config.training.update(batch_size=24, repeatable=True)
+    result = train(config, str(tmp_path / "run"))
+    assert result["skipped_steps"] == 0
+    assert asked == ["recompute"]
+    assert (tmp_path / "run" / "kernel_choices").is_dir()
