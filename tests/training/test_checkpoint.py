@@ -1,88 +1,23 @@
-import contextlib
+"""Checkpoints: what is kept, what is read again, and what is refused."""
+
 import logging
-import resource
 import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from deit_jax.training.checkpoint import Checkpoints, load_weights
-
-OPTIMIZER = optax.chain(
-    optax.clip_by_global_norm(1.0),
-    optax.masked(optax.adamw(optax.cosine_decay_schedule(1e-3, 10)), {"0": True, "head": False}),
+from tests.training.checkpoint_states import (
+    ABSTRACT,
+    abstract,
+    assert_same,
+    make_state,
+    names,
+    save_all,
 )
-
-
-def make_state(step, *, ema=True, width=6):
-    """A small state with every kind of node that a real one has, different at each step."""
-    keys = iter(jax.random.split(jax.random.key(step), 8))
-    params = {
-        "0": {"kernel": jax.random.normal(next(keys), (16, width)), "bias": jnp.zeros(width)},
-        "head": jax.random.normal(next(keys), (3, 3)).astype(jnp.bfloat16),
-    }
-    stats = {"norm": {"mean": jax.random.normal(next(keys), (5,))}}
-    average = {"params": jax.tree.map(lambda x: x * 2, params), "batch_stats": stats}
-    return {
-        "step": jnp.int32(step),
-        "params": params,
-        "batch_stats": stats,
-        "opt_state": OPTIMIZER.init(params),
-        "ema": jax.tree.map(jnp.copy, average) if ema else {},
-        "sums": {"loss": jnp.float32(step) / 3},
-        "key": jax.random.key(step),
-    }
-
-
-def abstract(state):
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
-    )
-
-
-# After a failed save Orbax leaves errors of its own threads behind, which pytest finds later.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-LARGE = 3000  # 16 x LARGE random floats do not fit into what full_disk() leaves.
-ABSTRACT = abstract(make_state(0))
-
-
-def assert_same(found, expected):
-    """Same structure, types and bits; NaN equals itself."""
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for (path, a), b in zip(
-        jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True
-    ):
-        assert a.dtype == b.dtype, path
-        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
-            a, b = jax.random.key_data(a), jax.random.key_data(b)
-        assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), path
-
-
-def names(directory):
-    return sorted(path.name for path in directory.iterdir())
-
-
-def save_all(directory, scores, **options):
-    """Save steps 1, 2, ... with these deciding metrics; None for steps that were not evaluated."""
-    with Checkpoints(directory, **options) as checkpoints:
-        for step, score in enumerate(scores, start=1):
-            metrics = None if score is None else {"top1": score, "loss": 1.0}
-            assert checkpoints.save(step, make_state(step), meta={"at": step}, metrics=metrics)
-
-
-@contextlib.contextmanager
-def full_disk():
-    """No file may grow beyond 64 KiB: the large arrays fail where a full disk would fail."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_returns_what_was_saved(tmp_path):
@@ -267,51 +202,6 @@ def test_what_cannot_be_saved_is_named(tmp_path):
         with pytest.raises(ValueError, match=r"'top1', which is not among the metrics \['top5'\]"):
             checkpoints.save(1, make_state(1), meta={}, metrics={"top5": 1.0})
     assert names(tmp_path) == []
-
-
-def test_training_goes_on_when_the_disk_is_full(tmp_path, caplog):
-    save_all(tmp_path, [50.0, 40.0, 30.0], keep_latest=2)
-    with Checkpoints(tmp_path, keep_latest=2) as checkpoints, caplog.at_level(logging.WARNING):
-        with full_disk():
-            checkpoints.save(4, make_state(4, width=LARGE), meta={}, metrics={"top1": 99.0})
-            assert not checkpoints.wait()
-            checkpoints.save(5, make_state(5, width=LARGE), meta={})
-            assert not checkpoints.wait()
-        ours = [r.getMessage() for r in caplog.records if r.name == "deit_jax"]
-        assert len(ours) == 2
-        assert f"A checkpoint was not saved: {tmp_path}/4: " in ours[0]
-        assert "MB are free there" in ours[0]
-        assert {"1", "2", "3"} <= set(names(tmp_path))
-        assert checkpoints.best() == (1, 50.0)
-        checkpoints.save(6, make_state(6), meta={})
-        assert checkpoints.wait()
-        # Nothing of the failed ones is left to fill the disk.
-        assert names(tmp_path) == ["1", "3", "6"]
-        assert_same(checkpoints.restore_latest(ABSTRACT).state, make_state(6))
-
-
-def test_three_failures_in_a_row_end_the_run(tmp_path):
-    with (
-        pytest.raises(OSError, match=r"3 checkpoints in a row .* Make room or repair the disk"),
-        Checkpoints(tmp_path) as checkpoints,
-        full_disk(),
-    ):
-        for step in range(1, 10):
-            checkpoints.save(step, make_state(step, width=LARGE), meta={})
-    assert step in (3, 4)  # Writing goes on in the background; failures show at the next call.
-
-
-def test_a_last_save_that_failed_is_an_error(tmp_path):
-    with (
-        full_disk(),
-        pytest.raises(OSError, match="last checkpoint was not saved"),
-        Checkpoints(tmp_path) as checkpoints,
-    ):
-        checkpoints.save(1, make_state(1, width=LARGE), meta={})
-    # But it does not hide what ended the run.
-    with full_disk(), pytest.raises(KeyError), Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, make_state(1, width=LARGE), meta={})
-        raise KeyError
 
 
 def test_orbax_does_not_narrate(tmp_path, caplog):

@@ -1,0 +1,76 @@
+"""A disk that is full: training goes on as long as it makes sense."""
+
+import contextlib
+import logging
+import resource
+
+import pytest
+
+from deit_jax.training.checkpoint import Checkpoints
+from tests.training.checkpoint_states import (
+    ABSTRACT,
+    assert_same,
+    make_state,
+    names,
+    save_all,
+)
+
+# After a failed save Orbax leaves errors of its own threads behind, which pytest finds later.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+LARGE = 3000  # 16 x LARGE random floats do not fit into what full_disk() leaves.
+
+
+@contextlib.contextmanager
+def full_disk():
+    """No file may grow beyond 64 KiB: the large arrays fail where a full disk would fail."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_training_goes_on_when_the_disk_is_full(tmp_path, caplog):
+    save_all(tmp_path, [50.0, 40.0, 30.0], keep_latest=2)
+    with Checkpoints(tmp_path, keep_latest=2) as checkpoints, caplog.at_level(logging.WARNING):
+        with full_disk():
+            checkpoints.save(4, make_state(4, width=LARGE), meta={}, metrics={"top1": 99.0})
+            assert not checkpoints.wait()
+            checkpoints.save(5, make_state(5, width=LARGE), meta={})
+            assert not checkpoints.wait()
+        ours = [r.getMessage() for r in caplog.records if r.name == "deit_jax"]
+        assert len(ours) == 2
+        assert f"A checkpoint was not saved: {tmp_path}/4: " in ours[0]
+        assert "MB are free there" in ours[0]
+        assert {"1", "2", "3"} <= set(names(tmp_path))
+        assert checkpoints.best() == (1, 50.0)
+        checkpoints.save(6, make_state(6), meta={})
+        assert checkpoints.wait()
+        # Nothing of the failed ones is left to fill the disk.
+        assert names(tmp_path) == ["1", "3", "6"]
+        assert_same(checkpoints.restore_latest(ABSTRACT).state, make_state(6))
+
+
+def test_three_failures_in_a_row_end_the_run(tmp_path):
+    with (
+        pytest.raises(OSError, match=r"3 checkpoints in a row .* Make room or repair the disk"),
+        Checkpoints(tmp_path) as checkpoints,
+        full_disk(),
+    ):
+        for step in range(1, 10):
+            checkpoints.save(step, make_state(step, width=LARGE), meta={})
+    assert step in (3, 4)  # Writing goes on in the background; failures show at the next call.
+
+
+def test_a_last_save_that_failed_is_an_error(tmp_path):
+    with (
+        full_disk(),
+        pytest.raises(OSError, match="last checkpoint was not saved"),
+        Checkpoints(tmp_path) as checkpoints,
+    ):
+        checkpoints.save(1, make_state(1, width=LARGE), meta={})
+    # But it does not hide what ended the run.
+    with full_disk(), pytest.raises(KeyError), Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1, width=LARGE), meta={})
+        raise KeyError
