@@ -59,8 +59,6 @@ def train(config: ConfigDict, workdir: str, *, allow_config_change: bool = False
         # Before anything is written: a wrong path is then mended by giving another.
         weights = load_initial(config, setup.abstract_state)
     with open_run(workdir, config, allow_config_change=allow_config_change) as run:
-        if kernel_choices:
-            kernel_choices.mkdir(exist_ok=True)
         kept = config.checkpoint
         with Checkpoints(
             run.checkpoints,
@@ -68,6 +66,9 @@ def train(config: ConfigDict, workdir: str, *, allow_config_change: bool = False
             keep_every=kept.keep_every_steps,
             keep_best=kept.keep_best,
         ) as checkpoints:
+            if kernel_choices:
+                # All processes wait for each other in `Checkpoints`: the run's directory is there.
+                kernel_choices.mkdir(exist_ok=True)
             return _Run(setup, run, checkpoints, weights).go()
 
 
