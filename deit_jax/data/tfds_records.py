@@ -5,17 +5,27 @@ import functools
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, Int64
 
 from deit_jax.data.sources import Record
+from deit_jax.data.split_slices import ALL, parse_split
 from deit_jax.data.tfds import DESCRIPTION, record_name, version_directory
 from deit_jax.data.tfrecord import Features, find_records, read_example, read_record
 
 _FILE: Final = re.compile(r"-(?P<split>[^-]+)\.tfrecord-(?P<number>\d{5})-of-(?P<count>\d{5})$")
+
+
+class _Piece(NamedTuple):
+    """Successive records of one file: the number of the first, and where each one lies."""
+
+    path: Path
+    first: int
+    where: Int64[np.ndarray, "records 2"]
 
 
 def is_tfrecord(directory: str) -> bool:
@@ -37,7 +47,8 @@ class TfRecordSource:
 
     Args:
         directory: the folder of its version, or one above it.
-        split: such as "train"; a whole one.
+        split: such as "train"; slices such as "train[:10%]" work too, and mean the same as to
+            TensorFlow Datasets.
 
     Raises:
         FileNotFoundError: if no prepared data set, or not all of it, lies there.
@@ -46,13 +57,16 @@ class TfRecordSource:
 
     def __init__(self, directory: str, split: str):
         root = version_directory(directory)
-        name = str(_describe(root).get("name", root.parent.name))
-        self.name = f"{name}/{split}"
+        info = _describe(root)
+        self.name = f"{info.get('name', root.parent.name)}/{split}"
         self.class_names = _class_names(root, self.name)
-        self.paths = _files(root, split)
-        found = [find_records(path) for path in self.paths]
-        self._where: Int64[np.ndarray, "records 2"] = np.concatenate(found)
-        self._ends = np.cumsum([len(records) for records in found]).tolist()
+        pieces = _pieces(root, split, info)
+        if not pieces:
+            raise ValueError(f"{root}: {split!r} holds no records; name a larger part.")
+        self.paths = [piece.path for piece in pieces]
+        self._first = [piece.first for piece in pieces]
+        self._where: Int64[np.ndarray, "records 2"] = np.concatenate([p.where for p in pieces])
+        self._ends = np.cumsum([len(piece.where) for piece in pieces]).tolist()
 
     @property
     def num_classes(self) -> int:
@@ -98,7 +112,8 @@ class TfRecordSource:
 
     def _place(self, index: int) -> str:
         file = bisect.bisect_right(self._ends, index)
-        return f"{self.paths[file].name}[{index - (self._ends[file - 1] if file else 0)}]"
+        number = index - (self._ends[file - 1] if file else 0) + self._first[file]
+        return f"{self.paths[file].name}[{number}]"
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "labels"}
@@ -136,29 +151,71 @@ def _class_names(root: Path, name: str) -> tuple[str, ...]:
     return tuple(str(number) for number in range(count))
 
 
-def _files(root: Path, split: str) -> list[Path]:
-    """All files of a split in order.
+def _pieces(root: Path, spec: str, info: dict[str, Any]) -> list[_Piece]:
+    """What is wanted of each file, in order; files of which nothing is wanted are left out.
 
     Raises:
-        FileNotFoundError: if one is missing, or all are.
-        ValueError: if there is no such split.
+        FileNotFoundError: if a file is missing, or all are.
+        ValueError: if there is no such split, or it has fewer records than the slice needs.
     """
-    found: dict[str, dict[int, Path]] = {}
-    counts: dict[str, int] = {}
-    for path in root.iterdir():
+    splits = _files(root)
+    find = functools.cache(find_records)
+    pieces = []
+    for part in parse_split(spec):
+        for name in _described(info, splits) if part.split == ALL else [part.split]:
+            paths = _complete(root, splits, name)
+            wanted = part.records([len(find(path)) for path in paths])
+            begin = 0
+            for path in paths:
+                where = find(path)
+                first, last = max(wanted.start - begin, 0), min(wanted.stop - begin, len(where))
+                if first < last:
+                    pieces.append(_Piece(path, first, where[first:last]))
+                begin += len(where)
+    return pieces
+
+
+def _described(info: dict[str, Any], splits: Iterable[str]) -> list[str]:
+    """The names of all splits in the order of the description."""
+    order = [entry.get("name") for entry in info.get("splits", [])]
+    return sorted(splits, key=lambda name: order.index(name) if name in order else len(order))
+
+
+def _files(root: Path) -> dict[str, list[Path | None]]:
+    """The files of each split in order; None in place of one that is missing.
+
+    Raises:
+        FileNotFoundError: if there is none at all.
+        ValueError: if the files of a split do not agree on how many they are.
+    """
+    splits: dict[str, list[Path | None]] = {}
+    for path in sorted(root.iterdir()):
         if match := _FILE.search(path.name):
-            found.setdefault(match["split"], {})[int(match["number"])] = path
-            counts[match["split"]] = int(match["count"])
-    if not found:
+            number, count = int(match["number"]), int(match["count"])
+            files = splits.setdefault(match["split"], [None] * count)
+            if len(files) != count or number >= count:
+                raise ValueError(
+                    f"{path} does not belong to the files beside it: remove what is old."
+                )
+            files[number] = path
+    if not splits:
         raise FileNotFoundError(
             f"{root} holds no TFRecord files, which is the format its {DESCRIPTION} states."
         )
-    if split not in found:
-        raise ValueError(
-            f"{root} has no split {split!r}: use {', '.join(sorted(found))}; parts of a split "
-            "cannot be named here."
-        )
-    missing = counts[split] - len(found[split])
+    return splits
+
+
+def _complete(root: Path, splits: dict[str, list[Path | None]], name: str) -> list[Path]:
+    """The files of one split.
+
+    Raises:
+        FileNotFoundError: if one is missing.
+        ValueError: if there is no such split.
+    """
+    if name not in splits:
+        raise ValueError(f"{root} has no split {name!r}: use {', '.join(splits)}.")
+    files = [path for path in splits[name] if path is not None]
+    missing = len(splits[name]) - len(files)
     if missing:
-        raise FileNotFoundError(f"{root} lacks {missing} of {counts[split]} files of {split!r}.")
-    return [found[split][number] for number in sorted(found[split])]
+        raise FileNotFoundError(f"{root} lacks {missing} of {len(splits[name])} files of {name!r}.")
+    return files

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from deit_jax.augment.pipeline import normalise
+from deit_jax.evaluation.normalisation import to_input
 from deit_jax.models.functional import HeadLogits, ModelFunction, Tree
 from deit_jax.models.fusion import FusionRule, fuse
 from deit_jax.sharding import put_batch
@@ -59,7 +59,7 @@ def make_eval_step(
     def step(
         params: Tree, batch_stats: Tree, batch: Mapping[str, Shaped[Array, "batch ..."]]
     ) -> Sums:
-        images = normalise(batch["image"], mean, std)
+        images = to_input(batch["image"], mean, std)
         logits, _ = function.head_logits(params, batch_stats, images)
         heads = by_head(logits, fusion)
         return {head: count(x, batch["label"], batch["mask"]) for head, x in heads.items()}

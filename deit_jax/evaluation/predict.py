@@ -13,10 +13,9 @@ from jaxtyping import Array, Float, UInt8
 from deit_jax.data.crop import Pixels, centre_crop
 from deit_jax.data.decode import decode
 from deit_jax.data.folder import EXTENSIONS
+from deit_jax.evaluation.normalisation import to_input
 from deit_jax.models.functional import ModelFunction, Tree
 from deit_jax.models.fusion import fuse
-
-Images = Float[np.ndarray, "batch height width 3"]
 
 
 class Guess(NamedTuple):
@@ -81,16 +80,6 @@ def read_view(path: str, size: tuple[int, int], crop_ratio: float = 0.875) -> Pi
     return centre_crop(pixels, size, crop_ratio)
 
 
-def to_input(
-    pixels: UInt8[np.ndarray, "batch height width 3"],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-) -> Images:
-    """Return `(pixels / 255 - mean) / std` in float32, to the bit as torchvision does."""
-    scaled = pixels.astype(np.float32) / np.float32(255)
-    return (scaled - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
-
-
 def read_class_names(path: str, num_classes: int) -> list[str]:
     """Read names of classes: a line for each, a JSON list, or a JSON object by index.
 
@@ -145,7 +134,10 @@ def predict(
     function, params, batch_stats = model
 
     @jax.jit
-    def probabilities(params: Tree, batch_stats: Tree, images: Array) -> dict[str, Array]:
+    def probabilities(
+        params: Tree, batch_stats: Tree, pixels: UInt8[Array, "batch height width 3"]
+    ) -> dict[str, Array]:
+        images = to_input(pixels, mean, std)
         (first, second), _ = function.head_logits(params, batch_stats, images)
         heads = {"class": first}
         if second is not None:
@@ -158,7 +150,7 @@ def predict(
         # Always of one shape, so that one program is compiled.
         pixels = np.zeros((batch_size, *size, 3), np.uint8)
         errors = [_fill(pixels[row], path, crop_ratio) for row, path in enumerate(chunk)]
-        found = jax.device_get(probabilities(params, batch_stats, to_input(pixels, mean, std)))
+        found = jax.device_get(probabilities(params, batch_stats, pixels))
         order = [head for head in ("fused", "class", "distillation") if head in found]
         for row, path in enumerate(chunk):
             if errors[row]:

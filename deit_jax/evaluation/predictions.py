@@ -9,8 +9,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Int32, Shaped
 
-from deit_jax.augment.pipeline import normalise
 from deit_jax.evaluation.evaluate import Metrics, Sums, Totals, add, averages, by_head, count
+from deit_jax.evaluation.normalisation import to_input
 from deit_jax.models.functional import ModelFunction, Tree
 from deit_jax.models.fusion import FusionRule
 from deit_jax.sharding import put_batch
@@ -56,8 +56,8 @@ def measure(
     def step(
         params: Tree, batch_stats: Tree, batch: Mapping[str, Shaped[Array, "batch ..."]]
     ) -> tuple[Sums, dict[str, Array]]:
-        pixels = normalise(batch["image"], mean, std)
-        logits, _ = function.head_logits(params, batch_stats, pixels)
+        images = to_input(batch["image"], mean, std)
+        logits, _ = function.head_logits(params, batch_stats, images)
         heads = by_head(logits, fusion)
         sums = {head: count(x, batch["label"], batch["mask"]) for head, x in heads.items()}
         answers = {

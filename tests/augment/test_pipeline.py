@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from timm.data import random_erasing as timm_erasing
 from torchvision import transforms
 
@@ -92,11 +92,11 @@ def test_an_image_is_augmented_alike_in_any_batch(pictures):
 
 
 @pytest.mark.parametrize("options", [SMALL, pytest.param(DEIT, marks=pytest.mark.full)])
-def test_devices_and_rounds_do_not_change_the_result(pictures, monkeypatch, options):
+def test_devices_and_rounds_do_not_change_the_result(pictures, monkeypatch, options, eight_devices):
     images = jnp.asarray(pictures.photographs(32, 40, 16))
     keys = keys_of(range(16))
     expected = np.asarray(AUGMENT(images, keys, options))
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    mesh = eight_devices
     split = NamedSharding(mesh, PartitionSpec("data"))
     placed = jax.device_put((images, keys), split)
     step = AUGMENT.lower(*placed, options, split).compile()

@@ -11,7 +11,8 @@ from PIL import Image
 
 from deit_jax.cli.main import main
 from deit_jax.data.crop import centre_crop
-from deit_jax.evaluation.predict import likeliest, read_view, to_input
+from deit_jax.evaluation.normalisation import to_input
+from deit_jax.evaluation.predict import likeliest, read_view
 from tests.weights.small_models import timm_model
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

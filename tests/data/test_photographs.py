@@ -4,7 +4,10 @@ Photographs: two of scikit-learn, one of matplotlib, which both carry as samples
 """
 
 import pathlib
+import re
 
+import jax
+import jax.numpy as jnp
 import matplotlib
 import numpy as np
 import pytest
@@ -14,12 +17,15 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from deit_jax.augment.pipeline import normalise
 from deit_jax.config.defaults import IMAGENET_MEAN, IMAGENET_STD
 from deit_jax.data import decode, resize
 from deit_jax.data.options import EvalInput
 from deit_jax.data.pipeline import eval_batches
 from deit_jax.data.sources import open_source
+from deit_jax.evaluation.evaluate import evaluate, make_eval_step
+from deit_jax.evaluation.normalisation import to_input
+from deit_jax.evaluation.predictions import measure
+from deit_jax.sharding import create_mesh, split_over_batch
 
 _SAMPLES = pathlib.Path(sklearn.datasets.__file__).parent / "images"
 CHINA, FLOWER = _SAMPLES / "china.jpg", _SAMPLES / "flower.jpg"
@@ -118,11 +124,75 @@ def test_pixels_equal_torchvisions(photographs, size, crop_ratio):
         assert different == 0, (source.path(number), different)
 
 
-def test_normalised_values_equal_torchvisions_to_rounding():
-    # All values that a pixel can have. Both round three times; at most 2.7 in size, where a unit
-    # in the last place is 2.4e-7.
-    values = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1)[None]
-    theirs = transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)(transforms.ToTensor()(values))
-    ours = np.asarray(normalise(values[None], IMAGENET_MEAN, IMAGENET_STD))[0]
+class Watching:
+    """A model without weights, or rather what evaluation calls of one; keeps what it is shown."""
+
+    def __init__(self):
+        self.shown = []
+
+    def head_logits(self, params, batch_stats, images):
+        jax.debug.callback(self.shown.append, images)
+        return (images.mean((1, 2)), None), batch_stats
+
+
+def with_metrics(model, batches, mesh):
+    step = make_eval_step(model, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    evaluate(step, {"raw": ({}, {})}, batches, mesh)
+
+
+def with_answers(model, batches, mesh):
+    measure(model, ({}, {}), batches, mesh, 29, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
+@pytest.mark.usefixtures("libraries")
+@pytest.mark.parametrize("run", [with_metrics, with_answers])
+def test_what_the_network_is_shown_equals_torchvisions_tensors(photographs, run):
+    """Inside jit, where compilers may compute in another order, with the batch over all devices."""
+    view = transforms.Compose(
+        [
+            transforms.Resize(256, transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ]
+    )
+    theirs = ImageFolder(photographs / "val", view)
+    model, mesh = Watching(), create_mesh()
+    source = open_source("folder", "val", str(photographs))
+    with eval_batches(source, EvalInput(image_size=(224, 224), batch_size=16)) as batches:
+        run(model, batches, mesh)
+    jax.effects_barrier()
+    shown = np.concatenate(model.shown)
+    # Two batches of 16; rows beyond the 29th fill up.
+    assert shown.shape == (32, 224, 224, 3) and shown.dtype == np.float32
+    for number, (tensor, _) in enumerate(theirs):
+        expected = tensor.permute(1, 2, 0).numpy()
+        different = (shown[number].view(np.int32) != expected.view(np.int32)).sum()
+        assert different == 0, (source.path(number), different)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        (IMAGENET_MEAN, IMAGENET_STD),
+        ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    ],
+)
+def test_every_level_is_normalised_as_by_torchvision(mean, std):
+    levels = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1)[None]
+    theirs = transforms.Normalize(mean, std)(transforms.ToTensor()(levels)).permute(1, 2, 0)
     assert theirs.dtype == torch.float32
-    np.testing.assert_allclose(ours, theirs.permute(1, 2, 0), rtol=0, atol=5e-7)
+    for look_up in (to_input, jax.jit(to_input, static_argnums=(1, 2))):
+        ours = np.asarray(look_up(jnp.asarray(levels)[None], mean, std))[0]
+        np.testing.assert_array_equal(ours.view(np.int32), theirs.numpy().view(np.int32))
+
+
+def test_looking_levels_up_moves_nothing_between_devices(eight_devices):
+    sharding = split_over_batch(eight_devices)
+    images = jax.ShapeDtypeStruct((64, 32, 32, 3), jnp.uint8, sharding=sharding)
+    compiled = jax.jit(to_input, static_argnums=(1, 2)).lower(images, IMAGENET_MEAN, IMAGENET_STD)
+    program = compiled.compile()
+    assert program.output_shardings.is_equivalent_to(sharding, 4)
+    assert not re.search("all-gather|all-reduce|all-to-all|collective", program.as_text())

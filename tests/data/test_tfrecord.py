@@ -122,6 +122,58 @@ def test_both_formats_are_the_same_data_set(directory, tfrecords):
     assert ours[4].name == "tiny-test.tfrecord-00001-of-00002[1]"
 
 
+@pytest.mark.parametrize(
+    "split",
+    [
+        # 12 and 5 records, in files of 3 and the rest. Of 12, 37.5 % are 4.5 and 62.5 % 7.5.
+        "train[:10%]", "train[33%:66%]", "train[37.5%:62.5%]", "train[-25%:]", "train[:-10%]",
+        "train[:3]", "train[3:]", "train[2:4]", "train[4:5]", "train[-4:-2]", "train[-12:12]",
+        "train[90%:]+test[:2]", "test + train[5:7]", "train[6:]+train[:6]", "train+train[1:2]",
+        "all", "train[3:3]+test", "train[:1_0]",
+    ],
+)  # fmt: skip
+def test_slices_are_those_of_tensorflow_datasets(directory, tfrecords, split):
+    ours, theirs = (open_source("tfds", split, str(place)) for place in (tfrecords, directory))
+    assert ours.name == theirs.name
+    expected = [theirs[index][:2] for index in range(len(theirs))]
+    found = pickle.loads(pickle.dumps(ours))
+    assert [found[index][:2] for index in range(len(found))] == expected
+    assert ours.labels.tolist() == [label for _, label in expected]
+
+
+def test_slices_by_file_and_the_names_of_their_records(tfrecords):
+    whole = open_source("tfds", "train", str(tfrecords))
+    records = [whole[index] for index in range(12)]
+    assert [record.name[-13:] for record in records[1:4]] == [
+        "0-of-00002[1]", "0-of-00002[2]", "1-of-00002[0]",
+    ]  # fmt: skip
+    for split, part in {
+        "train[0shard]": records[:3],
+        "train[1shard:]": records[3:],
+        "train[2:5]": records[2:5],
+        "train[10:]+train[:1]": [*records[10:], records[0]],
+    }.items():
+        source = open_source("tfds", split, str(tfrecords))
+        assert [source[index] for index in range(len(source))] == part, split
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ("validation[:10%]", "no split 'validation': use test, train"),
+        ("train[:13]", "'train' has 12 records, fewer than the slice 0:13 needs"),
+        ("train[5:3]", r"'train\[5:3\]' holds no records"),
+        ("train[:4%]", "holds no records"),
+        ("train[3]", r"'train\[3\]' is no split: write train, "),
+    ],
+)
+def test_impossible_slices_are_refused(directory, tfrecords, split, message):
+    with pytest.raises(ValueError, match=message):
+        open_source("tfds", split, str(tfrecords))
+    with pytest.raises(ValueError):
+        len(open_source("tfds", split, str(directory)))
+
+
 def test_a_tfrecord_data_set_is_prepared_by_one_command(tfrecords, tmp_path, capsys, monkeypatch):
     # Knowing all labels before the first image is written would take hours for a large one.
     labels = TfRecordSource.labels
@@ -178,8 +230,12 @@ def test_damage_is_found_by_its_checksum(tfrecords, tmp_path):
     path.unlink()
     with pytest.raises(FileNotFoundError, match="lacks 1 of 2 files of 'train'"):
         open_source("tfds", "train", str(tmp_path))
-    with pytest.raises(ValueError, match=r"no split 'train.:10%.': use test, train"):
-        open_source("tfds", "train[:10%]", str(tfrecords))
+    # Files of another writing of the data set.
+    for name in ("tiny-train.tfrecord-00002-of-00003", "tiny-train.tfrecord-00002-of-00002"):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(ValueError, match="does not belong to the files beside it"):
+            open_source("tfds", "test", str(tmp_path))
+        (tmp_path / name).unlink()
     (tmp_path / "label.labels.txt").unlink()
     names = open_source("tfds", "test", str(tmp_path)).class_names
     assert names == ("0", "1", "2")
