@@ -7,7 +7,8 @@ The argument is that of the student (`none`, `soft`, `hard` of configs/digits.py
 trains) and is its supervision here too. Position embeddings grow from 4 x 4 to 6 x 6 patches; the
 images are the same 50, enlarged. It is the small form of configs/finetune.py:384,hard.
 
-Published figure: none; the paper has no such experiment. docs/results.md reports mean and spread.
+Published figure: none; the paper has no such experiment. docs/results/digits-finetuning.md reports
+mean and spread.
 Cost: about half a minute each on two CPU cores.
 Deviations: shifts by up to three pixels of 24, which is two of 16; a fifth of the learning rate of
 the first training, with a cosine, where the reference's rate stays constant after warm-up.

@@ -1,24 +1,43 @@
-"""All commands that README, docs, config files and commands tell a reader to type."""
+"""All commands that README, docs, config files, commands and benchmarks tell a reader to type."""
 
 import ast
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    ROOT / "benchmarks" / "README.md",
+)
 DOCSTRINGS = (
     *sorted((ROOT / "configs").glob("*.py")),
     *sorted((ROOT / "deit_jax" / "cli").glob("*.py")),
+    *sorted((ROOT / "benchmarks").glob("*.py")),
 )
 # What begins a command; other lines of a block are output, Python or JSON.
 _PROGRAM = re.compile(r"(python|make|pip|sbatch|git|\.venv|\.venv-test)\b(?! -c)")
+
+# Where a text leaves out what the sentences around it have.
+COMPLETED = {
+    "python train.py ...": "python train.py --config configs/deit.py:small --workdir RUN",
+}
+
+
+def completed(command):
+    """The command with what its text leaves out."""
+    for text, whole in COMPLETED.items():
+        if command.startswith(text):
+            return whole + command.removeprefix(text)
+    return command
 
 
 def commands():
     """(where, command) of every command, continuation lines joined and comments dropped."""
     found = []
     for path in PAGES:
-        found += [(path.name, command) for command in _in_blocks(path.read_text())]
+        where = path.relative_to(ROOT)
+        found += [(str(where), command) for command in _in_blocks(path.read_text())]
     for path in DOCSTRINGS:
         text = ast.get_docstring(ast.parse(path.read_text())) or ""
         # Examples of commands are indented by two.

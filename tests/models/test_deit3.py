@@ -16,7 +16,14 @@ from deit_jax.models import deit, functional, vit
 from deit_jax.weights.adapt import Grids, fit
 from deit_jax.weights.load import load_weights
 from deit_jax.weights.names import detect_layout, from_foreign, to_foreign
-from tests.models.test_vit_parity import compare, to_torch
+from tests.models.test_vit_parity import (
+    LOGITS,
+    compare,
+    images_of,
+    relative_difference,
+    timm_heads,
+    to_torch,
+)
 from tests.weights.test_names import equal
 
 RENAMED = "our parameters, renamed"
@@ -66,6 +73,27 @@ def test_logits_and_gradients_equal_timms(size, patch, width, heads):
 @pytest.mark.parametrize("name", [n for n in PUBLISHED if "huge" not in n and "large" not in n])
 def test_published_sizes_equal_timms(name):
     compare(build(name), timm.create_model(name), deit.MODELS[name]["image_size"])
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", [n for n in PUBLISHED if "huge" in n or "large" in n])
+def test_logits_of_the_largest_equal_timms(name):
+    size = deit.MODELS[name]["image_size"]
+    function, shapes, _ = functional.abstract(build(name))
+    params = random_weights(shapes, {}, 0)[0]
+    images = images_of(size, batch=1)
+    # 0.3 to 0.6 thousand million parameters: never more than two copies of them at a time.
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    model.load_state_dict(to_torch(params), assign=True)
+    assert len(model.blocks) == len(params["blocks"]) >= 24
+    with torch.no_grad():
+        theirs, _ = timm_heads(model.eval(), images)
+    del model
+    heads, _ = jax.jit(function.head_logits)(params, {}, images)
+    assert heads[1] is None
+    assert relative_difference(heads[0], theirs) < LOGITS
 
 
 def test_initialisation_and_depth_rates():
