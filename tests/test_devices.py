@@ -35,18 +35,31 @@ def test_options_have_names_that_the_compiler_knows(gpu, batch_norm, tmp_path):
         jax.jit(lambda x: 2 * x, compiler_options={"xla_gpu_no_such_option": True})(jnp.ones(()))
 
 
-def test_a_repeatable_run_has_its_attention_and_keeps_its_choices(
-    gpu, quick_compilation, monkeypatch, tmp_path
-):
-    """As on a GPU, but that a CPU computes."""
-    asked = []
+@pytest.fixture
+def asked(monkeypatch):
+    """The forms of attention that students are built with."""
+    forms = []
     build = setup.model_builder
 
     def recorded(*args, **options):
-        asked.append(options["attention"])
+        forms.append(options["attention"])
         return build(*args, **options)
 
     monkeypatch.setattr(setup, "model_builder", recorded)
+    return forms
+
+
+@pytest.mark.parametrize(("repeatable", "form"), [(False, "auto"), (True, "recompute")])
+def test_a_repeatable_student_does_without_cudnn(asked, repeatable, form):
+    config = get_config("none")
+    config.training.repeatable = repeatable
+    setup.prepare(config)
+    assert asked == [form]
+
+
+@pytest.mark.full
+def test_a_repeatable_run_keeps_its_choices(gpu, quick_compilation, asked, tmp_path):
+    """As on a GPU, but that a CPU computes."""
     config = get_config("none")
     config.model.name = "deit_micro_patch4_16"
     config.schedule.update(epochs=1.0, warmup_epochs=0.5)

@@ -48,6 +48,7 @@ def test_page_and_json(tmp_path, capsys):
         assert words in page
 
 
+@pytest.mark.full
 def test_forms_of_attention_are_programs_of_their_own_built_at_once(tmp_path):
     arguments = [*MICRO, "--modes", "train", "--attention", "auto,recompute"]
     more = ["--build-threads", "2", "--turn-seconds", "0.01", "--json", str(tmp_path / "r.json")]
