@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from ml_collections import ConfigDict
 
 from deit_jax.config.defaults import default_config
+from deit_jax.models.attention import AttentionForm
 from deit_jax.models.registry import model_spec
 
 MODES = ("inference", "train", "distill")
 DTYPES = ("float32", "bfloat16")
 AGAINST = ("torch", "torch_compile")
-ATTENTION = ("auto", "recompute")
+OURS: dict[str, AttentionForm] = {"deit_jax": "auto", "deit_jax (recompute)": "recompute"}
+"""The names of deit_jax's programs, and how each computes attention."""
+
 IMAGENET_TRAIN_IMAGES = 1_281_167
 
 

@@ -11,12 +11,11 @@ import numpy as np
 from jax.stages import Compiled
 from jaxtyping import Array, Float
 
-from benchmarks.cases import IMAGENET_TRAIN_IMAGES, Case, train_config
+from benchmarks.cases import IMAGENET_TRAIN_IMAGES, OURS, Case, train_config
 from benchmarks.timing import Program
 from deit_jax.augment.mixing import MixOptions
 from deit_jax.augment.pipeline import AugmentOptions
 from deit_jax.devices import compiler_options
-from deit_jax.models.attention import AttentionForm
 from deit_jax.models.frozen import freeze
 from deit_jax.models.functional import ModelFunction, Tree, abstract, initialise
 from deit_jax.models.fusion import fuse
@@ -28,26 +27,11 @@ from deit_jax.training.step import Batch, make_train_step
 NAME = "deit_jax"
 
 
-def build(case: Case, micro_batches: int = 1, attention: AttentionForm = "auto") -> Program:
+def build(case: Case, micro_batches: int = 1, name: str = NAME) -> Program:
     """Compile the case and put its data on the device; raises whatever the compiler raises."""
     if case.mode == "inference":
         return _inference(case)
-    return _training(case, micro_batches, attention)
-
-
-def is_ours(name: str) -> bool:
-    """Whether a program of this name is deit_jax's."""
-    return name.startswith(NAME)
-
-
-def name_of(attention: AttentionForm) -> str:
-    """Name of the program with this form of attention."""
-    return NAME if attention == "auto" else f"{NAME} ({attention})"
-
-
-def attention_of(name: str) -> AttentionForm:
-    """Undo `name_of`."""
-    return "recompute" if name == name_of("recompute") else "auto"
+    return _training(case, micro_batches, name)
 
 
 def _inference(case: Case) -> Program:
@@ -68,14 +52,14 @@ def _inference(case: Case) -> Program:
     return _program(NAME, 1, call, lambda: jax.block_until_ready(held), compiled, seconds)
 
 
-def _training(case: Case, micro_batches: int, attention: AttentionForm) -> Program:
+def _training(case: Case, micro_batches: int, name: str) -> Program:
     config = train_config(case, micro_batches)
     student_build = model_builder(
         case.model,
         drop_rate=config.model.drop_rate,
         drop_path_rate=config.model.drop_path_rate,
         dtype=jnp.dtype(case.dtype),
-        attention=attention,
+        attention=OURS[name],
     )
     student, params, batch_stats = abstract(student_build)
     teacher: ModelFunction | None = None
@@ -103,7 +87,6 @@ def _training(case: Case, micro_batches: int, attention: AttentionForm) -> Progr
     def call() -> None:
         held["state"] = compiled(held["state"], teacher_params, batch)
 
-    name = name_of(attention)
     return _program(
         name, micro_batches, call, lambda: jax.block_until_ready(held), compiled, seconds
     )

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from benchmarks import jax_side, memory
-from benchmarks.cases import Case
+from benchmarks.cases import OURS, Case
 from benchmarks.flops import model_flops
 from benchmarks.hardware import LoadMeter
 from benchmarks.report import Result
@@ -64,7 +64,7 @@ def measure_case(
             "memory_bytes": program.planned_bytes,
             "memory_kind": memory.PLAN_KIND,
         }
-        if jax_side.is_ours(program.name):
+        if program.name in OURS:
             result["speedups"] = speedups(times, programs, seconds)
         results.append(result)
     _release(programs, against)
@@ -84,7 +84,10 @@ def _build_all(
 ) -> list[Program]:
     with ThreadPoolExecutor(threads) as pool:
         ours = [
-            pool.submit(jax_side.build, case, count, form) for form in attention for count in counts
+            pool.submit(jax_side.build, case, count, name)
+            for name, form in OURS.items()
+            if form in attention
+            for count in counts
         ]
         if threads == 1:
             wait(ours)
@@ -108,9 +111,7 @@ def speedups(
         best = fastest.get(program.name)
         if best is None or spread(times).median < spread(best).median:
             fastest[program.name] = times
-    return {
-        name: speedup(ours, times) for name, times in fastest.items() if not jax_side.is_ours(name)
-    }
+    return {name: speedup(ours, times) for name, times in fastest.items() if name not in OURS}
 
 
 def _release(programs: list[Program], against: tuple[str, ...]) -> None:

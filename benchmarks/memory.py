@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.cases import Case
+from benchmarks.cases import OURS, Case
 
 DEVICE_KIND = "allocator peak"
 PROCESS_KIND = "growth of the process"
@@ -44,7 +44,7 @@ def measure(case: Case, name: str, micro_batches: int, *, timeout: float = 1200)
 def _main(request: str) -> None:
     wanted = json.loads(request)
     case = Case(**wanted["case"])
-    probe = _probe_jax if wanted["name"].startswith("deit_jax") else _probe_torch
+    probe = _probe_jax if wanted["name"] in OURS else _probe_torch
     size, kind = probe(case, wanted["name"], wanted["micro_batches"])
     print(json.dumps({"bytes": size, "kind": kind}))
 
@@ -57,7 +57,7 @@ def _probe_jax(case: Case, name: str, micro_batches: int) -> tuple[int, str]:
     device = jax.devices()[0]
     jax.block_until_ready(jax.jit(lambda x: x + 1)(1.0))
     idle = _resident("VmRSS")
-    program = jax_side.build(case, micro_batches, jax_side.attention_of(name))
+    program = jax_side.build(case, micro_batches, name)
     statistics = device.memory_stats()
     if statistics is None:
         return _growth(program.run, idle), PROCESS_KIND

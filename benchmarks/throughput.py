@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.arguments import check_outputs, numbers
-from benchmarks.cases import AGAINST, ATTENTION, DTYPES, MODES, Case, check_case
+from benchmarks.cases import AGAINST, DTYPES, MODES, OURS, Case, check_case
 
 _EXAMPLE = """\
 example:
@@ -163,9 +163,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--attention",
-        type=_names(ATTENTION),
+        type=_names(tuple(OURS.values())),
         default=("auto",),
-        help=f"forms of deit_jax's attention, of {', '.join(ATTENTION)} (default auto)",
+        help=f"forms of deit_jax's attention, of {', '.join(OURS.values())} (default auto)",
     )
     add(
         "--build-threads",

@@ -6,8 +6,8 @@ import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import jax_side, measure, throughput, torch_side
-from benchmarks.cases import Case, train_config
+from benchmarks import measure, throughput, torch_side
+from benchmarks.cases import OURS, Case, train_config
 from benchmarks.flops import model_flops, vit_forward_flops
 from benchmarks.report import load_sentence
 from benchmarks.timing import Program, Spread, speedup, take_turns
@@ -57,7 +57,7 @@ def test_forms_of_attention_are_programs_of_their_own_built_at_once(tmp_path):
     assert [r["program"] for r in results] == ["deit_jax", "deit_jax (recompute)"]
     # Nothing that was compiled beside something else says how long it takes.
     assert all(r["compile_seconds"] == 0 for r in results)
-    forms = [jax_side.attention_of(r["program"]) for r in results]
+    forms = [OURS[r["program"]] for r in results]
     assert forms == ["auto", "recompute"]
 
 
