@@ -17,15 +17,9 @@ from deit_jax.cli.main import main
 from deit_jax.config.validate import validate
 from deit_jax.sweeps.plan import read
 from tests import program
-from tests.docs.documented import COMPLETED, PAGES, ROOT, commands, completed
+from tests.docs.documented import COMPLETED, FOREIGN, PAGES, ROOT, commands, completed
 
 COMMANDS = sorted({command for _, command in commands()})
-# Neither of this project nor able to change with it.
-FOREIGN = (
-    "python -m venv .venv && .venv/bin/pip install -e .",
-    "python main.py --model deit_small_patch16_224 --batch-size 256 --data-path IMAGENET "
-    "--output_dir OUT",
-)
 CLASSES = {
     "train": r"python train\.py ",
     "deit_jax": r"python -m deit_jax ",

@@ -15,17 +15,15 @@ from unittest import mock
 import pytest
 
 from benchmarks import statistical_parity
-from tests.docs.documented import commands, completed
+from tests.docs.documented import FOREIGN, commands, completed
 from tests.docs.execution import Reader, train_words
 from tests.docs.library_commands import PRODUCTS, arguments_of, reduced_words, run_before
 
 NOT_EXECUTED = {
     "make demo": "installs packages; its four runs and its report are executed as commands",
     "make test": "installs packages, and would run this test in itself",
-    "python -m venv .venv && .venv/bin/pip install -e .": "installs packages",
     "pip install 'deit_jax[fast]'": "installs packages",
-    "python main.py --model deit_small_patch16_224 --batch-size 256 --data-path IMAGENET "
-    "--output_dir OUT": "a command of the reference, which the page translates",
+    **FOREIGN,
 }
 # What sets small sizes; "" takes a flag away.
 SMALL_BENCHMARKS = {
