@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from deit_jax.data.jobs import in_processes
 from deit_jax.data.prepared import FORMAT, MANIFEST, pack
 from deit_jax.data.resize import resize
 from deit_jax.data.sources import HasFingerprint, Record, Source
+from deit_jax.files import is_partial, remove_partials, write_json, written_whole
 
 _PLAN = "plan.json"
 
@@ -88,35 +88,45 @@ def prepare(
 
 def write_shard(task: _Task, shard: _Shard) -> None:
     """Writes one shard and, when it is safe on disk, its report."""
-    from array_record.python import array_record_module
-
-    source, path = task.sources[shard.split], task.directory / shard.file
-    partial = path.with_suffix(".partial")
-    writer = array_record_module.ArrayRecordWriter(str(partial), "group_size:1,uncompressed")
-    labels, damaged = [], []
-    held = _Held(source)
-    for index in range(shard.start, shard.stop):
-        try:
-            record = _checked(held, index, task.resizing)
-        except DamagedRecordError as error:
-            damaged.append(Damage(index, error.name, error.reason))
-            continue
-        writer.write(pack(record))
-        labels.append(record.label)
-    writer.close()
-    with open(partial, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
+    path = task.directory / shard.file
+    with written_whole(path) as partial:
+        labels, damaged = _write_records(task, shard, partial)
+        with open(partial, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = partial.stat().st_size
     report = {
         "file": shard.file,
         "images": len(labels),
-        "bytes": partial.stat().st_size,
+        "bytes": size,
         "sha256": digest,
         "labels": labels,
         "damaged": damaged,
     }
-    os.replace(partial, path)
-    write_json(_report_path(task.directory, shard), report)
+    write_json(_report_path(task.directory, shard), report, indent=None)
+
+
+def _write_records(task: _Task, shard: _Shard, partial: Path) -> tuple[list[int], list[Damage]]:
+    """Writes what is sound; returns the labels of that, and what is damaged."""
+    from array_record.python import array_record_module
+
+    held = _Held(task.sources[shard.split])
+    labels, damaged = [], []
+    try:
+        writer = array_record_module.ArrayRecordWriter(str(partial), "group_size:1,uncompressed")
+        for index in range(shard.start, shard.stop):
+            try:
+                record = _checked(held, index, task.resizing)
+            except DamagedRecordError as error:
+                damaged.append(Damage(index, error.name, error.reason))
+                continue
+            writer.write(pack(record))
+            labels.append(record.label)
+        writer.close()
+    except RuntimeError as error:
+        # "write() failed: No space left on device; writing ...", from the last two calls.
+        reason = str(error).partition(";")[0].removeprefix("write() failed: ")
+        raise OSError(f"{task.directory / shard.file} cannot be written: {reason}.") from error
+    return labels, damaged
 
 
 class _Held:
@@ -161,16 +171,6 @@ def _checked(source: Source, index: int, resizing: Resize) -> Record:
     return Record(file.getvalue(), label, record.name)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes a file that is either complete or not there."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
 def _shards(split: str, source: Source, size: int) -> Iterator[_Shard]:
     count = -(-len(source) // size)
     for number in range(count):
@@ -204,6 +204,8 @@ def _check_plan(
         },
     }
     path = directory / _PLAN
+    if path.exists() or all(is_partial(entry.name) for entry in directory.iterdir()):
+        remove_partials(directory)
     if path.exists():
         if json.loads(path.read_text(encoding="utf-8")) != plan:
             raise ValueError(
@@ -213,7 +215,7 @@ def _check_plan(
     elif any(directory.iterdir()):
         raise ValueError(f"{directory} is not empty; choose another directory.")
     else:
-        write_json(path, plan)
+        write_json(path, plan, indent=None)
 
 
 def _fingerprint(source: Source) -> str:
@@ -255,7 +257,7 @@ def _finish(
             "images_of_each_class": counts.tolist(),
             "shards": reports,
         }
-    write_json(directory / MANIFEST, manifest)
+    write_json(directory / MANIFEST, manifest, indent=None)
     for job in jobs:
         _report_path(directory, job).unlink()
     (directory / _PLAN).unlink()

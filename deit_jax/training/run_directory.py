@@ -16,7 +16,8 @@ import jax
 
 from deit_jax.config.keys import flatten
 from deit_jax.config.saved import complete
-from deit_jax.training.run_record import circumstances, differences, strict_json, write_json
+from deit_jax.files import is_partial, remove_partials, strict_json, write_json
+from deit_jax.training.run_record import circumstances, differences
 
 _LOG = logging.getLogger("deit_jax")
 _LOCK = ".lock"
@@ -104,6 +105,7 @@ def open_run(
     _refuse_foreign(path)
     run = RunDirectory(path, (path / "config.json").is_file(), _acquire(path))
     try:
+        remove_partials(path)
         # As it will be when it is read again: tuples are lists.
         record = json.loads(strict_json({"config": config, **circumstances()}))
         saved = _read_record(path) if run.resumed else None
@@ -156,7 +158,8 @@ def _refuse_foreign(path: Path) -> None:
         _read_record(path)
         return
     # Ours alone if a start was interrupted before it had written the configuration.
-    foreign = {entry.name for entry in path.iterdir()} - {_LOCK, "config.json.tmp"}
+    names = {entry.name for entry in path.iterdir()} - {_LOCK}
+    foreign = [name for name in names if not is_partial(name)]
     if foreign:
         raise FileExistsError(
             f"{path} is not empty and holds no run (no config.json, but {min(foreign)}); choose "

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from deit_jax.training.run_record import strict_json
+from deit_jax.files import strict_json, written_whole
 
 _LOG = logging.getLogger("deit_jax")
 
@@ -139,9 +139,8 @@ def _truncate(path: Path, resume_step: int) -> None:
     lines = path.read_bytes().splitlines()
     kept = b"".join(line + b"\n" for line in lines if _step(line) <= resume_step)
     if kept != path.read_bytes():
-        temporary = path.with_name(f"{path.name}.tmp")
-        temporary.write_bytes(kept)
-        os.replace(temporary, path)
+        with written_whole(path) as partial:
+            partial.write_bytes(kept)
 
 
 def _step(line: bytes) -> float:

@@ -1,9 +1,6 @@
-"""What a run writes down about how it was started, and the strict JSON it is written in."""
+"""What a run writes down about how it was started."""
 
 import importlib.metadata
-import json
-import math
-import os
 import platform
 import subprocess
 import sys
@@ -59,30 +56,3 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, lis
     old, new = flatten(old), flatten(new)
     pairs = {key: [old.get(key, "(none)"), new.get(key, "(none)")] for key in {**old, **new}}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a file of strict JSON completely or not at all."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(strict_json(value, indent=2) + "\n")
-    os.replace(temporary, path)
-
-
-def strict_json(value: Any, indent: int | None = None) -> str:
-    """Return JSON that any parser reads: numbers that are not finite become null."""
-    return json.dumps(_plain(value), indent=indent, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    """Reduce configurations, tuples, paths and array scalars to what JSON has."""
-    if hasattr(value, "to_dict"):
-        value = value.to_dict()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

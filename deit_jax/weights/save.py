@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 from flax import nnx
 
+from deit_jax.files import write_json
 from deit_jax.models.functional import Classifier, split
 from deit_jax.models.registry import model_spec
 from deit_jax.weights.facts import Facts
@@ -15,7 +16,7 @@ from deit_jax.weights.guess import name_own_convnet, name_transformer
 from deit_jax.weights.hub_config import timm_config, transformers_config
 from deit_jax.weights.names import to_foreign
 from deit_jax.weights.reading import Weights
-from deit_jax.weights.writing import write_json, write_pth, write_safetensors
+from deit_jax.weights.writing import write_pth, write_safetensors
 
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
@@ -130,7 +131,7 @@ def _write_directory(
     # While there is no configuration, nobody takes new weights for those of an old one.
     files[1].unlink(missing_ok=True)
     write_safetensors(files[0], tensors, metadata, overwrite)
-    write_json(files[1], config)
+    write_json(files[1], config, overwrite=False)
     return files
 
 

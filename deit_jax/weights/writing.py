@@ -1,24 +1,19 @@
-"""Writing weight files: whole or not at all, and never over another file unless told to.
+"""Writing weight files: whole or not at all, and never over another file unless told to."""
 
-A file is written beside its place under a name that begins with a dot and ends in `.partial`,
-forced to the disk, and only then given its name. So whatever happens, under the final name there is
-the old file, the new one, or none. After a crash a `.partial` file may remain; nothing reads it.
-"""
-
-import contextlib
-import errno
 import importlib
 import json
 import os
-import secrets
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from deit_jax.files import written_whole
 from deit_jax.weights.safetensors_reader import DTYPES
 
 
@@ -45,8 +40,11 @@ def write_safetensors(
     texts = {"format": "pt", **(metadata or {})}
     if wrong := [key for key, text in texts.items() if not isinstance(text, str)]:
         raise ValueError(f"The metadata {wrong[0]!r} is no text; a safetensors header holds text.")
-    with _placed(Path(path), overwrite) as partial:
-        save_file(storable, partial, metadata=texts)
+    with written_whole(Path(path), overwrite=overwrite) as partial:
+        try:
+            save_file(storable, partial, metadata=texts)
+        except SafetensorError as error:
+            raise _system_error(error) from error
         _sort_header(partial)
 
 
@@ -73,78 +71,38 @@ def write_pth(path: str | Path, content: Any, overwrite: bool = False) -> None:
         ) from error
     converted = _to_torch(torch, content)
     # Given as a stream: from a path PyTorch would take the temporary name into the file.
-    with _placed(Path(path), overwrite) as partial, open(partial, "wb") as stream:
-        torch.save(converted, stream)
+    with written_whole(Path(path), overwrite=overwrite) as partial, open(partial, "wb") as file:
+        stream = _Stream(file)
+        try:
+            torch.save(converted, stream)
+        except RuntimeError as error:
+            raise stream.error or error from error
 
 
-def write_json(path: str | Path, content: Mapping[str, Any], overwrite: bool = False) -> None:
-    """Write a JSON file as it lies beside weights.
+class _Stream:
+    """A file that remembers its error, of which PyTorch makes one about positions."""
 
-    Raises:
-        FileExistsError: there is one, and `overwrite` is off.
-        FileNotFoundError: the directory does not exist.
-    """
-    with _placed(Path(path), overwrite) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n")
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
 
-
-@contextlib.contextmanager
-def _placed(path: Path, overwrite: bool) -> Iterator[Path]:
-    """Give a temporary path to write to; on success that file gets its name, else it goes."""
-    if path.is_dir():
-        raise ValueError(f"{path} is a directory; name a file to write to.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path} cannot be written: there is no directory {path.parent}.")
-    if not overwrite:
-        _refuse_existing(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
-    try:
-        partial.touch(exist_ok=False)
-        mode = partial.stat().st_mode
-        yield partial
-        # The library makes a file of its own there, for the eyes of the owner only.
-        partial.chmod(mode)
-        _force_to_disk(partial)
-        if overwrite:
-            os.replace(partial, path)
-        else:
-            _rename_to_free_name(partial, path)
-        _force_to_disk(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _refuse_existing(path: Path) -> None:
-    if os.path.lexists(path):
-        raise FileExistsError(f"{path} exists already; choose another name or allow overwriting.")
-
-
-def _rename_to_free_name(partial: Path, path: Path) -> None:
-    """Rename without replacing what someone else has written there in the meantime."""
-    try:
-        os.link(partial, path)
-    except FileExistsError:
-        _refuse_existing(path)
-        raise
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+    def write(self, data: Any) -> int:
+        """Write all of it."""
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
             raise
-        # A file system without hard links has no way to do both in one.
-        _refuse_existing(path)
-        os.replace(partial, path)
+
+    def flush(self) -> None:
+        """Hand over to the system what was written."""
+        self._file.flush()
 
 
-def _force_to_disk(path: Path) -> None:
-    """Make the content of a file, or the names in a directory, survive a loss of power."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        # Some network file systems cannot do it for a directory.
-        if not path.is_dir():
-            raise
-    finally:
-        os.close(descriptor)
+def _system_error(error: Exception) -> Exception:
+    """Return the error of the operating system that the safetensors library speaks of."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else error
 
 
 def _storable(name: str, array: np.ndarray) -> np.ndarray:

@@ -8,10 +8,10 @@ import sys
 import pytest
 
 from deit_jax.cli.main import main
+from deit_jax.files import strict_json
 from deit_jax.sweeps.local import run_all
 from deit_jax.sweeps.plan import plan, read, variants_of
 from deit_jax.sweeps.slurm import array_script
-from deit_jax.training.run_record import strict_json
 
 ROOT = pathlib.Path(__file__).parents[2]
 DIGITS = str(ROOT / "configs" / "digits.py")

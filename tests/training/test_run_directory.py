@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 
 from deit_jax.config.defaults import default_config
 from deit_jax.config.validate import flatten
+from deit_jax.files import strict_json, write_json
 from deit_jax.training.run_directory import MAY_CHANGE, load_run, open_run
-from deit_jax.training.run_record import strict_json, write_json
 
 CONFIG = {
     "seed": 0,

@@ -1,0 +1,159 @@
+"""Files that are written whole or not at all, and errors of the system that say which file.
+
+A file is written beside its place under a name that begins with a dot and ends in `.partial`,
+forced to the disk, and only then given its name. So whatever happens, under the final name there is
+the old file, the new one, or none. After a crash a `.partial` file may remain; nothing reads it.
+"""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+_PARTIAL: Final = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.partial")
+# As runs named them once.
+_OLD_PARTIALS: Final = ("config.json.tmp", "result.json.tmp", "metrics.jsonl.tmp")
+
+
+@contextlib.contextmanager
+def written_whole(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
+    """Give a temporary path to write to; on success that file gets its name, else it goes.
+
+    Args:
+        path: of the file; its directory must exist.
+        overwrite: whether a file of that name may be replaced.
+
+    Raises:
+        FileExistsError: there is one, and `overwrite` is off.
+        FileNotFoundError: the directory does not exist.
+        OSError: it cannot be written, of a full disk for instance; with the final path.
+        ValueError: the path is a directory.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a directory; name a file to write to.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path} cannot be written: there is no directory {path.parent}.")
+    if not overwrite:
+        _refuse_existing(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    try:
+        with naming(path, instead_of=partial):
+            partial.touch(exist_ok=False)
+            mode = partial.stat().st_mode
+            yield partial
+            # A library may make a file of its own there, for the eyes of the owner only.
+            partial.chmod(mode)
+            _force_to_disk(partial)
+            if overwrite:
+                os.replace(partial, path)
+            else:
+                _rename_to_free_name(partial, path)
+            _force_to_disk(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path, *, instead_of: Path | None = None) -> Iterator[None]:
+    """Put a path into the system's errors that have none, as those of writing to an open file.
+
+    Args:
+        path: what is written or read inside.
+        instead_of: a path that means nothing to the user and is replaced as well.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, instead_of and str(instead_of)):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def remove_partials(directory: Path) -> None:
+    """Delete what killed writers left in a directory that nobody else writes to now."""
+    for path in directory.iterdir():
+        if is_partial(path.name):
+            path.unlink(missing_ok=True)
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file of that name was begun by `written_whole` and never finished."""
+    return _PARTIAL.fullmatch(name) is not None or name in _OLD_PARTIALS
+
+
+def write_json(path: Path, content: Any, *, indent: int | None = 2, overwrite: bool = True) -> None:
+    """Write a file of strict JSON, in UTF-8, completely or not at all.
+
+    Args:
+        path: of the file; its directory must exist.
+        content: see `strict_json`.
+        indent: columns for each level; None for one line.
+        overwrite: whether a file of that name may be replaced.
+
+    Raises:
+        TypeError: the content has something that JSON has not.
+        FileExistsError, FileNotFoundError, OSError: as `written_whole`.
+    """
+    text = strict_json(content, indent) + "\n"
+    with written_whole(path, overwrite=overwrite) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def strict_json(value: Any, indent: int | None = None) -> str:
+    """Return JSON that any parser reads: numbers that are not finite become null."""
+    return json.dumps(_plain(value), indent=indent, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    """Reduce configurations, tuples, paths and array scalars to what JSON has."""
+    if hasattr(value, "to_dict"):
+        value = value.to_dict()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _refuse_existing(path: Path) -> None:
+    if os.path.lexists(path):
+        raise FileExistsError(f"{path} exists already; choose another name or allow overwriting.")
+
+
+def _rename_to_free_name(partial: Path, path: Path) -> None:
+    """Rename without replacing what someone else has written there in the meantime."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        _refuse_existing(path)
+        raise
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+            raise
+        # A file system without hard links has no way to do both in one.
+        _refuse_existing(path)
+        os.replace(partial, path)
+
+
+def _force_to_disk(path: Path) -> None:
+    """Make the content of a file, or the names in a directory, survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        # Some network file systems cannot do it for a directory.
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
