@@ -8,6 +8,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from deit_jax.compilation_cache import keep_compiled_programs
 from deit_jax.config.command_line import explain_flag_error, unknown_keys
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py:WHAT to train.")
@@ -49,6 +50,7 @@ def main(arguments: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     # Imported late: a typo should be answered before JAX has started.
+    keep_compiled_programs()
     import jax
 
     from deit_jax.config.reference import apply_reference

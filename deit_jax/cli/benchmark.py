@@ -36,7 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images", type=int, default=512, metavar="N", help="to time stages with (default: 512)"
     )
     parser.add_argument(
-        "--seconds", type=float, default=10.0, help="to run the whole input for (default: 10)"
+        "--seconds",
+        type=float,
+        default=10.0,
+        help="to time stages, and the whole input, for at most (default: 10)",
     )
     parser.add_argument(
         "--measure", action="store_true", help="run the train step of the model too"
@@ -115,6 +118,11 @@ def _show(facts: dict[str, Any]) -> None:
     if facts["read_wait_ms"] > 0.01:
         wait = facts["read_wait_ms"]
         say(console, f"Besides, reading waits {wait:.2g} ms for each image; threads overlap that.")
+    if facts["timed_batch_size"] < facts["batch_size"]:
+        say(
+            console,
+            f"Timed with batches of {facts['timed_batch_size']:,}, to keep within --seconds.",
+        )
     say(
         console,
         f"The whole input, as configured: {facts['input_rate']:,.0f} images/s; first batch after "

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from deit_jax.compilation_cache import keep_compiled_programs
+
 PROGRAM = "python -m deit_jax"
 
 # Each command is the module of its name in this package, with a docstring that begins with what
@@ -56,6 +58,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
+    keep_compiled_programs()
     command = importlib.import_module(f"deit_jax.cli.{name}")
     parser = _Parser(
         prog=f"{PROGRAM} {name}",

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import threading
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -10,6 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 _LOG = logging.getLogger("deit_jax")
+_LOADING = threading.Lock()
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 
@@ -78,9 +80,15 @@ def _resize_pillow(pixels: Pixels, size: tuple[int, int], interpolation: str) ->
     return np.asarray(image)
 
 
-@functools.cache
 def _kernel() -> Callable[..., None] | None:
     """The compiled kernel; None without numba. Loaded when first needed: numba takes 100 MB."""
+    # Reader threads ask at once, and one of two that import numba together may see half of it.
+    with _LOADING:
+        return _load_kernel()
+
+
+@functools.cache
+def _load_kernel() -> Callable[..., None] | None:
     try:
         from deit_jax.data.resize_kernel import resize_box
     except ModuleNotFoundError:

@@ -1,5 +1,6 @@
 """What each stage of reading training images costs, one after the other in one thread."""
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -32,7 +33,9 @@ class Stages:
     bytes_per_record: float
 
 
-def measure_stages(source: Source, options: TrainInput, images: int) -> Stages:
+def measure_stages(
+    source: Source, options: TrainInput, images: int, seconds: float = math.inf
+) -> Stages:
     """Reads, decodes and crops the first images of the training stream.
 
     Where images are held in memory at their size, the one stage is "gather".
@@ -40,7 +43,8 @@ def measure_stages(source: Source, options: TrainInput, images: int) -> Stages:
     Args:
         source: images and labels.
         options: sampling and cropping.
-        images: how many training images, at least.
+        images: how many training images, at least, if time allows.
+        seconds: after which no other record is begun.
 
     Raises:
         ValueError: if the source is empty or none of its records can be read.
@@ -56,21 +60,24 @@ def measure_stages(source: Source, options: TrainInput, images: int) -> Stages:
     rows: dict[tuple[int, int], list[int]] = {}
     for epoch, index, copy in zip(epochs.tolist(), indices.tolist(), copies.tolist(), strict=True):
         rows.setdefault((epoch, index), []).append(copy)
-    seconds = dict.fromkeys(("read", "decode", "crop", "wait"), 0.0)
+    spent = dict.fromkeys(("read", "decode", "crop", "wait"), 0.0)
     # The first crop loads the kernel.
     training_view(np.zeros((2, 2, 3), np.uint8), options, (0, 0, 0), _canvas(options))
-    done, damaged, size, reason = 0, 0, 0, ""
+    done, records, damaged, size, reason = 0, 0, 0, 0, ""
+    end = time.monotonic() + seconds
     for (epoch, index), its_copies in rows.items():
+        if done and time.monotonic() > end:
+            break
         places = [(epoch, index, copy) for copy in its_copies]
         try:
-            size += _one(source, options, places, seconds)
-            done += len(its_copies)
+            size += _one(source, options, places, spent)
+            done, records = done + len(its_copies), records + 1
         except (ValueError, OSError) as error:
             damaged, reason = damaged + 1, str(error)
     if not done:
         raise ValueError(f"None of {len(rows)} records of {source.name} can be read: {reason}.")
-    mean = {stage: spent / done for stage, spent in seconds.items()}
-    return Stages(mean, mean.pop("wait"), done, damaged, size / (len(rows) - damaged))
+    mean = {stage: cost / done for stage, cost in spent.items()}
+    return Stages(mean, mean.pop("wait"), done, damaged, size / records)
 
 
 def _one(

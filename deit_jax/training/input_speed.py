@@ -3,6 +3,7 @@
 import itertools
 import os
 import time
+from dataclasses import replace
 from typing import Any, Final
 
 import jax
@@ -20,9 +21,10 @@ from deit_jax.models.registry import model_builder
 from deit_jax.sharding import create_mesh, put_batch, replicated
 from deit_jax.training.setup import open_train_source, prepare, train_input
 
-# Of the peak. DeiT-S trains at 0.24 on an H200 (benchmarks/results); input should not be what keeps
-# a larger model or a better compiler from more.
-_UTILISATION: Final = 0.4
+# Of the peak: what DeiT-S reached in training on an H200 (benchmarks/results/2026-11-26-h200.md).
+_UTILISATION: Final = 0.24
+# At least so many batches should be made while the whole input is timed.
+_BATCHES_TIMED: Final = 8
 
 
 def measure_input(
@@ -44,7 +46,7 @@ def measure_input(
         ValueError, FileNotFoundError: the data or the teacher is not what the configuration says.
     """
     source, options = open_train_source(config), train_input(config)
-    stages = measure_stages(source, options, images)
+    stages = measure_stages(source, options, images, seconds)
     facts: dict[str, Any] = {
         "data": f"{source.name}, {len(source):,} images",
         "repeats": options.repeats,
@@ -62,10 +64,23 @@ def measure_input(
     }
     # Before the transfer is added: that is the device's business, while the host reads on.
     facts["core_ms"] = sum(facts["stages"].values())
+    options = _batches_within(options, seconds, facts["core_ms"] / facts["cores"] / 1e3)
+    facts["timed_batch_size"] = options.batch_size
     facts |= _run_input(source, options, seconds)
     facts["stages"]["transfer"] = facts.pop("transfer")
-    facts |= _measure_model(config) if run_model else _estimate_model(config)
+    facts |= _measure_model(config, seconds) if run_model else _estimate_model(config)
     return facts
+
+
+def _batches_within(options: TrainInput, seconds: float, image_seconds: float) -> TrainInput:
+    """Return the options with batches so small that several are made in the time given.
+
+    Large photographs take a tenth of a second each: then one batch of 1,024 would take minutes.
+    """
+    fitting = int(seconds / _BATCHES_TIMED / max(image_seconds, 1e-9))
+    # Copies of an image stay together, as they share its decoding.
+    smallest = options.repeats * max(1, options.threads, options.workers)
+    return replace(options, batch_size=min(options.batch_size, max(fitting, smallest)))
 
 
 def _run_input(source: Source, options: TrainInput, seconds: float) -> dict[str, Any]:
@@ -128,8 +143,8 @@ def _estimate_model(config: ConfigDict) -> dict[str, Any]:
     }
 
 
-def _measure_model(config: ConfigDict) -> dict[str, Any]:
-    """Run the train step on one batch again and again."""
+def _measure_model(config: ConfigDict, limit: float) -> dict[str, Any]:
+    """Run the train step on one batch again and again, three times or as often as time allows."""
     setup = prepare(config)
     batch, _ = TrainBatches(setup.train_source, setup.train_input, 0, 1)(0)
     placed = put_batch(batch, setup.mesh)
@@ -137,7 +152,7 @@ def _measure_model(config: ConfigDict) -> dict[str, Any]:
     state, seconds, steps = setup.initial_state(), 0.0, 0
     # The first step compiles.
     state = jax.block_until_ready(setup.train_step(state, teacher, placed))
-    while steps < 3 or seconds < 3.0:
+    while steps == 0 or (seconds < limit and (steps < 3 or seconds < 3.0)):
         start = time.perf_counter()
         state = jax.block_until_ready(setup.train_step(state, teacher, placed))
         seconds += time.perf_counter() - start

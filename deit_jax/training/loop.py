@@ -120,6 +120,8 @@ class _Run:
                 )
             )
             evaluation = None
+            if self.start < total:
+                self.progress.message("Compiling the train step ...")
             for step in range(self.start + 1, total + 1):
                 batch = put_batch(next(batches), setup.mesh)
                 self.damaged = batches.damaged_numbers
@@ -127,12 +129,15 @@ class _Run:
                 if step == self.start + 1:
                     # The first step compiles; throughput is counted from the second.
                     jax.block_until_ready(self.state["step"])
+                    self.progress.message(f"First step after {self.clock.since_start():.1f} s.")
                     self.clock.restart(step)
                 evaluation = self.after(step)
             if evaluation is None:
                 # Stopped between the last checkpoint and the result: already logged.
                 evaluation = self.evaluate()
-        return self.finish(evaluation)
+            result = self.finish(evaluation)
+            self.progress.message(self.summary(result))
+        return result
 
     def after(self, step: int) -> dict[str, Metrics] | None:
         """Do what is due after this step; return the evaluation if there was one."""
@@ -247,6 +252,17 @@ class _Run:
             self.run.write_result(result)
         return result
 
+    def summary(self, result: dict[str, Any]) -> str:
+        """Say how it ended, and where everything is."""
+        weights, head = self.config.evaluation.weights, self.setup.inference_head
+        top1, best = result["evaluation"][weights][head]["top1"], result["best"]
+        of_best = f"; best {best['value']:.2f} % at step {best['step']:,}" if best else ""
+        return (
+            f"Done: top-1 {top1:.2f} % ({weights} weights, {head} head) after {result['steps']:,} "
+            f"steps{of_best}. Everything is in {self.run.path}; "
+            f"python -m deit_jax report {self.run.path} shows it."
+        )
+
     def describe(self) -> str:
         """Say what is about to happen, with the numbers that follow from the configuration."""
         setup, config = self.setup, self.config
@@ -273,6 +289,10 @@ class _Clock:
     def total(self) -> float:
         """Seconds of the whole run, earlier stretches included."""
         return self._before + time.monotonic() - self._begin
+
+    def since_start(self) -> float:
+        """Seconds of this stretch."""
+        return time.monotonic() - self._begin
 
     def restart(self, step: int) -> None:
         """Count the rate from now."""

@@ -94,7 +94,9 @@ class Progress:
             self._bar.update(self._task, completed=step, left=left)
         elif values is not None and self._line_due(step, now):
             share = f"step {step:,} of {self._total:,} ({step / self._total:.0%})"
-            parts = [share, self._status, self._best, left]
+            # An evaluation follows the last step, and may be the best; no time is left.
+            outlook = [self._best, left] if step < self._total else []
+            parts = [share, self._status, *outlook]
             self.message("  ".join(part for part in parts if part))
 
     def show_best(self, step: int, top1: float) -> None:

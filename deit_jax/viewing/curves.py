@@ -43,7 +43,7 @@ def draw_curves(comparison: Comparison, path: str | Path) -> None:
             color=_COLOURS[number % len(_COLOURS)],
             linestyle=_STYLES[number // len(_COLOURS) % len(_STYLES)],
         )
-        model = f"{experiment.architecture}, " if len(architectures) > 1 else ""
+        model = f"{experiment.model}, " if len(architectures) > 1 else ""
         label = f"{model}{experiment.label}: {percent(experiment.inference)}"
         key = f"{comparison.weights}/{experiment.first.inference_head}/top1"
         _draw(accuracy, experiment, curve(experiment, "eval", key), style, label)
@@ -100,7 +100,7 @@ def _draw(
 
 def _finish(comparison: Comparison, figure: "Figure", accuracy: "Axes", loss: "Axes") -> None:
     several = any(len(one.runs) > 1 for one in comparison.students)
-    names = {one.architecture for one in comparison.students}
+    names = {one.model for one in comparison.students}
     sources = {one.first.data_name for one in comparison.students}
     figure.suptitle(
         f"Learning curves of {_listed(names)} on {_listed(sources)}", fontsize=13, x=0.01, ha="left"

@@ -77,7 +77,8 @@ def locate(name_or_path: str | Path, download: bool = False) -> Path:
         return _download(name)
     raise FileNotFoundError(
         f"There is no file {name}, and no weights of a Hugging Face repository {name} are in "
-        f"{cache_directory()}; correct the name, or allow the download with --download."
+        f"{cache_directory()}; correct the name, or fetch it first: python -m deit_jax convert "
+        f"{name} {name.partition('/')[2]}.safetensors --download."
     )
 
 

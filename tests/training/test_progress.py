@@ -65,6 +65,17 @@ def test_at_most_one_line_in_ten_seconds_and_the_last_one_always(show, clock):
     assert steps == [*range(1, 101, 10), 100]
 
 
+def test_the_last_line_promises_nothing(show):
+    progress, text = show(100)
+    progress.update(99)
+    progress.show_best(50, 45.678)
+    # An evaluation follows, which may be better.
+    progress.update(100, VALUES)
+    last = text().splitlines()[-1]
+    assert last.startswith("step 100 of 100 (100%)")
+    assert "best" not in last and "left" not in last
+
+
 def test_compilation_is_not_counted_in_the_time_left(show, clock):
     progress, text = show(111, start_step=10)
     clock.now = 500.0  # The first step after a start compiles.

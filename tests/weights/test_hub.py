@@ -120,7 +120,7 @@ def test_paths_come_first(cache, tmp_path, monkeypatch):
 
 def test_nothing_is_downloaded_unless_told(cache, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(FileNotFoundError, match=r"in .*cache; correct the name, or allow") as error:
+    with pytest.raises(FileNotFoundError, match=r"in .*cache; correct the name, or fetch") as error:
         locate(REPO)
     assert str(cache) in str(error.value)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'deit_jax\[hub\]'"):
