@@ -91,11 +91,11 @@ def test_the_page_says_what_is_the_limit(folder, capsys):
 
 @pytest.mark.parametrize(
     ("seconds", "image_seconds", "batch"),
-    [(4.0, 0.1, 5), (4.0, 1e-6, 64), (0.1, 1.0, 6), (4.0, 0.0, 64)],
+    [(4.0, 0.05, 10), (4.0, 1e-6, 64), (0.1, 1.0, 6), (4.0, 0.0, 64)],
 )
 def test_large_photographs_are_timed_in_small_batches(seconds, image_seconds, batch):
     # Eight batches fit; never fewer images than three copies for each of two threads.
-    options = TrainInput((16, 16), batch_size=64, repeats=3, threads=2)
+    options = TrainInput(image_size=(16, 16), batch_size=64, repeats=3, threads=2)
     assert _batches_within(options, seconds, image_seconds).batch_size == batch
 
 

@@ -16,11 +16,11 @@ DOCSTRINGS = (
     *sorted((ROOT / "benchmarks").glob("*.py")),
 )
 # What begins a command; other lines of a block are output, Python or JSON.
-_PROGRAM = re.compile(r"(python|make|pip|sbatch|git|\.venv|\.venv-test)\b(?! -c)")
+_PROGRAM = re.compile(r"(python3?|make|pip|sbatch|git|\.venv|\.venv-test)\b(?! -c)")
 
 # Neither of this project nor able to change with it, and why no test runs it.
 FOREIGN = {
-    "python -m venv .venv && .venv/bin/pip install -e .": "installs packages",
+    "python3 -m venv .venv && . .venv/bin/activate": "makes an environment",
     "python main.py --model deit_small_patch16_224 --batch-size 256 --data-path IMAGENET "
     "--output_dir OUT": "a command of the reference, which the page translates",
 }
