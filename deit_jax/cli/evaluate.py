@@ -126,7 +126,7 @@ def _evaluate(
         subject,
         source,
         fusion=fusion,
-        crop_ratio=args.crop_ratio or subject.crop_ratio,
+        crop_ratio=args.crop_ratio,
         batch_size=args.batch_size or subject.batch_size,
     )
     facts: dict[str, Any] = {

@@ -1,9 +1,10 @@
 """Say what is on images: the five likeliest classes, by each head and by both together.
 
-Images are resized and cropped as the reference evaluates. Names of classes are those of --classes
-(a line for each, or JSON), of a config.json beside the weights, or of the data of a run; without
-any, classes have numbers. Images that cannot be read are named and skipped; the exit code is
-then 1.
+Images are resized, cropped and normalised as the weights say (a config.json or
+preprocessor_config.json beside them, their run), else as the reference evaluates. Names of classes
+are those of --classes (a line for each, or JSON), of a config.json beside the weights, or of the
+data of a run; without any, classes have numbers. Images that cannot be read are named and skipped;
+the exit code is then 1.
 
 Example:
   python -m deit_jax predict --weights deit_small_patch16_224-cd65a155.pth cat.jpeg dog.jpeg
@@ -13,7 +14,7 @@ Example:
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deit_jax.cli.arguments import count, share
 
@@ -44,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--crop-ratio",
         type=share,
         metavar="R",
-        help="share of the resized shorter side that is kept (default: 0.875 as in the reference; "
-        "for a run, what its evaluation used)",
+        help="share of the resized side that is kept (default: what the weights say; the "
+        "reference's 0.875 where nothing does)",
     )
     parser.add_argument("--batch-size", type=count, default=32, metavar="N", help="default: 32")
     parser.add_argument("--json", action="store_true", help="print one line of JSON, nothing else")
@@ -56,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from deit_jax.evaluation.predict import find_images, predict, read_class_names
+    from deit_jax.viewing.terminal import say
     from deit_jax.weights.load import complete_model
     from deit_jax.weights.reading import read_weights
 
@@ -66,20 +68,19 @@ def run(args: argparse.Namespace) -> int:
         names: Sequence[str] = read_class_names(args.classes, weights.num_classes)
     else:
         names = _names(weights)
-    is_run = weights.layout == "deit_jax"
-    ratio = args.crop_ratio or (weights.facts.crop_ratio if is_run else 0.875)
+    shown = weights.facts.preprocessing.keeping(args.crop_ratio)
     predictions = predict(
         model,
         paths,
         names,
         size=weights.image_size,
-        mean=weights.facts.mean,
-        std=weights.facts.std,
-        crop_ratio=ratio,
+        preprocessing=shown,
         top=args.top,
         batch_size=args.batch_size,
     )
     console, done = Console(), []
+    if shown.note and not args.json:
+        say(console, shown.note)
     for prediction in predictions:
         done.append(prediction)
         if prediction.error:
@@ -87,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
         elif not args.json:
             _show(console, prediction)
     if args.json:
-        facts = {"model": weights.model_name, "weights": weights.source, "crop_ratio": ratio}
+        facts: dict[str, Any] = {"model": weights.model_name, "weights": weights.source}
+        facts["preprocessing"] = shown.to_json()
         print(json.dumps(facts | {"images": [_as_json(prediction) for prediction in done]}))
     return 1 if any(prediction.error for prediction in done) else 0
 

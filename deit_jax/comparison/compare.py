@@ -58,8 +58,7 @@ def open_subject(weights: str, *, model: str = "", which: str = "model") -> Subj
         batch_stats=_float32(batch_stats),
         weights=found.source,
         tensors=tensors,
-        mean=found.facts.mean,
-        std=found.facts.std,
+        preprocessing=found.facts.preprocessing,
     )
 
 
@@ -94,7 +93,7 @@ def compare(
             "rounding decides about single pixels; compare its activations only."
         )
     size = subject.module.image_size
-    views = [read_view(path, size) for path in images]
+    views = [read_view(path, size, subject.preprocessing.require().view) for path in images]
     pixels = np.stack(views) if views else noise_pixels(2, size)
     shown = subject.normalise(pixels)
     other = build_torch_side(subject, against)

@@ -94,7 +94,7 @@ def our_step(subject: Subject, config: ConfigDict, pixels: Pixels, labels: Label
         teacher.function if teacher else None,
         optimizer,
         config,
-        augment=AugmentOptions(mean=subject.mean, std=subject.std),
+        augment=AugmentOptions(mean=subject.preprocessing.mean, std=subject.preprocessing.std),
         mixing=MixOptions(),
         steps_per_epoch=1.0,
     )

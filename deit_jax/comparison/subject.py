@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from deit_jax.evaluation.normalisation import to_input
 from deit_jax.models.functional import ModelFunction, Tree, abstract
 from deit_jax.models.registry import model_builder
+from deit_jax.preprocessing import ASSUMED, Preprocessing
 
 Images = Float[np.ndarray, "batch height width 3"]
 Pixels = UInt8[np.ndarray, "batch height width 3"]
@@ -28,8 +29,7 @@ class Subject:
         weights: where they came from, for people.
         tensors: of the file itself, under their names there, as read without the help of this
             package; None where there is no such file.
-        mean: of the pixels, for normalisation.
-        std: of the pixels, for normalisation.
+        preprocessing: of the images.
     """
 
     name: str
@@ -38,8 +38,7 @@ class Subject:
     batch_stats: Tree
     weights: str
     tensors: dict[str, np.ndarray] | None = None
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    preprocessing: Preprocessing = ASSUMED
 
     @property
     def module(self) -> Any:
@@ -48,7 +47,7 @@ class Subject:
 
     def normalise(self, pixels: Pixels) -> Images:
         """Return what both networks are shown, once for both: the same as in evaluation."""
-        return np.asarray(to_input(pixels, self.mean, self.std))
+        return np.asarray(to_input(pixels, self.preprocessing.mean, self.preprocessing.std))
 
 
 def random_subject(name: str, seed: int, **options: Any) -> Subject:

@@ -155,7 +155,8 @@ def _teacher() -> dict:
         # ImageNet's. Where it is not the student's, the same pixels are normalised again.
         "mean": (),
         "std": (),
-        # Images are resized to it on the device; (0, 0): the student's size.
+        # Images are resized to it on the device; (0, 0): the student's size for a convnet, that
+        # of its weights for a transformer.
         "image_size": (0, 0),
         # File with the teacher's class index for each class of the student; "": the same classes.
         "classes": "",

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from deit_jax.data.crop import CROP_DRAWS, centre_crop, random_resized_crop
+from deit_jax.data.crop import CROP_DRAWS, evaluation_view, random_resized_crop
 from deit_jax.data.damage import Damage
 from deit_jax.data.decode import decode
 from deit_jax.data.options import EvalInput, TrainInput
@@ -208,7 +208,10 @@ class EvalBatches:
         label = np.zeros(rows, np.int32)
         mask = np.arange(rows) < len(index)
         damages: list[Damage] = []
-        held = _in_memory(self.source, options.image_size) if options.crop_ratio == 1 else None
+        size = options.image_size
+        # Nothing is done to images that are shown as large as they are.
+        unchanged = options.view.resized(size, size) == size
+        held = _in_memory(self.source, size) if unchanged else None
         if held is not None:
             image[: len(index)] = held.images[index]
             label[: len(index)] = held.labels[index]
@@ -220,7 +223,7 @@ class EvalBatches:
                     damages.append(Damage(number, error.name, error.reason))
                     mask[row] = False
                     continue
-                image[row] = centre_crop(pixels, options.image_size, options.crop_ratio)
+                image[row] = evaluation_view(pixels, options.image_size, options.view)
         return {"image": image, "label": label, "mask": mask}, damages
 
 

@@ -7,7 +7,10 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
+
 from deit_jax.data.resize import FILTERS, Box, Pixels, resize
+from deit_jax.preprocessing import EvalView
 
 INTERPOLATIONS: Final = (*FILTERS, "random")
 _ATTEMPTS: Final = 10
@@ -81,7 +84,7 @@ def random_resized_crop(
 
 
 def centre_crop(pixels: Pixels, size: tuple[int, int], crop_ratio: float = 0.875) -> Pixels:
-    """The evaluation view: resize (bicubic), then cut out the centre.
+    """The evaluation view of the reference: resize (bicubic), then cut out the centre.
 
     For a square size this is torchvision's Resize(int(size / crop_ratio)) and CenterCrop(size):
     224 -> 256 -> 224 and 384 -> 438 -> 384 at the reference's ratio 0.875. For other sizes the
@@ -93,14 +96,31 @@ def centre_crop(pixels: Pixels, size: tuple[int, int], crop_ratio: float = 0.875
         size: (height, width) wanted.
         crop_ratio: in (0, 1]; the share of the resized side that is kept.
     """
+    return evaluation_view(pixels, size, EvalView.keeping(crop_ratio))
+
+
+def evaluation_view(pixels: Pixels, size: tuple[int, int], view: EvalView) -> Pixels:
+    """Shows an image as weights want it: resized, filled up where it is too small, cut out.
+
+    Args:
+        pixels: the decoded image.
+        size: (height, width) wanted.
+        view: how it is resized and cut.
+    """
     height, width = pixels.shape[:2]
-    cover_height, cover_width = (int(side / crop_ratio) for side in size)
-    if width * cover_height <= height * cover_width:
-        resized = (int(cover_width * height / width), cover_width)
-    else:
-        resized = (cover_height, int(cover_height * width / height))
-    pixels = resize(pixels, resized)
-    # Python rounds halves to even, as torchvision's CenterCrop does.
-    top = round((resized[0] - size[0]) / 2)
-    left = round((resized[1] - size[1]) / 2)
+    pixels = resize(pixels, view.resized((height, width), size), view.interpolation)
+    pixels = _filled(pixels, size, view.fill)
+    top, left = (view.margin(have, want) for have, want in zip(pixels.shape[:2], size, strict=True))
     return pixels[top : top + size[0], left : left + size[1]]
+
+
+def _filled(pixels: Pixels, size: tuple[int, int], fill: tuple[int, int, int]) -> Pixels:
+    """Adds as much on all sides as is missing; an odd pixel goes to the end."""
+    height, width = pixels.shape[:2]
+    if height >= size[0] and width >= size[1]:
+        return pixels
+    canvas = np.empty((max(height, size[0]), max(width, size[1]), 3), np.uint8)
+    canvas[:] = fill
+    top, left = max(0, size[0] - height) // 2, max(0, size[1] - width) // 2
+    canvas[top : top + height, left : left + width] = pixels
+    return canvas

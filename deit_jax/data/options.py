@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from deit_jax.data.crop import INTERPOLATIONS
+from deit_jax.preprocessing import ASSUMED, EvalView
 
 # Measured: private memory of a reader process beside its batches (Grain, NumPy, numba's kernel).
 _READER_BYTES = 150 << 20
@@ -84,16 +85,10 @@ class EvalInput(InputOptions):
     """Options of the evaluation stream.
 
     Attributes:
-        crop_ratio: share of the resized side that the centre crop keeps; 1 crops nothing but the
-            excess of the longer side.
+        view: how images are resized and cut out.
     """
 
-    crop_ratio: float = 0.875
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.crop_ratio <= 1:
-            raise ValueError(f"crop_ratio {self.crop_ratio} must be within (0, 1].")
+    view: EvalView = ASSUMED.view
 
 
 def batch_bytes(options: InputOptions, process_count: int = 1) -> int:

@@ -19,6 +19,7 @@ FILTERS: Final = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
 }
+"""Those that training chooses from, and that the fast kernel has."""
 
 
 class Box(NamedTuple):
@@ -43,7 +44,7 @@ def resize(
     Args:
         pixels: the image.
         size: (height, width) wanted.
-        interpolation: "bicubic" or "bilinear".
+        interpolation: "bicubic", "bilinear", or another of `preprocessing.INTERPOLATIONS`.
         box: what to resize, which is all that the filter sees; the whole image by default.
         out: contiguous array that takes the result; a new one by default.
 
@@ -53,7 +54,7 @@ def resize(
     box = box or Box(0, 0, *pixels.shape[:2])
     if (box.height, box.width) == size:
         return _deliver(_cut(pixels, box), out)
-    kernel = _kernel()
+    kernel = _kernel() if interpolation in FILTERS else None
     # So tall a box Pillow shrinks in the other order of the two directions.
     if kernel is None or box.height > 100 * box.width:
         return _deliver(_resize_pillow(_cut(pixels, box), size, interpolation), out)
@@ -76,7 +77,7 @@ def _deliver(pixels: Pixels, out: Pixels | None) -> Pixels:
 def _resize_pillow(pixels: Pixels, size: tuple[int, int], interpolation: str) -> Pixels:
     """What the kernel is measured by, and what stands in for it."""
     height, width = size
-    image = Image.fromarray(pixels).resize((width, height), FILTERS[interpolation])
+    image = Image.fromarray(pixels).resize((width, height), Image.Resampling[interpolation.upper()])
     return np.asarray(image)
 
 

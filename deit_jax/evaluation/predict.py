@@ -10,12 +10,13 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from deit_jax.data.crop import Pixels, centre_crop
+from deit_jax.data.crop import Pixels, evaluation_view
 from deit_jax.data.decode import decode
 from deit_jax.data.folder import EXTENSIONS
 from deit_jax.evaluation.normalisation import to_input
 from deit_jax.models.functional import ModelFunction, Tree
 from deit_jax.models.fusion import fuse
+from deit_jax.preprocessing import EvalView, Preprocessing
 
 
 class Guess(NamedTuple):
@@ -62,13 +63,13 @@ def find_images(paths: Sequence[str]) -> list[str]:
     return found
 
 
-def read_view(path: str, size: tuple[int, int], crop_ratio: float = 0.875) -> Pixels:
-    """Return what evaluation sees of a file: resized (bicubic, by Pillow), the centre cut out.
+def read_view(path: str, size: tuple[int, int], view: EvalView | None = None) -> Pixels:
+    """Return what evaluation sees of a file: resized (by Pillow), the centre cut out.
 
     Args:
         path: of the image.
         size: (height, width) wanted, in pixels.
-        crop_ratio: share of the resized shorter side that is kept.
+        view: how it is resized and cut; as the reference does if None.
 
     Raises:
         ValueError, OSError: it cannot be read or is no complete image; names it.
@@ -77,7 +78,7 @@ def read_view(path: str, size: tuple[int, int], crop_ratio: float = 0.875) -> Pi
         pixels = decode(Path(path).read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} {error}.") from error
-    return centre_crop(pixels, size, crop_ratio)
+    return evaluation_view(pixels, size, view or EvalView())
 
 
 def read_class_names(path: str, num_classes: int) -> list[str]:
@@ -112,9 +113,7 @@ def predict(
     names: Sequence[str],
     *,
     size: tuple[int, int],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    crop_ratio: float = 0.875,
+    preprocessing: Preprocessing,
     top: int = 5,
     batch_size: int = 32,
 ) -> Iterator[Prediction]:
@@ -125,19 +124,21 @@ def predict(
         paths: of images.
         names: of the classes.
         size: (height, width) of the model, in pixels.
-        mean: of the pixels.
-        std: of the pixels.
-        crop_ratio: share of the resized shorter side that is kept.
+        preprocessing: of the images.
         top: so many classes of each head.
         batch_size: images at a time.
+
+    Raises:
+        ValueError: images cannot be prepared as the weights want them.
     """
+    shown = preprocessing.require()
     function, params, batch_stats = model
 
     @jax.jit
     def probabilities(
         params: Tree, batch_stats: Tree, pixels: UInt8[Array, "batch height width 3"]
     ) -> dict[str, Array]:
-        images = to_input(pixels, mean, std)
+        images = to_input(pixels, shown.mean, shown.std)
         (first, second), _ = function.head_logits(params, batch_stats, images)
         heads = {"class": first}
         if second is not None:
@@ -149,7 +150,7 @@ def predict(
         chunk = paths[start : start + batch_size]
         # Always of one shape, so that one program is compiled.
         pixels = np.zeros((batch_size, *size, 3), np.uint8)
-        errors = [_fill(pixels[row], path, crop_ratio) for row, path in enumerate(chunk)]
+        errors = [_fill(pixels[row], path, shown.view) for row, path in enumerate(chunk)]
         found = jax.device_get(probabilities(params, batch_stats, pixels))
         order = [head for head in ("fused", "class", "distillation") if head in found]
         for row, path in enumerate(chunk):
@@ -167,10 +168,10 @@ def likeliest(
     return [Guess(int(i), names[i], float(probabilities[i])) for i in order]
 
 
-def _fill(row: Pixels, path: str, crop_ratio: float) -> str:
+def _fill(row: Pixels, path: str, view: EvalView) -> str:
     """Read an image into a row of the batch; return why it cannot be read, or ""."""
     try:
-        row[:] = read_view(path, (row.shape[0], row.shape[1]), crop_ratio)
+        row[:] = read_view(path, (row.shape[0], row.shape[1]), view)
     except OSError as error:
         return f"{path}: {error.strerror or error}."
     except ValueError as error:

@@ -17,9 +17,10 @@ from deit_jax.evaluation.predictions import Answers, measure
 from deit_jax.models.functional import ModelFunction, Tree, abstract
 from deit_jax.models.fusion import FusionRule
 from deit_jax.models.registry import model_builder
+from deit_jax.preprocessing import Preprocessing
 from deit_jax.sharding import create_mesh
 from deit_jax.training.checkpoint import load_weights
-from deit_jax.training.run_directory import load_run
+from deit_jax.training.run_directory import load_run, run_preprocessing
 from deit_jax.weights.load import complete_model
 from deit_jax.weights.reading import read_weights
 
@@ -44,8 +45,7 @@ class Subject:
         function, params, batch_stats: the model.
         num_classes: of each head.
         image_size: (height, width) in pixels.
-        mean, std: of the normalisation.
-        crop_ratio: share of the resized side that evaluation keeps.
+        preprocessing: of the images.
         fusion: how both heads are put together.
         batch_size: of the evaluation.
         step: of a run's checkpoint; 0 for files.
@@ -61,9 +61,7 @@ class Subject:
     batch_stats: Tree
     num_classes: int
     image_size: tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    crop_ratio: float
+    preprocessing: Preprocessing
     fusion: FusionRule = "mean_logits"
     batch_size: int = 128
     step: int = 0
@@ -104,9 +102,7 @@ def read_subject(
         batch_stats,
         weights.num_classes,
         weights.image_size,
-        weights.facts.mean,
-        weights.facts.std,
-        weights.facts.crop_ratio,
+        weights.facts.preprocessing,
         facts=weights.notes,
     )
 
@@ -144,9 +140,7 @@ def _read_run(path: str, which: str, checkpoint: str | int) -> Subject:
         batch_stats,
         model["num_classes"],
         size,
-        tuple(config["augment"]["mean"]),
-        tuple(config["augment"]["std"]),
-        data["eval_crop_ratio"],
+        run_preprocessing(config),
         evaluation["fusion"],
         evaluation["batch_size"],
         meta["step"],
@@ -180,13 +174,27 @@ def open_place(place: Place) -> Source:
 
 
 def measure_on(
-    subject: Subject, source: Source, *, fusion: FusionRule, crop_ratio: float, batch_size: int
+    subject: Subject,
+    source: Source,
+    *,
+    fusion: FusionRule,
+    batch_size: int,
+    crop_ratio: float | None = None,
 ) -> tuple[Metrics, dict[str, Answers]]:
     """Return metrics and answers of each head on all images of a source.
 
+    Args:
+        subject: the model.
+        source: labelled images.
+        fusion: how both heads are put together.
+        batch_size: images at a time.
+        crop_ratio: share of the resized side that is kept; what the subject wants if None.
+
     Raises:
-        ValueError: the model has other classes, or there is no image.
+        ValueError: the model has other classes, there is no image, or images cannot be prepared as
+            its weights want them.
     """
+    shown = subject.preprocessing.require().keeping(crop_ratio)
     if source.num_classes != subject.num_classes:
         raise ValueError(
             f"{source.name} has {source.num_classes} classes but {subject.path} has "
@@ -197,7 +205,7 @@ def measure_on(
         image_size=subject.image_size,
         # The devices here may be others than those of the run.
         batch_size=-(-batch_size // mesh.size) * mesh.size,
-        crop_ratio=crop_ratio,
+        view=shown.view,
     )
     with contextlib.closing(eval_batches(source, options)) as batches:
         return measure(
@@ -206,7 +214,7 @@ def measure_on(
             batches,
             mesh,
             len(source),
-            mean=subject.mean,
-            std=subject.std,
+            mean=shown.mean,
+            std=shown.std,
             fusion=fusion,
         )

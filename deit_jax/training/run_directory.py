@@ -17,6 +17,7 @@ import jax
 from deit_jax.config.keys import flatten
 from deit_jax.config.saved import complete
 from deit_jax.files import is_partial, remove_partials, strict_json, write_json
+from deit_jax.preprocessing import EvalView, Preprocessing
 from deit_jax.training.run_record import circumstances, differences
 
 _LOG = logging.getLogger("deit_jax")
@@ -147,6 +148,13 @@ def load_run(workdir: str | Path) -> Run:
     has_result = (path / "result.json").is_file()
     result = _read_json(path / "result.json") if has_result else None
     return Run(path, _read_record(path)["config"], result)
+
+
+def run_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
+    """Return how a run shows images to the network that it evaluates."""
+    view = EvalView.keeping(config["data"]["eval_crop_ratio"])
+    mean, std = (tuple(config["augment"][key]) for key in ("mean", "std"))
+    return Preprocessing(view, mean, std, assumed=())
 
 
 def _refuse_foreign(path: Path) -> None:

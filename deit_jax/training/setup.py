@@ -19,6 +19,7 @@ from deit_jax.devices import compiler_options
 from deit_jax.evaluation.evaluate import EvalStep, make_eval_step
 from deit_jax.models.functional import Builder, abstract
 from deit_jax.models.registry import model_builder
+from deit_jax.preprocessing import EvalView
 from deit_jax.sharding import create_mesh, replicated, split_over_batch
 from deit_jax.training.freezing import trainable
 from deit_jax.training.optimizer import make_optimizer
@@ -197,7 +198,7 @@ def _eval_input(config: ConfigDict) -> EvalInput:
     return EvalInput(
         image_size=tuple(config.model.image_size),
         batch_size=config.evaluation.batch_size,
-        crop_ratio=data.eval_crop_ratio,
+        view=EvalView.keeping(data.eval_crop_ratio),
         workers=data.workers,
         threads=data.threads,
         prefetch=data.prefetch,

@@ -1,6 +1,7 @@
 """The frozen teacher: read once, folded, never trained and never written to a checkpoint."""
 
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,16 @@ from ml_collections import ConfigDict
 from deit_jax.models.frozen import freeze
 from deit_jax.models.functional import Tree, abstract
 from deit_jax.models.registry import model_builder
+from deit_jax.preprocessing import Preprocessing
 from deit_jax.training.checkpoint import load_weights
-from deit_jax.training.run_directory import load_run
+from deit_jax.training.run_directory import load_run, run_preprocessing
 from deit_jax.training.teacher_view import Colour, TeacherView
-from deit_jax.weights.load import fit_weights
+from deit_jax.weights.adapt import Grids, fit
+from deit_jax.weights.convnets import convnet_family
+from deit_jax.weights.load import fit_weights, grid_of
 from deit_jax.weights.reading import is_run, read_weights
+
+_LOG = logging.getLogger("deit_jax")
 
 
 @dataclass(frozen=True)
@@ -35,8 +41,8 @@ class _Source:
     params: Tree
     batch_stats: Tree
     num_classes: int
-    mean: Colour
-    std: Colour
+    image_size: tuple[int, int]
+    preprocessing: Preprocessing
     facts: dict[str, Any]
 
 
@@ -53,10 +59,8 @@ def load_teacher(config: ConfigDict) -> Teacher | None:
     if config.distillation.kind == "none":
         return None
     options = config.teacher
-    size = tuple(options.image_size)
-    if size == (0, 0):
-        size = tuple(config.model.image_size)
-    source = _read_run(config) if is_run(Path(options.weights)) else _read_file(config, size)
+    source = _read_run(config) if is_run(Path(options.weights)) else _read_file(config)
+    size = source.image_size
     function, params = freeze(
         options.name,
         jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), source.params),
@@ -68,7 +72,7 @@ def load_teacher(config: ConfigDict) -> Teacher | None:
     view = TeacherView(
         function,
         student=(tuple(config.augment.mean), tuple(config.augment.std)),
-        teacher=(tuple(options.mean) or source.mean, tuple(options.std) or source.std),
+        teacher=_colours(config, source.preprocessing),
         image_size=size,
         classes=_classes(config, source.num_classes),
     )
@@ -76,10 +80,47 @@ def load_teacher(config: ConfigDict) -> Teacher | None:
     return Teacher(view, params, facts)
 
 
+def _colours(config: ConfigDict, own: Preprocessing) -> tuple[Colour, Colour]:
+    """Return mean and deviation: what the configuration says, else what the weights do."""
+    mean, std = tuple(config.teacher.mean), tuple(config.teacher.std)
+    if not (mean and std):
+        own.require()
+        if "normalisation" in own.assumed:
+            _LOG.warning(
+                "Nothing says how images for the teacher %s are normalised; assumed: mean %s, "
+                "standard deviation %s (config.teacher.mean and std say otherwise).",
+                config.teacher.weights,
+                mean or own.mean,
+                std or own.std,
+            )
+    return mean or own.mean, std or own.std
+
+
+def _size(config: ConfigDict, own: tuple[int, int]) -> tuple[int, int]:
+    """Return (height, width) of the teacher's images.
+
+    What the configuration says, else the size of its weights for a transformer, whose position
+    embeddings are of one size, and the student's for a convnet, as in the reference.
+    """
+    asked, student = tuple(config.teacher.image_size), tuple(config.model.image_size)
+    if asked != (0, 0):
+        return asked
+    if convnet_family(config.teacher.name) or own == student:
+        return student
+    _LOG.warning(
+        "The teacher %s is shown the images at %s pixels, the size of its weights; the student "
+        "has %s (config.teacher.image_size says otherwise).",
+        config.teacher.weights,
+        "x".join(map(str, own)),
+        "x".join(map(str, student)),
+    )
+    return own
+
+
 def _read_run(config: ConfigDict) -> _Source:
     options = config.teacher
     trained = load_run(options.weights).config
-    model, augment = trained["model"], trained["augment"]
+    model = trained["model"]
     if model["name"] != options.name:
         raise ValueError(
             f"The teacher run {options.weights!r} trained {model['name']}, but "
@@ -91,16 +132,30 @@ def _read_run(config: ConfigDict) -> _Source:
         f"{options.weights}/checkpoints", which, "ema" if options.ema else "params"
     )
     facts = {"step": meta["step"], "top1": (meta["metrics"] or {}).get("top1")}
-    colours = tuple(augment["mean"]), tuple(augment["std"])
-    return _Source(params, batch_stats, model["num_classes"], *colours, facts)
+    own = (int(model["image_size"][0]), int(model["image_size"][1]))
+    size = _size(config, own)
+    _, *target = abstract(
+        model_builder(model["name"], num_classes=model["num_classes"], image_size=size)
+    )
+    grids = Grids(grid_of(params, own), grid_of(target[0], size))
+    fitted = fit((params, batch_stats), (target[0], target[1]), grids, source=options.weights)
+    return _Source(
+        fitted.params,
+        fitted.batch_stats,
+        model["num_classes"],
+        size,
+        run_preprocessing(trained),
+        facts,
+    )
 
 
-def _read_file(config: ConfigDict, size: tuple[int, int]) -> _Source:
-    """Read published or converted weights; a transformer's positions are fitted to `size`."""
+def _read_file(config: ConfigDict) -> _Source:
+    """Read published or converted weights; a transformer's positions are fitted to its size."""
     options = config.teacher
     which = "ema" if options.ema else "model"
     try:
         weights = read_weights(options.weights, which=which, model=options.name)
+        size = _size(config, weights.image_size)
         build = model_builder(options.name, num_classes=weights.num_classes, image_size=size)
         _, params, batch_stats = abstract(build)
         fitted = fit_weights(weights, (params, batch_stats), size)
@@ -108,8 +163,8 @@ def _read_file(config: ConfigDict, size: tuple[int, int]) -> _Source:
         # It is often the name that is wrong.
         raise ValueError(f"The teacher (config.teacher.name={options.name}): {error}") from error
     facts = {"step": None, "top1": weights.published.top1 if weights.published else None}
-    colours = weights.facts.mean, weights.facts.std
-    return _Source(fitted.params, fitted.batch_stats, weights.num_classes, *colours, facts)
+    shown = weights.facts.preprocessing
+    return _Source(fitted.params, fitted.batch_stats, weights.num_classes, size, shown, facts)
 
 
 def _classes(config: ConfigDict, known: int) -> tuple[int, ...]:

@@ -1,17 +1,19 @@
-"""What is known about weights besides their values: model, image size, normalisation, accuracy."""
+"""What is known about weights besides their values: model, image size, preprocessing, accuracy."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 from deit_jax.models.layers import LAYER_NORM_EPSILON
+from deit_jax.preprocessing import ASSUMED, CROP_RATIO, MEAN, STD, EvalView, Preprocessing, Ratio
 from deit_jax.weights.files import WeightFile
+from deit_jax.weights.image_processor import of_timm, of_transformers
 from deit_jax.weights.published import PublishedFile, named_like
 
-# The normalisation and evaluation crop that the reference trains and evaluates with.
-MEAN, STD, CROP_RATIO = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 0.875
-
 _KEY = "deit_jax."
+_VIEW = ("fit", "interpolation", "arithmetic")
 
 
 @dataclass(frozen=True)
@@ -21,17 +23,14 @@ class Facts:
     Attributes:
         model: registered name, or another project's, or "".
         image_size: (height, width) in pixels, or None.
-        mean, std: of the normalisation, for pixels in [0, 1].
-        crop_ratio: evaluation resizes the shorter side to size / ratio, then crops the centre.
+        preprocessing: how they want their images.
         labels: names of the classes by index, if they are known.
         notes: sentences for people.
     """
 
     model: str = ""
     image_size: tuple[int, int] | None = None
-    mean: tuple[float, ...] = MEAN
-    std: tuple[float, ...] = STD
-    crop_ratio: float = CROP_RATIO
+    preprocessing: Preprocessing = ASSUMED
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -40,18 +39,26 @@ class Facts:
         return replace(self, model=model, image_size=image_size)
 
     def metadata(self) -> dict[str, str]:
-        """Return the facts as texts, as they are stored in files of ours."""
-        numbers = {"image_size": self.image_size or (), "mean": self.mean, "std": self.std}
-        texts = {key: " ".join(map(repr, value)) for key, value in numbers.items()}
-        texts |= {"model": self.model, "crop_ratio": repr(self.crop_ratio)}
+        """Return the facts as texts, as they are stored in files of ours; nothing assumed."""
+        shown, view = self.preprocessing, self.preprocessing.view
+        texts = {"model": self.model, "image_size": _join(self.image_size or ())}
+        if self.labels:
+            texts["class_names"] = json.dumps(self.labels)
+        if "normalisation" not in shown.assumed:
+            texts |= {"mean": _join(shown.mean), "std": _join(shown.std)}
+        if "crop" not in shown.assumed:
+            ratios = view.crop_ratio if len(set(view.crop_ratio)) > 1 else view.crop_ratio[:1]
+            texts["crop_ratio"] = _join(ratios)
+            texts |= {key: getattr(view, key) for key in _VIEW}
+            texts["fill"] = _join(view.fill)
         return {_KEY + key: text for key, text in texts.items() if text}
 
 
 def facts_of_file(file: WeightFile) -> Facts:
-    """Collect what a file, its header and the `config.json` beside it say.
+    """Collect what a file, its header and the descriptions beside it say.
 
-    Later sources win: training arguments, config.json, the header of a file of ours, and that the
-    file is one whose content is known.
+    Later sources win: training arguments, config.json, the header of a file of ours,
+    preprocessor_config.json, and that the file is one whose content is known.
     """
     known = _of_arguments(file.metadata) | _of_config(file.config) | _of_header(file.metadata)
     notes = []
@@ -63,20 +70,42 @@ def facts_of_file(file: WeightFile) -> Facts:
             f"Its config.json says layer_norm_eps={epsilon}; computed with {LAYER_NORM_EPSILON}, "
             "with which DeiT was trained."
         )
+    if file.preprocessor:
+        known |= of_transformers(file.preprocessor, str(file.config.get("model_type", "")))
+        notes += _another_size(known.pop("output", None), known)
     if file.published:
         size = file.published.input_size
         known |= {"model": file.published.model, "image_size": (size, size)}
-        known |= {"mean": MEAN, "std": STD, "crop_ratio": CROP_RATIO}
+        known |= {"mean": MEAN, "std": STD, "view": EvalView.keeping(CROP_RATIO)}
         notes.append(_verified(file.published, file.sha256))
     elif named := named_like(file.path):
         size = named.input_size
         known |= {"model": named.model, "image_size": (size, size)}
-        known |= {"mean": MEAN, "std": STD, "crop_ratio": size / named.resize}
+        known |= {"mean": MEAN, "std": STD, "view": EvalView.keeping(size / named.resize)}
         notes.append(
             f"Named like the published {named.file} ({named.top1} % top-1 on ImageNet at {size} "
             "pixels); its authors give no hash, so that the content cannot be verified."
         )
-    return Facts(**known, notes=tuple(notes))
+    return Facts(preprocessing=_preprocessing(known), **known, notes=tuple(notes))
+
+
+def _preprocessing(known: dict[str, Any]) -> Preprocessing:
+    """Take what is known of preprocessing out of what is known."""
+    stated = {key: known.pop(key) for key in ("mean", "std", "view", "refused") if key in known}
+    needs = {"normalisation": ("mean", "std"), "crop": ("view",)}
+    assumed = [part for part, keys in needs.items() if not all(key in stated for key in keys)]
+    return Preprocessing(**stated, assumed=tuple(assumed))
+
+
+def _another_size(output: tuple[int, int] | None, known: dict[str, Any]) -> list[str]:
+    """Return a sentence if images are made for another size; set the size if nothing else did."""
+    size: Any = known.setdefault("image_size", output)
+    if output is None or output == size:
+        return []
+    return [
+        f"Its preprocessor_config.json makes images of {output[0]}x{output[1]} pixels, but the "
+        f"network takes {size[0]}x{size[1]}: the same share of an image is shown at that size."
+    ]
 
 
 def _verified(published: PublishedFile, sha256: str) -> str:
@@ -91,16 +120,23 @@ def _verified(published: PublishedFile, sha256: str) -> str:
 
 def _of_header(metadata: Mapping[str, str]) -> dict[str, Any]:
     """Read what `Facts.metadata` has written; what cannot be understood was not."""
+    texts = {key.removeprefix(_KEY): text for key, text in metadata.items() if key.startswith(_KEY)}
     found: dict[str, Any] = {}
     try:
         for key, kind in (("image_size", int), ("mean", float), ("std", float)):
-            if text := metadata.get(_KEY + key):
+            if text := texts.get(key):
                 found[key] = tuple(map(kind, text.split()))
-        if text := metadata.get(_KEY + "crop_ratio"):
-            found["crop_ratio"] = float(text)
+        if text := texts.get("crop_ratio"):
+            ratios = [Fraction(part) if "/" in part else float(part) for part in text.split()]
+            options: dict[str, Any] = {key: texts[key] for key in _VIEW if key in texts}
+            if fill := texts.get("fill"):
+                options["fill"] = tuple(map(int, fill.split()))
+            found["view"] = EvalView((ratios[0], ratios[-1]), **options)
+        if text := texts.get("class_names"):
+            found["labels"] = _labels({"label_names": json.loads(text)})
     except ValueError:
         return {}
-    if name := metadata.get(_KEY + "model"):
+    if name := texts.get("model"):
         found["model"] = name
     return found
 
@@ -113,6 +149,16 @@ def _of_arguments(metadata: Mapping[str, str]) -> dict[str, Any]:
     size = metadata.get("args.input_size", "")
     if size.isdigit():
         found["image_size"] = (int(size), int(size))
+    if "args.data_set" in metadata:
+        # The reference's alone, which has one normalisation for all data sets (datasets.py).
+        found |= {"mean": MEAN, "std": STD, "view": EvalView.keeping(CROP_RATIO)}
+    ratio = metadata.get("args.eval_crop_ratio") or metadata.get("args.crop_pct")
+    try:
+        if ratio and float(ratio) > 0:
+            found["view"] = EvalView.keeping(float(ratio))
+    except ValueError:
+        # Text that is no number, such as "None", says nothing.
+        return found
     return found
 
 
@@ -132,12 +178,7 @@ def _of_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if _numbers(size, int) and len(size) in (2, 3):
         # timm has the channels first.
         found["image_size"] = tuple(size[-2:])
-    for key in ("mean", "std"):
-        values: Any = details.get(key)
-        if _numbers(values, int | float) and len(values) == 3:
-            found[key] = tuple(float(value) for value in values)
-    if isinstance(ratio := details.get("crop_pct"), int | float) and 0 < ratio <= 1:
-        found["crop_ratio"] = float(ratio)
+    found |= of_timm(details)
     if labels := _labels(config):
         found["labels"] = labels
     return found
@@ -158,3 +199,8 @@ def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
         # What transformers writes where it knows no names.
         return ()
     return tuple(names)
+
+
+def _join(values: Sequence[Ratio]) -> str:
+    """Return numbers as text that gives the same numbers again."""
+    return " ".join(str(v) if isinstance(v, Fraction) else repr(v) for v in values)

@@ -22,6 +22,10 @@ _WRAPPERS = {"model": ("model", "state_dict"), "ema": ("model_ema", "state_dict_
 # Left by DistributedDataParallel and by torch.compile.
 _PREFIXES = ("module.", "_orig_mod.")
 _LARGEST_CONFIG = 2**24
+PREPROCESSOR = "preprocessor_config.json"
+PREPROCESSORS = (PREPROCESSOR, "processor_config.json")
+"""Where transformers keeps how images are prepared; the second has it as a part."""
+SIDECAR_SHA256 = "deit_jax.sha256"
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class WeightFile:
         format: "pth" or "safetensors".
         tensors: arrays by their foreign names; not to be written to, they may share memory.
         config: what a `config.json` beside the file holds, {} if there is none.
+        preprocessor: what transformers' `preprocessor_config.json` beside it holds, likewise.
         sha256: of the file.
         published: which file of the authors of DeiT it is, if it is one.
         metadata: texts: what a safetensors header says, or what a training checkpoint says of its
@@ -44,6 +49,7 @@ class WeightFile:
     format: str
     tensors: dict[str, np.ndarray]
     config: dict[str, Any]
+    preprocessor: dict[str, Any]
     sha256: str
     published: PublishedFile | None
     metadata: dict[str, str]
@@ -68,7 +74,7 @@ def read_file(path: str | Path, which: str = "model") -> WeightFile:
         raise ValueError(f"There are no {which!r} weights; choose from {', '.join(_WRAPPERS)}.")
     path = _find(Path(path))
     kind = _format_of(path)
-    sha256 = _sha256(path)
+    sha256 = sha256_of(path)
     published = identify(path, sha256)
     _check_blob_name(path, sha256)
     if kind == "pth":
@@ -79,6 +85,7 @@ def read_file(path: str | Path, which: str = "model") -> WeightFile:
             return _state_dict(path, content, which)
 
         tensors = read_pth(path, select)
+        metadata |= _read_sidecar(path, sha256)
     else:
         if which == "ema":
             raise ValueError(f"{path} is a safetensors file, which holds one set of weights only.")
@@ -89,7 +96,8 @@ def read_file(path: str | Path, which: str = "model") -> WeightFile:
     if prefix:
         metadata["stripped_prefix"] = prefix
     config = _read_config(path.with_name("config.json"))
-    return WeightFile(path, kind, tensors, config, sha256, published, metadata)
+    preprocessor = _read_preprocessor(path.parent)
+    return WeightFile(path, kind, tensors, config, preprocessor, sha256, published, metadata)
 
 
 def _find(path: Path) -> Path:
@@ -125,7 +133,8 @@ def _format_of(path: Path) -> str:
     raise ValueError(f"{path} {reason}.")
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -195,3 +204,22 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ValueError(f"{path} does not describe a model: it is no JSON object.")
     return config
+
+
+def _read_preprocessor(directory: Path) -> dict[str, Any]:
+    """Read how transformers prepares images, from either of the files that it keeps it in."""
+    nested = _read_config(directory / PREPROCESSORS[1]).get("image_processor")
+    return nested if isinstance(nested, dict) else _read_config(directory / PREPROCESSOR)
+
+
+def sidecar(path: Path) -> Path:
+    """Return the file of texts that we write beside a `.pth` file of bare tensors."""
+    return path.with_name(f"{path.name}.json")
+
+
+def _read_sidecar(path: Path, sha256: str) -> dict[str, str]:
+    """Read those texts, unless they are of another file that had this name."""
+    texts = _read_config(sidecar(path))
+    if texts.pop(SIDECAR_SHA256, None) != sha256:
+        return {}
+    return {key: text for key, text in texts.items() if isinstance(text, str)}

@@ -11,12 +11,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from deit_jax.weights.files import WEIGHT_NAMES
+from deit_jax.weights.files import PREPROCESSOR, WEIGHT_NAMES
 from deit_jax.weights.messages import in_short
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
-_CONFIG = "config.json"
+_DESCRIPTIONS = ("config.json", PREPROCESSOR)
 
 
 def cache_directory() -> Path:
@@ -105,7 +105,8 @@ def _download(repo_id: str) -> Path:
     try:
         weights = next(filter(None, map(fetch, WEIGHT_NAMES)), None)
         if weights is not None:
-            fetch(_CONFIG)
+            for name in _DESCRIPTIONS:
+                fetch(name)
     except (OSError, ValueError) as error:
         raise OSError(f"{repo_id} could not be downloaded: {in_short(error)}.") from error
     if weights is None:

@@ -7,6 +7,7 @@ from deit_jax.models.functional import Tree
 from deit_jax.models.layers import LAYER_NORM_EPSILON
 from deit_jax.weights.convnets import convnet_family
 from deit_jax.weights.facts import Facts
+from deit_jax.weights.image_processor import to_timm
 
 # The first convolution and the head, by timm's names.
 _ENDS = {
@@ -31,13 +32,13 @@ def timm_config(
     Args:
         model_name: registered name, or "" for a transformer of its own sizes.
         params: complete parameters.
-        facts: normalisation, crop, names of the classes.
+        facts: preprocessing, names of the classes.
         num_classes: of each head.
         image_size: (height, width) in pixels.
         num_heads: of the attention; 0 for convnets.
 
     Raises:
-        ValueError: timm has no such model.
+        ValueError: timm has no such model, or cannot prepare images like that.
     """
     family = convnet_family(model_name)
     if family and "_micro" in model_name:
@@ -55,11 +56,7 @@ def timm_config(
     config["pretrained_cfg"] = {
         "input_size": [3, *image_size],
         "fixed_input_size": not family,
-        "interpolation": "bicubic",
-        "crop_pct": facts.crop_ratio,
-        "crop_mode": "center",
-        "mean": list(facts.mean),
-        "std": list(facts.std),
+        **to_timm(facts.preprocessing, image_size),
         "num_classes": num_classes,
         "first_conv": first,
         "classifier": [head, "head_dist"] if distilled else head,

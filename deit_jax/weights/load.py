@@ -44,7 +44,7 @@ def fit_weights(
         ValueError: they do not fit.
     """
     grids = Grids(
-        _grid(weights.params, weights.image_size), _grid(target[0], image_size), position_resize
+        grid_of(weights.params, weights.image_size), grid_of(target[0], image_size), position_resize
     )
     return fit(
         (weights.params, weights.batch_stats),
@@ -160,7 +160,7 @@ def _placed(fitted: Fitted, params: Tree, batch_stats: Tree) -> list[Tree]:
     ]
 
 
-def _grid(params: Tree, image_size: tuple[int, int]) -> Grid | None:
+def grid_of(params: Tree, image_size: tuple[int, int]) -> Grid | None:
     """Patches along height and width; None for convnets."""
     if "pos_embed" not in params:
         return None

@@ -37,7 +37,7 @@ class Weights:
         params: arrays of the types in the file. A transformer read from a class of transformers
             without second head has a `dist_token` but no `head_dist`.
         batch_stats: BatchNorm statistics, {} for transformers.
-        facts: normalisation, evaluation crop, names of the classes.
+        facts: preprocessing, names of the classes.
         published: which file of the authors of DeiT it is, if it is one.
         left_over: rows for tensors that nothing needs.
     """
@@ -59,7 +59,9 @@ class Weights:
         height, width = self.image_size
         name = self.model_name or "a vision transformer of its own sizes"
         kind = f"{name} for {self.num_classes} classes at {height}x{width} pixels"
-        return (f"Read as {kind}, in the layout of {self.layout}.", *self.facts.notes)
+        about = self.facts.preprocessing.note
+        read = f"Read as {kind}, in the layout of {self.layout}."
+        return (read, *self.facts.notes, *((about,) if about else ()))
 
 
 def read_weights(
@@ -144,7 +146,7 @@ def _run_of(path: Path, checkpoint: str | int) -> tuple[Path, str | int] | None:
 def _read_run(run: Path, checkpoint: str | int, which: str) -> Weights:
     # Imported here, since training lies above weights: it loads them into new runs.
     from deit_jax.training.checkpoint import load_weights as read_checkpoint
-    from deit_jax.training.run_directory import load_run
+    from deit_jax.training.run_directory import load_run, run_preprocessing
 
     if which not in ("model", "ema"):
         raise ValueError(f"There are no {which!r} weights; choose model or ema.")
@@ -152,14 +154,12 @@ def _read_run(run: Path, checkpoint: str | int, which: str) -> Weights:
     params, batch_stats, meta = read_checkpoint(
         run / "checkpoints", checkpoint, "params" if which == "model" else "ema"
     )
-    model, augment = config["model"], config["augment"]
+    model = config["model"]
     size = (int(model["image_size"][0]), int(model["image_size"][1]))
     facts = Facts(
         model["name"],
         size,
-        tuple(augment["mean"]),
-        tuple(augment["std"]),
-        config["data"]["eval_crop_ratio"],
+        run_preprocessing(config),
         notes=(f"Step {meta['step']:,} of the run, {which} weights.",),
     )
     return Weights(

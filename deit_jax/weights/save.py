@@ -1,6 +1,8 @@
 """Writing weights for other implementations: the reference, timm and transformers."""
 
+import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,14 +13,24 @@ from flax import nnx
 from deit_jax.files import write_json
 from deit_jax.models.functional import Classifier, split
 from deit_jax.models.registry import model_spec
+from deit_jax.preprocessing import ASSUMED, Preprocessing
 from deit_jax.weights.facts import Facts
+from deit_jax.weights.files import (
+    PREPROCESSOR,
+    PREPROCESSORS,
+    SIDECAR_SHA256,
+    sha256_of,
+    sidecar,
+)
 from deit_jax.weights.guess import name_own_convnet, name_transformer
 from deit_jax.weights.hub_config import timm_config, transformers_config
+from deit_jax.weights.image_processor import to_transformers
 from deit_jax.weights.names import to_foreign
 from deit_jax.weights.reading import Weights
 from deit_jax.weights.writing import write_pth, write_safetensors
 
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
+_LOG = logging.getLogger("deit_jax")
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
 
@@ -29,31 +41,44 @@ def save_weights(
     layout: str = "timm",
     overwrite: bool = False,
     dtype: str | None = None,
+    class_names: Sequence[str] = (),
+    preprocessing: Preprocessing | None = None,
 ) -> list[Path]:
     """Write a model's weights where PyTorch's implementations can load them.
 
     Args:
         model: any model of `create_model`.
-        path: a `.safetensors` file; a `.pth` file, which needs PyTorch; or else a directory, which
-            gets `model.safetensors` and the `config.json` with which timm
+        path: a `.safetensors` file; a `.pth` file, which needs PyTorch (one of bare tensors gets a
+            `.pth.json` beside it for what they cannot say); or else a directory, which gets
+            `model.safetensors` and the `config.json` with which timm
             (`create_model("local-dir:DIR", pretrained=True)`) or transformers
-            (`from_pretrained`) build the model.
+            (`from_pretrained`) build the model, for transformers with the
+            `preprocessor_config.json` that its image processors and pipelines read.
         layout: names of the tensors: "timm"; "official", the reference's: the same, wrapped as
             {"model": ...} in a `.pth` file; or "transformers".
         overwrite: whether existing files may be replaced.
         dtype: "float32", "bfloat16" or "float16"; as they are if None.
+        class_names: of the classes, in their order; () if they have none.
+        preprocessing: how the model wants its images; as the reference has them if None.
 
     Returns:
         The files written. Each is complete or not there at all.
 
     Raises:
         FileExistsError: there is one already, and `overwrite` is off.
-        ValueError: the layout is unknown or has no such model, or a value is too large for `dtype`.
+        ValueError: the layout is unknown or has no such model, a value is too large for `dtype`, or
+            there is not one name for each class.
         ModuleNotFoundError: a `.pth` file is asked for, and PyTorch is not installed.
     """
     _, params, batch_stats = split(model)
     classifier = cast(Classifier, model)
     size = classifier.image_size
+    if class_names and len(class_names) != classifier.num_classes:
+        raise ValueError(
+            f"There are {len(class_names)} class_names for {classifier.num_classes} classes; give "
+            "one for each."
+        )
+    facts = Facts(preprocessing=preprocessing or ASSUMED, labels=tuple(class_names))
     transformer = "pos_embed" in params
     name = name_transformer(params, size, Facts()) if transformer else name_own_convnet(params)
     weights = Weights(
@@ -64,7 +89,7 @@ def save_weights(
         size,
         params,
         batch_stats,
-        Facts(),
+        facts,
     )
     heads = cast(Any, model).blocks["0"].attn.num_heads if transformer else 0
     return write_weights(
@@ -97,42 +122,78 @@ def write_weights(
     tensors = to_foreign(weights.params, weights.batch_stats, layout, weights.model_name)
     if dtype is not None:
         tensors = {name: _cast(name, tensor, dtype) for name, tensor in tensors.items()}
-    facts = weights.facts.of(weights.model_name, weights.image_size)
+    weights.facts.preprocessing.require()
+    texts = weights.facts.of(weights.model_name, weights.image_size).metadata()
     if path.suffix == ".safetensors":
-        write_safetensors(path, tensors, facts.metadata(), overwrite)
+        write_safetensors(path, tensors, texts, overwrite)
         return [path]
     if path.suffix in (".pth", ".pt", ".bin"):
-        content = {"model": tensors, **facts.metadata()} if layout == "official" else tensors
-        write_pth(path, content, overwrite)
-        return [path]
+        if layout == "official":
+            write_pth(path, {"model": tensors, **texts}, overwrite)
+            return [path]
+        return _write_bare(path, tensors, texts, overwrite)
     if path.suffix and not path.is_dir():
         raise ValueError(
             f"{path} would be a file of unknown kind; name a .safetensors or .pth file, or a "
             "directory without a suffix."
         )
-    config = _config(weights, layout, num_heads)
-    return _write_directory(path, tensors, facts.metadata(), config, overwrite)
+    configs = {_CONFIG: _config(weights, layout, num_heads)}
+    if layout == "transformers":
+        configs |= _preprocessor(weights)
+    return _write_directory(path, tensors, texts, configs, overwrite)
+
+
+def _write_bare(
+    path: Path, tensors: dict[str, np.ndarray], texts: dict[str, str], overwrite: bool
+) -> list[Path]:
+    """Write tensors alone, as `load_state_dict` takes them, and the texts into a file beside."""
+    side = sidecar(path)
+    if side.exists() and not overwrite:
+        raise FileExistsError(f"{side} exists already; choose another name or allow overwriting.")
+    side.unlink(missing_ok=True)
+    write_pth(path, tensors, overwrite)
+    # Texts are of this file alone, whatever takes its name later.
+    write_json(side, texts | {SIDECAR_SHA256: sha256_of(path)})
+    return [path, side]
+
+
+def _preprocessor(weights: Weights) -> dict[str, dict[str, Any]]:
+    """Return the file that transformers prepares images by, if it can be told."""
+    config = to_transformers(weights.facts.preprocessing, weights.image_size)
+    if config is None:
+        _LOG.warning(
+            "No %s is written: transformers has no image processor that resizes to cover or fit "
+            "%dx%d pixels.",
+            PREPROCESSOR,
+            *weights.image_size,
+        )
+        return {}
+    return {PREPROCESSOR: config}
 
 
 def _write_directory(
     path: Path,
     tensors: dict[str, np.ndarray],
     metadata: dict[str, str],
-    config: dict[str, Any],
+    configs: dict[str, dict[str, Any]],
     overwrite: bool,
 ) -> list[Path]:
-    files = [path / _WEIGHTS, path / _CONFIG]
-    there = [file for file in files if file.exists()]
+    # Descriptions that are not written anew would be taken for those of the new weights.
+    descriptions = [path / name for name in (_CONFIG, *PREPROCESSORS)]
+    there = [file for file in (path / _WEIGHTS, *descriptions) if file.exists()]
     if there and not overwrite:
         raise FileExistsError(
             f"{there[0]} exists already; choose another directory or allow overwriting."
         )
     path.mkdir(exist_ok=True)
     # While there is no configuration, nobody takes new weights for those of an old one.
-    files[1].unlink(missing_ok=True)
-    write_safetensors(files[0], tensors, metadata, overwrite)
-    write_json(files[1], config, overwrite=False)
-    return files
+    for file in descriptions:
+        file.unlink(missing_ok=True)
+    write_safetensors(path / _WEIGHTS, tensors, metadata, overwrite)
+    # The one that makes it a model comes last.
+    for name in reversed(configs):
+        write_json(path / name, configs[name], overwrite=False)
+    return [path / name for name in (_WEIGHTS, *configs)]
 
 
 def _config(weights: Weights, layout: str, num_heads: int) -> dict[str, Any]:

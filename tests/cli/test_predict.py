@@ -13,6 +13,7 @@ from deit_jax.cli.main import main
 from deit_jax.data.crop import centre_crop
 from deit_jax.evaluation.normalisation import to_input
 from deit_jax.evaluation.predict import likeliest, read_view
+from deit_jax.preprocessing import EvalView
 from tests.weights.small_models import timm_model
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -173,5 +174,6 @@ def test_views_are_those_of_evaluation(photos):
     with Image.open(photos / "a.png") as image:
         pixels = np.asarray(image.convert("RGB"))
     np.testing.assert_array_equal(
-        read_view(str(photos / "a.png"), (16, 12), 1.0), centre_crop(pixels, (16, 12), 1.0)
+        read_view(str(photos / "a.png"), (16, 12), EvalView.keeping(1.0)),
+        centre_crop(pixels, (16, 12), 1.0),
     )

@@ -3,12 +3,12 @@
 import pytest
 
 from deit_jax.data.options import (
-    EvalInput,
     TrainInput,
     batch_bytes,
     buffer_bytes,
     describe_readers,
 )
+from deit_jax.preprocessing import EvalView
 
 SIZE = (16, 16)
 
@@ -54,4 +54,4 @@ def test_wrong_options_are_named(wrong, message):
 
 def test_wrong_crop_ratio_is_named():
     with pytest.raises(ValueError, match="crop_ratio"):
-        EvalInput(image_size=SIZE, batch_size=8, crop_ratio=1.1)
+        EvalView.keeping(0.0)

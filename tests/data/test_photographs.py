@@ -25,6 +25,7 @@ from deit_jax.data.sources import open_source
 from deit_jax.evaluation.evaluate import evaluate, make_eval_step
 from deit_jax.evaluation.normalisation import to_input
 from deit_jax.evaluation.predictions import measure
+from deit_jax.preprocessing import EvalView
 from deit_jax.sharding import create_mesh, split_over_batch
 
 _SAMPLES = pathlib.Path(sklearn.datasets.__file__).parent / "images"
@@ -113,7 +114,11 @@ def test_pixels_equal_torchvisions(photographs, size, crop_ratio):
     theirs = ImageFolder(photographs / "val", view)
     source = open_source("folder", "val", str(photographs))
     options = EvalInput(
-        image_size=(size, size), batch_size=8, crop_ratio=crop_ratio, threads=1, max_damaged=0
+        image_size=(size, size),
+        batch_size=8,
+        view=EvalView.keeping(crop_ratio),
+        threads=1,
+        max_damaged=0,
     )
     with eval_batches(source, options) as batches:
         ours = np.concatenate([batch["image"][batch["mask"]] for batch in batches])

@@ -13,6 +13,7 @@ from deit_jax.data.options import EvalInput, TrainInput
 from deit_jax.data.pipeline import eval_batches, eval_steps, train_batches
 from deit_jax.data.sampling import crop_draws, locate
 from deit_jax.data.sources import ArraySource, open_source
+from deit_jax.preprocessing import EvalView
 
 SIZE = (16, 16)
 
@@ -142,7 +143,7 @@ def test_copies_that_a_batch_boundary_parts_are_decoded_in_both(counted):
 @pytest.mark.parametrize("crop_ratio", [1.0, 0.875])
 def test_evaluation_sees_each_image_once(count, processes, crop_ratio):
     source = numbers(count)
-    options = EvalInput(image_size=SIZE, batch_size=4, crop_ratio=crop_ratio, threads=1)
+    options = EvalInput(image_size=SIZE, batch_size=4, view=EvalView.keeping(crop_ratio), threads=1)
     parts = [
         collect(eval_batches(source, options, process_index=i, process_count=processes))
         for i in range(processes)

@@ -144,7 +144,12 @@ def test_a_download(cache, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     found = locate(REPO, download=True)
     assert found == find_in_cache(REPO)
-    assert asked == ["model.safetensors", "pytorch_model.bin", "config.json"]
+    assert asked == [
+        "model.safetensors",
+        "pytorch_model.bin",
+        "config.json",
+        "preprocessor_config.json",
+    ]
 
 
 @pytest.mark.parametrize(

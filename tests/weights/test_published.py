@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from deit_jax.models.registry import list_models, model_spec
+from deit_jax.preprocessing import EvalView
 from deit_jax.weights import published
 from deit_jax.weights.facts import facts_of_file
 from deit_jax.weights.files import read_file
@@ -82,4 +83,5 @@ def test_files_of_deit_iii_are_known_by_name_but_never_called_verified(tmp_path)
     torch.save({"model": {"head.bias": torch.ones(2)}}, path)
     facts = facts_of_file(read_file(path))
     assert (facts.model, facts.image_size) == ("deit3_base_patch16_384", (384, 384))
-    assert facts.crop_ratio == 1.0 and "cannot be verified" in facts.notes[-1]
+    assert facts.preprocessing.view == EvalView.keeping(1.0)
+    assert "cannot be verified" in facts.notes[-1]

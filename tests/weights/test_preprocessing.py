@@ -1,0 +1,185 @@
+"""What files say of preprocessing, against the tensors of timm's and transformers' own programs."""
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import timm.data
+import torch
+import transformers
+from PIL import Image
+
+from deit_jax.data.crop import evaluation_view
+from deit_jax.evaluation.normalisation import to_input
+from deit_jax.weights.facts import Facts, facts_of_file
+from deit_jax.weights.files import read_file
+from tests.weights.small_models import arrays, timm_model
+
+# Wide, high, square, smaller than the network's images; odd margins of all kinds.
+SHAPES = ((50, 73), (61, 34), (40, 40), (18, 25), (9, 40))
+SIZE = 24
+
+
+def pictures():
+    generator = np.random.default_rng(0)
+    for height, width in SHAPES:
+        coarse = generator.integers(0, 256, (height // 4 + 1, width // 4 + 1, 3), np.uint8)
+        image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR)
+        yield image
+
+
+def ours(directory, size=(SIZE, SIZE)):
+    shown = facts_of_file(read_file(directory)).preprocessing.require()
+    assert not shown.assumed
+    views = [evaluation_view(np.asarray(image), size, shown.view) for image in pictures()]
+    return [np.asarray(to_input(view[None], shown.mean, shown.std))[0] for view in views]
+
+
+@pytest.fixture
+def directory(tmp_path):
+    safetensors.numpy.save_file(arrays(timm_model().state_dict()), tmp_path / "model.safetensors")
+    return tmp_path
+
+
+VIT = {"image_processor_type": "ViTImageProcessor", "size": SIZE}
+EDGE = {"size": {"shortest_edge": 31}, "crop_size": {"height": SIZE, "width": SIZE}}
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        # Of most directories of ViT: mean and deviation of 0.5 by default, bilinear, squashed.
+        VIT,
+        {"feature_extractor_type": "ViTFeatureExtractor", "size": SIZE, "resample": 3},
+        VIT | {"size": {"height": SIZE, "width": SIZE}, "image_mean": [0.1, 0.2, 0.3]},
+        VIT | {"image_std": 0.25, "resample": 1, "do_center_crop": None},
+        VIT | {"do_normalize": False},
+        VIT | {"rescale_factor": 1 / 127.5, "image_mean": [1.0] * 3, "image_std": [1.0] * 3},
+        VIT | {"do_rescale": False, "image_mean": [127.0] * 3, "image_std": [64.0] * 3},
+        VIT | {"do_resize": False, "do_center_crop": True, "crop_size": SIZE},
+        VIT | {"size": {"height": 30, "width": 36}, "do_center_crop": True, "crop_size": SIZE},
+        # As in the directories of DeiT's authors.
+        {"feature_extractor_type": "DeiTFeatureExtractor", "size": 28, "crop_size": SIZE},
+        {"image_processor_type": "DeiTImageProcessorFast", **EDGE, "resample": 0},
+        {"image_processor_type": "BitImageProcessor", "size": 28, "crop_size": SIZE},
+        {"image_processor_type": "CLIPImageProcessor", **EDGE, "resample": 5},
+        {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": SIZE}},
+        {"feature_extractor_type": "ConvNextFeatureExtractor", "size": SIZE, "crop_pct": 0.7},
+    ],
+)
+def test_tensors_are_those_of_transformers(directory, processor):
+    path = directory / "preprocessor_config.json"
+    path.write_text(json.dumps(processor))
+    theirs = transformers.AutoImageProcessor.from_pretrained(directory, backend="pil")
+    for one, image in zip(ours(directory), pictures(), strict=True):
+        other = theirs(image, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+        if min(image.size) < SIZE and processor.get("do_resize") is False:
+            # Where an odd pixel is missing, their two programs differ; ours is torchvision's.
+            fast = transformers.AutoImageProcessor.from_pretrained(directory)
+            other = fast(image, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+        # The same levels; a few roundings of numbers up to 5 in another order. One level is 4e-3.
+        np.testing.assert_allclose(one, other, atol=2e-6, rtol=0)
+
+
+def test_squares_of_at_least_384_are_squashed_for_convnext(directory):
+    processor = {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 384}}
+    (directory / "preprocessor_config.json").write_text(json.dumps(processor))
+    facts = facts_of_file(read_file(directory))
+    assert facts.preprocessing.view.resized((500, 384), (384, 384)) == (384, 384)
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {},
+        {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.3, 0.4], "crop_pct": 1.0},
+        {"crop_pct": 0.9, "interpolation": "bilinear", "test_crop_pct": 1.0},
+        {"crop_mode": "squash", "interpolation": "nearest"},
+        {"crop_mode": "squash", "crop_pct": 0.7, "interpolation": "lanczos"},
+        {"crop_mode": "border", "crop_pct": 1.0, "mean": [0.2, 0.4, 0.6]},
+        {"crop_mode": "border", "crop_pct": 0.8, "interpolation": "hamming"},
+        {"crop_pct": 0.8, "input_size": [3, 24, 32], "interpolation": "box"},
+    ],
+)
+@pytest.mark.parametrize("nested", [True, False])
+def test_tensors_are_those_of_timm(directory, stated, nested):
+    stated = {"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1], "crop_pct": 0.875, **stated}
+    stated = {"input_size": [3, SIZE, SIZE]} | stated
+    content = {"architecture": "vit", "num_classes": 10}
+    content |= {"pretrained_cfg": stated} if nested else stated
+    (directory / "config.json").write_text(json.dumps(content))
+    options = timm.data.resolve_data_config(pretrained_cfg=stated)
+    transform = timm.data.create_transform(**options, is_training=False)
+    size = tuple(stated["input_size"][1:])
+    for one, image in zip(ours(directory, size), pictures(), strict=True):
+        theirs = transform(image).permute(1, 2, 0).numpy()
+        np.testing.assert_array_equal(one, theirs)
+
+
+@pytest.mark.parametrize(
+    ("processor", "reason"),
+    [
+        ({"image_processor_type": "LevitImageProcessor"}, "is of LevitImageProcessor"),
+        ({"size": SIZE}, "is of an unnamed processor"),
+        (VIT | {"do_pad": True}, "do_pad=True"),
+        (VIT | {"size": {"longest_edge": SIZE}}, "longest_edge"),
+        (VIT | {"size": {"shortest_edge": SIZE}}, "does not crop"),
+        (VIT | {"resample": 9}, "resample=9"),
+        (VIT | {"image_mean": [0.5]}, "image_mean"),
+        (VIT | {"rescale_factor": 0}, "rescale_factor=0"),
+        (VIT | {"do_resize": False}, "neither resizes nor crops"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name_when_images_are_shown(directory, processor, reason):
+    (directory / "preprocessor_config.json").write_text(json.dumps(processor))
+    facts = facts_of_file(read_file(directory))
+    with pytest.raises(ValueError, match=reason):
+        facts.preprocessing.require()
+    (directory / "preprocessor_config.json").unlink()
+    (directory / "config.json").write_text('{"pretrained_cfg": {"crop_mode": "tiles"}}')
+    assert "crop_mode='tiles'" in facts_of_file(read_file(directory)).preprocessing.note
+
+
+def test_what_nothing_says_is_assumed_and_said(directory):
+    shown = facts_of_file(read_file(directory)).preprocessing
+    assert shown.assumed == ("normalisation", "crop")
+    assert "Nothing says" in shown.note and "0.485, 0.456, 0.406" in shown.note
+    (directory / "config.json").write_text('{"pretrained_cfg": {"mean": [0, 0, 0], "std": 1}}')
+    shown = facts_of_file(read_file(directory)).preprocessing
+    assert shown.assumed == ("crop",) and "normalised" not in shown.note
+
+
+def test_another_size_than_the_networks_is_said(directory):
+    (directory / "config.json").write_text(json.dumps({"model_type": "vit", "image_size": 16}))
+    (directory / "preprocessor_config.json").write_text(json.dumps({"size": SIZE}))
+    facts = facts_of_file(read_file(directory))
+    assert facts.image_size == (16, 16)
+    assert "24x24 pixels, but the network takes 16x16" in facts.notes[-1]
+
+
+def test_the_header_of_our_files_keeps_it_all(directory):
+    (directory / "preprocessor_config.json").write_text(
+        json.dumps({"image_processor_type": "CLIPImageProcessor"} | EDGE)
+    )
+    facts = facts_of_file(read_file(directory))
+    tensors = arrays(timm_model().state_dict())
+    safetensors.numpy.save_file(tensors, directory / "x.safetensors", facts.metadata())
+    (directory / "preprocessor_config.json").unlink()
+    again = facts_of_file(read_file(directory / "x.safetensors"))
+    assert again.preprocessing == facts.preprocessing and again.image_size == (SIZE, SIZE)
+    # What was assumed is not stated by being written down.
+    assert set(Facts("x", (16, 16)).metadata()) == {"deit_jax.model", "deit_jax.image_size"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ratio"),
+    [({"eval_crop_ratio": 1.0}, 1.0), ({"data_set": "IMNET"}, 0.875), ({"crop_pct": 0.9}, 0.9)],
+)
+def test_the_arguments_of_a_training_checkpoint(tmp_path, arguments, ratio):
+    content = {"model": timm_model().state_dict(), "args": arguments | {"input_size": 16}}
+    torch.save(content, tmp_path / "checkpoint.pth")
+    shown = facts_of_file(read_file(tmp_path / "checkpoint.pth")).preprocessing
+    assert shown.view.crop_ratio == (ratio, ratio)
+    # The reference normalises with one mean for all data sets; timm's is not in its arguments.
+    assert shown.assumed == (() if "data_set" in arguments else ("normalisation",))
