@@ -55,11 +55,16 @@ def main(arguments: list[str]) -> None:
 
     from deit_jax.config.reference import apply_reference
     from deit_jax.config.validate import validate
+    from deit_jax.devices import check_devices
     from deit_jax.training.loop import TrainingStopped, train
 
     overridden = config_flags.get_override_values(flags.FLAGS["config"])
     if problems := apply_reference(_CONFIG.value, overridden):
         _fail(problems)
+    try:
+        check_devices()
+    except ValueError as error:
+        _fail([str(error)])
     if problems := validate(_CONFIG.value, device_count=jax.device_count()):
         _fail(problems)
     try:

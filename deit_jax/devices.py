@@ -1,5 +1,6 @@
 """What is known of accelerators: how fast they are, and what their compiler has to be told."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,26 @@ PEAK_TFLOPS: dict[str, dict[str, float]] = {
     "TPU v5p": {"bfloat16": 459.0, "float32": 459.0},
     "TPU v6 lite": {"bfloat16": 918.0, "float32": 918.0},
 }
+
+
+def check_devices() -> None:
+    """Start the devices that programs will run on.
+
+    Raises:
+        ValueError: there are none, or none of the kind that JAX_PLATFORMS asks for; one sentence.
+    """
+    try:
+        jax.devices()
+    # Mostly RuntimeError; for a kind whose plug-in is not installed an assertion without text.
+    except Exception as error:
+        asked = os.environ.get("JAX_PLATFORMS")
+        kind = f"the devices of JAX_PLATFORMS={asked}" if asked else "any device"
+        reason = " ".join(str(error).split())[:200] or "JAX is not installed for them"
+        raise ValueError(
+            f"JAX cannot start {kind} ({reason.rstrip('.')}); install JAX for them and check their "
+            "driver (for NVIDIA GPUs: pip install 'jax[cuda13]', nvidia-smi), or set "
+            "JAX_PLATFORMS=cpu."
+        ) from error
 
 
 def compiler_options(

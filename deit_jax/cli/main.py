@@ -55,6 +55,10 @@ def main(arguments: Sequence[str]) -> int:
         return _fail(_sentence(error))
     except KeyboardInterrupt:
         return 130
+    except Exception:
+        if failure := _device_failure():
+            return _fail(failure)
+        raise
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
@@ -68,6 +72,19 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     )
     command.add_arguments(parser)
     return command.run(parser.parse_args(arguments))
+
+
+def _device_failure() -> str:
+    """Say why JAX's devices cannot be started; "" if they can, or nothing has asked for them."""
+    if "jax" not in sys.modules:
+        return ""
+    from deit_jax.devices import check_devices
+
+    try:
+        check_devices()
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _overview() -> str:

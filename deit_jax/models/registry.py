@@ -111,9 +111,9 @@ def create_model(
     Args:
         name: one of `list_models()`.
         seed: of the initialisation.
-        weights: whatever `deit_jax.load_weights` reads. The number of classes is then the file's
-            unless `num_classes` is given; heads for other numbers keep their initialisation, and
-            a warning in the log says so.
+        weights: whatever `deit_jax.load_weights` reads. The number of classes and the image size
+            are then the file's unless `num_classes` and `image_size` are given; heads for other
+            numbers keep their initialisation, and a warning in the log says so.
         **options: as for `model_builder`.
 
     Returns:

@@ -11,6 +11,7 @@ from deit_jax.training import checkpoint_directory as on_disk
 from deit_jax.training import orbax_store
 from deit_jax.training.manifest import DamagedCheckpoint, Manifest, check_storable, describe, finite
 from deit_jax.training.processes import all_processes
+from deit_jax.training.reading_failures import fail_together, in_short
 
 _LOG = logging.getLogger("deit_jax")
 _MAX_FAILURES = 3
@@ -196,13 +197,14 @@ class Checkpoints:
 
     def _read(self, path: Path, abstract_state: Any) -> Restored:
         """Read one checkpoint; all processes succeed or fail."""
-        manifest, problem = None, None
+        manifest: Manifest | None = None
+        problem: Exception | None = None
         try:
             manifest = orbax_store.read_manifest(path)
-        except DamagedCheckpoint as error:
+        except (DamagedCheckpoint, OSError) as error:
             problem = error
-        if not all_processes(problem is None) or manifest is None:
-            raise problem or DamagedCheckpoint("another process cannot read its manifest")
+        fail_together(problem, "another process cannot read its manifest")
+        assert manifest is not None
         state = orbax_store.read_state(path, manifest, abstract_state)
         return Restored(manifest.step, state, manifest.meta)
 
@@ -232,7 +234,7 @@ class Checkpoints:
                 raise
 
     def _note_failure(self, step: int, error: Exception | None) -> None:
-        reason = orbax_store.in_short(error) if error else "another process failed"
+        reason = in_short(error) if error else "another process failed"
         # Orbax may report a consequence of a full disk instead of the full disk.
         free = f"{on_disk.free_bytes(self.directory) / 1e6:,.0f} MB are free there"
         self._failures += 1

@@ -19,7 +19,7 @@ from absl import logging as absl_logging
 
 from deit_jax.training.fingerprint import named_leaves
 from deit_jax.training.manifest import DamagedCheckpoint, Manifest
-from deit_jax.training.processes import all_processes
+from deit_jax.training.reading_failures import fail_together, in_short, refuse_circumstances
 
 _WEIGHT_ITEMS = ("params", "batch_stats", "ema")
 _REST = "training"
@@ -110,10 +110,12 @@ def read_manifest(path: Path) -> Manifest:
 
     Raises:
         DamagedCheckpoint: it is missing, unreadable or altered.
+        OSError, ValueError: the system or JAX's devices keep it from being read.
     """
     try:
         content = ocp.JsonCheckpointHandler().restore(path / "meta")
     except Exception as error:
+        refuse_circumstances(path, error)
         raise DamagedCheckpoint(f"its manifest cannot be read: {in_short(error)}") from error
     manifest = Manifest.from_json(content)
     if str(manifest.step) != path.name:
@@ -128,17 +130,18 @@ def read_state(path: Path, manifest: Manifest, abstract_state: Any) -> Any:
 
     Raises:
         DamagedCheckpoint: arrays cannot be read, or are not those that were saved.
+        OSError: the system keeps them from being read.
         ValueError: the checkpoint is of another model or optimiser.
     """
     manifest.check_fits(abstract_state, f"Checkpoint {path}")
-    arrays, problem = {}, None
+    arrays: dict[str, Any] = {}
+    problem: Exception | None = None
     try:
         arrays = _read(path, named_leaves(abstract_state))
-    except DamagedCheckpoint as error:
+    except (DamagedCheckpoint, OSError) as error:
         problem = error
     # Each process reads its own shards; the fingerprints are computed by all of them together.
-    if not all_processes(problem is None):
-        raise problem or DamagedCheckpoint("another process cannot read its part")
+    fail_together(problem, "another process cannot read its part")
     manifest.check_values(arrays)
     return jax.tree.unflatten(jax.tree.structure(abstract_state), list(arrays.values()))
 
@@ -162,13 +165,6 @@ def read_weights(path: Path, manifest: Manifest, item: str) -> dict[str, Any]:
     return _nest(arrays).get(item, {})
 
 
-def in_short(error: BaseException) -> str:
-    """Return the part of an error message that fits into a sentence."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
-    # The file system's own words come last, after several long paths.
-    return text if len(text) <= 240 else f"{text[:100]} ... {text[-130:]}"
-
-
 def _read(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Read arrays by their name in the state; as numpy where such are wanted, else as sharded."""
     by_item: dict[str, dict[str, Any]] = {}
@@ -184,6 +180,7 @@ def _read(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
             with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
                 tree = handler.restore(path / item, args=arguments)
         except Exception as error:
+            refuse_circumstances(path, error)
             raise DamagedCheckpoint(f"{item} cannot be read: {in_short(error)}") from error
         prefix = "" if item == _REST else f"{item}/"
         found |= {prefix + place: leaf for place, leaf in named_leaves(tree).items()}

@@ -130,6 +130,10 @@ def create_loaded(
     weights = read_weights(path)
     if options.get("num_classes") is None:
         options["num_classes"] = weights.num_classes
+    # A convnet takes any size, and its file need not say one.
+    stated = "pos_embed" in weights.params or weights.facts.image_size
+    if options.get("image_size") is None and stated:
+        options["image_size"] = weights.image_size
     model = create_model(name, seed=seed, **options)
     report = _load_into(model, weights, "reference")
     _LOG.info("%s", report.table())
