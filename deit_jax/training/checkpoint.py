@@ -11,7 +11,7 @@ from deit_jax.training import checkpoint_directory as on_disk
 from deit_jax.training import orbax_store
 from deit_jax.training.manifest import DamagedCheckpoint, Manifest, check_storable, describe, finite
 from deit_jax.training.processes import all_processes
-from deit_jax.training.reading_failures import fail_together, in_short
+from deit_jax.training.reading_failures import fail_together
 
 _LOG = logging.getLogger("deit_jax")
 _MAX_FAILURES = 3
@@ -234,7 +234,7 @@ class Checkpoints:
                 raise
 
     def _note_failure(self, step: int, error: Exception | None) -> None:
-        reason = in_short(error) if error else "another process failed"
+        reason = orbax_store.why_not_written(error) if error else "another process failed"
         # Orbax may report a consequence of a full disk instead of the full disk.
         free = f"{on_disk.free_bytes(self.directory) / 1e6:,.0f} MB are free there"
         self._failures += 1

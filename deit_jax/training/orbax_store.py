@@ -6,7 +6,10 @@ in nested dicts with string keys, so that neither optax's nor Flax's classes are
 """
 
 import contextlib
+import errno
 import logging
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +22,14 @@ from absl import logging as absl_logging
 
 from deit_jax.training.fingerprint import named_leaves
 from deit_jax.training.manifest import DamagedCheckpoint, Manifest
+from deit_jax.training.orbax_loops import let_loops_end, wait_for_threads
 from deit_jax.training.reading_failures import fail_together, in_short, refuse_circumstances
 
 _WEIGHT_ITEMS = ("params", "batch_stats", "ema")
 _REST = "training"
 _TRASH = "trash"
+_SYSTEM_ERROR = re.compile(r"\[os_error_code='(\d+)'")
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 def _worth_showing(record: logging.LogRecord) -> bool:
@@ -33,6 +39,7 @@ def _worth_showing(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("absl").addFilter(_worth_showing)
+let_loops_end()
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,10 @@ class Writer:
 
     def close(self) -> None:
         """Finish, and end the background threads."""
-        self._manager.close()
+        try:
+            self._manager.close()
+        finally:
+            wait_for_threads()
 
 
 def is_leftover(path: Path) -> bool:
@@ -163,6 +173,17 @@ def read_weights(path: Path, manifest: Manifest, item: str) -> dict[str, Any]:
     arrays = _read(path, wanted)
     manifest.check_values(arrays)
     return _nest(arrays).get(item, {})
+
+
+def why_not_written(error: BaseException) -> str:
+    """Say why a save has failed, in few words.
+
+    For a full disk those of the system alone: TensorStore's name files that nobody knows.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if found := _SYSTEM_ERROR.search(str(error)):
+        number = int(found[1])
+    return os.strerror(number) if number in _CANNOT_WRITE else in_short(error)
 
 
 def _read(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:

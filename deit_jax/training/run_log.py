@@ -38,7 +38,7 @@ class RunLog:
         self._pending = b""
         if jax.process_index() != 0:
             return
-        path = Path(workdir) / "metrics.jsonl"
+        self._path = path = Path(workdir) / "metrics.jsonl"
         _truncate(path, resume_step)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         if tensorboard:
@@ -59,6 +59,11 @@ class RunLog:
             self._file = None
         if self._events is not None:
             self._events.close()
+        if self._pending and kind is None:
+            raise OSError(
+                f"The last {self._pending.count(10)} lines could not be written to {self._path}; "
+                "make room on that disk. The log of this run lacks them for good."
+            )
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Append a line; it is in the file when this returns.
@@ -84,7 +89,9 @@ class RunLog:
             while self._pending:
                 self._pending = self._pending[os.write(self._file, self._pending) :]
         except OSError as error:
-            _LOG.warning("metrics.jsonl could not be written (%s); kept for later.", error.strerror)
+            _LOG.warning(
+                "%s could not be written (%s); kept for later.", self._path, error.strerror
+            )
 
 
 class _Events:
@@ -129,7 +136,9 @@ def _open_events(workdir: Path, resume_step: int) -> _Events | None:
         return _Events(workdir, resume_step)
     except ImportError:
         _LOG.warning("tensorboardX is not installed: the log is metrics.jsonl alone.")
-        return None
+    except OSError as error:
+        _LOG.warning("TensorBoard events cannot be written to %s (%s).", workdir, error.strerror)
+    return None
 
 
 def _truncate(path: Path, resume_step: int) -> None:

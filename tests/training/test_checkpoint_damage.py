@@ -28,8 +28,8 @@ def make_state(step):
     }
 
 
-# Orbax leaves unread the errors of the arrays that it did not need to know of any more.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+# The arrays that Orbax did not need to know of any more leave no errors behind.
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 ABSTRACT = jax.eval_shape(lambda: make_state(0))
 
 

@@ -15,8 +15,8 @@ from tests.training.checkpoint_states import (
     save_all,
 )
 
-# After a failed save Orbax leaves errors of its own threads behind, which pytest finds later.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+# A failed save leaves no errors of other threads behind, which pytest would find later.
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 LARGE = 3000  # 16 x LARGE random floats do not fit into what full_disk() leaves.
 
 

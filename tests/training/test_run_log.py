@@ -153,6 +153,26 @@ def test_a_full_disk_stops_nothing_and_loses_no_line(tmp_path, caplog):
     assert [line["loss"] for line in lines(tmp_path)] == [1.0, 2.0, 3.0, 4.0]
 
 
+def test_lines_that_a_full_disk_has_cost_are_told_at_the_end(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with (
+            pytest.raises(OSError, match=rf"last 2 lines .* written to {tmp_path}/metrics.jsonl"),
+            RunLog(tmp_path, resume_step=0, tensorboard=False) as log,
+        ):
+            log.write(1, "train", {"loss": 1.0})
+            size = (tmp_path / "metrics.jsonl").stat().st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size + 9, hard))
+            log.write(2, "train", {"loss": 2.0})
+            log.write(3, "train", {"loss": 3.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    # The half line is gone as soon as the run goes on.
+    with RunLog(tmp_path, resume_step=3, tensorboard=False) as log:
+        log.write(4, "train", {"loss": 4.0})
+    assert [line["loss"] for line in lines(tmp_path)] == [1.0, 4.0]
+
+
 def test_only_the_first_process_of_a_run_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     train(tmp_path, 0, 3)
