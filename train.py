@@ -3,22 +3,34 @@
 A stopped run goes on from its last checkpoint when the same command is given again.
 """
 
+import os
 import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from deit_jax.compilation_cache import keep_compiled_programs
-from deit_jax.config.command_line import explain_flag_error, unknown_keys
+from deit_jax.config.command_line import (
+    configure,
+    expand_config,
+    explain_flag_error,
+    read_overrides,
+)
+from deit_jax.config.reference_flags import answers
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py:WHAT to train.")
+# Overrides are read here, not by config_flags: it looks for them in the command line it is given.
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "FILE.py:WHAT to train.", sys_argv=["train.py"]
+)
 _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of this run; made if it is missing.")
 _ALLOW_CHANGE = flags.DEFINE_bool(
     "allow_config_change", False, "Continue a run although its configuration has changed."
 )
 
 
-def _fail(problems: list[str]) -> None:
+def _fail(problems: Sequence[str]) -> NoReturn:
     """Print every problem on a line of its own and leave with exit code 2."""
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
@@ -26,20 +38,22 @@ def _fail(problems: list[str]) -> None:
 
 
 def parse_flags(arguments: list[str]) -> list[str]:
-    """Parse the command line; say what is wrong with it in a sentence instead of a traceback."""
-    if problems := unknown_keys(arguments):
-        _fail(problems)
+    """Parse the command line and configure; say what is wrong in a sentence, before JAX starts."""
     try:
-        rest = flags.FLAGS(arguments)
+        line = read_overrides(flags.FLAGS.read_flags_from_files(arguments, force_gnu=False))
+        if problems := [*answers(line.rest[1:]), *line.problems]:
+            _fail(problems)
+        rest = flags.FLAGS(expand_config(line.rest))
         missing = [flag for flag in ("config", "workdir") if not flags.FLAGS[flag].value]
         if missing:
             _fail([f"--{flag} is missing. Usage: {__doc__.splitlines()[0]}" for flag in missing])
         # A config file that could not be read says so when it is first looked into.
-        _CONFIG.value.keys()
+        if problems := configure(_CONFIG.value, line.overrides):
+            _fail(problems)
         return rest
-    except (flags.Error, AttributeError, OSError, ValueError) as error:
+    except Exception as error:
+        # Whatever a config file raises is its author's to mend.
         _fail([explain_flag_error(error)])
-        raise
 
 
 def main(arguments: list[str]) -> None:
@@ -53,22 +67,19 @@ def main(arguments: list[str]) -> None:
     keep_compiled_programs()
     import jax
 
-    from deit_jax.config.reference import apply_reference
     from deit_jax.config.validate import validate
     from deit_jax.devices import check_devices
     from deit_jax.training.loop import TrainingStopped, train
 
-    overridden = config_flags.get_override_values(flags.FLAGS["config"])
-    if problems := apply_reference(_CONFIG.value, overridden):
-        _fail(problems)
     try:
         check_devices()
     except ValueError as error:
         _fail([str(error)])
     if problems := validate(_CONFIG.value, device_count=jax.device_count()):
         _fail(problems)
+    workdir = os.path.expanduser(_WORKDIR.value)
     try:
-        train(_CONFIG.value, _WORKDIR.value, allow_config_change=_ALLOW_CHANGE.value)
+        train(_CONFIG.value, workdir, allow_config_change=_ALLOW_CHANGE.value)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if flags.FLAGS.verbosity > 0:
             raise

@@ -17,7 +17,11 @@ from tests import program
         ),
         ("configs/digits.py:nome", [], "Did you mean 'none'?"),
         ("configs/digit.py:none", [], "There is no config file configs/digit.py"),
-        ("configs/digits.py:none", ["--config.seed=many"], "--config.seed=many"),
+        (
+            "configs/digits.py:none",
+            ["--config.seed=many"],
+            "--config.seed is 'many'; give a whole number",
+        ),
         ("configs/digits.py:none", ["--wrkdir=x"], "Did you mean: workdir"),
         ("configs/digits.py:hard", ["--config.teacher.weights="], "teacher.weights is empty"),
         ("configs/digits.py:hard", ["--config.teacher.weights=nowhere"], "does not exist"),

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
+from deit_jax.seeds import seed_key
+
 
 def image_keys(
     seed: int | Int[Array, ""],
@@ -29,7 +31,7 @@ def image_keys(
         Typed threefry keys. They stay the same across JAX versions and backends, because the
         implementation is named here and not left to `jax_default_prng_impl`.
     """
-    root = jax.random.key(seed, impl="threefry2x32")
+    root = seed_key(seed, impl="threefry2x32")
 
     def one(epoch: Array, index: Array, copy: Array) -> Array:
         key = jax.random.fold_in(root, epoch)

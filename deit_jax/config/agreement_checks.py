@@ -18,7 +18,7 @@ def size_problems(config: ConfigDict, device_count: int) -> Iterator[str]:
                 f"config.{name}.batch_size is {size}, which {device_count} devices cannot share "
                 f"evenly; use a multiple of {device_count}."
             )
-    if slices > 0 and batch % (device_count * slices):
+    if batch % (device_count * slices):
         yield (
             f"config.training.batch_size is {batch}, which cannot be cut into {slices} "
             f"micro-batches on {device_count} devices; use a multiple of {device_count * slices}."
@@ -39,7 +39,7 @@ def size_problems(config: ConfigDict, device_count: int) -> Iterator[str]:
         yield f"Mixing pairs images: {group or batch} images (mix.group or batch) is odd; use even."
     height, width = config.model.image_size
     patch = _patch_size(config.model.name)
-    if min(height, width) <= 0 or height % patch or width % patch:
+    if height % patch or width % patch:
         yield (
             f"config.model.image_size is {height, width}, which {config.model.name} cannot cut "
             f"into patches of {patch} pixels; use multiples of {patch}."
@@ -68,12 +68,6 @@ def recipe_problems(config: ConfigDict) -> Iterator[str]:
             "the teacher; set it to False or distillation.kind to 'none'."
         )
     yield from _cosub_problems(config)
-    noise = tuple(config.schedule.noise_range)
-    if noise and not (len(noise) == 2 and 0 <= noise[0] < noise[1]):
-        yield (
-            f"config.schedule.noise_range is {noise}; give two rising shares of the epochs, "
-            "or () for no noise."
-        )
     if config.schedule.warmup_epochs > config.schedule.epochs:
         yield (
             f"config.schedule.warmup_epochs is {config.schedule.warmup_epochs}, longer than the "
@@ -117,13 +111,8 @@ def teacher_problems(config: ConfigDict) -> Iterator[str]:
 
 def _teacher_images(config: ConfigDict) -> Iterator[str]:
     teacher = config.teacher
-    for key in ("mean", "std"):
-        if len(teacher[key]) not in (0, 3):
-            yield f"config.teacher.{key} is {tuple(teacher[key])}; give three numbers, or ()."
-    if any(value <= 0 for value in teacher.std):
-        yield f"config.teacher.std is {tuple(teacher.std)}; deviations must be positive."
     size, patch = tuple(teacher.image_size), _patch_size(teacher.name)
-    if size != (0, 0) and (len(size) != 2 or min(size) <= 0 or any(side % patch for side in size)):
+    if size != (0, 0) and (min(size) <= 0 or any(side % patch for side in size)):
         yield (
             f"config.teacher.image_size is {size}; give height and width, multiples of {patch}, "
             "or (0, 0) for the student's."

@@ -2,18 +2,21 @@
 
 import difflib
 import fnmatch
+import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from deit_jax.models import deit, efficientnet, regnet, resnet
 from deit_jax.models.attention import AttentionForm
 from deit_jax.models.functional import Builder, Classifier
+from deit_jax.schema import RULES
+from deit_jax.schema.declare import conform
+from deit_jax.seeds import seed_key
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,16 @@ _REGISTRY: dict[str, ModelSpec] = {
     name: ModelSpec(name, **entry)
     for models in (deit.MODELS, regnet.MODELS, resnet.MODELS, efficientnet.MODELS)
     for name, entry in models.items()
+}
+
+
+_TIMM_OPTIONS = {
+    "img_size": "image_size",
+    "drop": "drop_rate",
+    "drop_path": "drop_path_rate",
+    "checkpoint_path": "weights",
+    "pretrained": "weights (a path)",
+    "model_name": "name",
 }
 
 
@@ -82,23 +95,18 @@ def model_builder(
         attention: how a transformer computes attention; convnets have none.
     """
     spec = model_spec(name)
-    if image_size is None:
-        size = spec.image_size
-    else:
-        size = (image_size, image_size) if isinstance(image_size, int) else image_size
-
+    given = {
+        "num_classes": spec.num_classes if num_classes is None else num_classes,
+        "image_size": spec.image_size if image_size is None else image_size,
+        "drop_rate": drop_rate,
+        "drop_path_rate": drop_path_rate,
+    }
+    # One rule for a value, wherever it is given.
+    checked = {key: conform(key, value, RULES[f"model.{key}"]) for key, value in given.items()}
     options: dict[str, Any] = {"attention": attention} if name in deit.MODELS else {}
 
     def build(rngs: nnx.Rngs) -> nnx.Module:
-        return spec.build(
-            num_classes=spec.num_classes if num_classes is None else num_classes,
-            image_size=size,
-            drop_rate=drop_rate,
-            drop_path_rate=drop_path_rate,
-            dtype=dtype,
-            rngs=rngs,
-            **options,
-        )
+        return spec.build(dtype=dtype, rngs=rngs, **checked, **options)
 
     return build
 
@@ -120,11 +128,17 @@ def create_model(
         A module: `model(images)` gives inference logits, `model.head_logits(images)` both heads'.
 
     Raises:
-        FileNotFoundError, ValueError: the weights are not there, damaged or of another model.
+        FileNotFoundError, ValueError: the weights are not there, damaged or of another model; or
+            an option has an impossible value.
+        TypeError: there is no such option; names ours where it is one of timm's.
     """
+    for option in options.keys() - inspect.signature(model_builder).parameters.keys():
+        ours = _TIMM_OPTIONS.get(option)
+        hint = f"it is called {ours} here." if ours else "see its documentation."
+        raise TypeError(f"create_model() has no argument {option!r}; {hint}")
     if weights:
         # Imported here, since weights lies above models.
         from deit_jax.weights.load import create_loaded
 
         return create_loaded(name, weights, seed=seed, **options)
-    return cast(Classifier, model_builder(name, **options)(nnx.Rngs(jax.random.key(seed))))
+    return cast(Classifier, model_builder(name, **options)(nnx.Rngs(seed_key(seed))))

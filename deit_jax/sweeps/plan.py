@@ -9,8 +9,12 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from deit_jax.config.command_line import explain_flag_error, unknown_keys
-from deit_jax.config.reference import apply_reference
+from deit_jax.config.command_line import (
+    configure,
+    expand_config,
+    explain_flag_error,
+    read_overrides,
+)
 
 PROGRAM = "train.py"
 
@@ -71,8 +75,6 @@ def plan(
         twice = [item for item in given if list(given).count(item) > 1]
         if twice:
             raise ValueError(f"The {what} {twice[0]} is given twice; each run is made once.")
-    if problems := unknown_keys(overrides):
-        raise ValueError(problems[0])
     runs = []
     for variant in variants:
         short = variant.replace(",", "-")
@@ -111,15 +113,17 @@ def read(experiment: str, overrides: Sequence[str] = ()) -> ConfigDict:
     Raises:
         ValueError: one of them is wrong; says what train.py would say.
     """
-    values, line = flags.FlagValues(), [PROGRAM, f"--config={experiment}", *overrides]
-    # Looks for overrides in sys.argv unless it is told where.
-    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=line)
+    line = read_overrides(overrides)
+    if line.problems:
+        raise ValueError(f"{experiment}: {line.problems[0]}")
+    values = flags.FlagValues()
+    arguments = [PROGRAM, *expand_config([f"--config={experiment}"])]
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     try:
-        values(line)
-        config = holder.value
-        given = config_flags.get_override_values(values["config"])
-        if problems := apply_reference(config, given):
+        values(arguments)
+        if problems := configure(holder.value, line.overrides):
             raise ValueError(problems[0])
-    except (flags.Error, AttributeError, OSError, ValueError) as error:
+    except Exception as error:
+        # Whatever a config file raises is its author's to mend.
         raise ValueError(f"{experiment}: {explain_flag_error(error)}") from error
-    return config
+    return holder.value

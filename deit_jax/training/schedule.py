@@ -10,6 +10,8 @@ import optax
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
+from deit_jax.seeds import seed_key
+
 SCHEDULES = ("cosine", "linear", "step", "constant")
 
 
@@ -81,7 +83,7 @@ def _noise(config: ConfigDict, epoch: Float[Array, ""]) -> Float[Array, ""]:
     schedule = config.schedule
     whole = jnp.floor(epoch)
     first, end = (share * schedule.epochs for share in schedule.noise_range)
-    key = jax.random.fold_in(jax.random.key(config.seed), whole.astype(jnp.int32))
+    key = jax.random.fold_in(seed_key(config.seed), whole.astype(jnp.int32))
     limit = schedule.noise_limit / schedule.noise_std
     noise = schedule.noise_std * jax.random.truncated_normal(key, -limit, limit)
     return jnp.where((first <= whole) & (whole < end), noise, 0.0)

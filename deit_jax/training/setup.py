@@ -20,6 +20,7 @@ from deit_jax.evaluation.evaluate import EvalStep, make_eval_step
 from deit_jax.models.functional import Builder, abstract
 from deit_jax.models.registry import model_builder
 from deit_jax.preprocessing import EvalView
+from deit_jax.seeds import seed_key
 from deit_jax.sharding import create_mesh, replicated, split_over_batch
 from deit_jax.training.freezing import trainable
 from deit_jax.training.optimizer import make_optimizer
@@ -56,7 +57,7 @@ class Setup:
         """
         # Arguments of the compiled function, not constants in it.
         loaded = {"params": weights.params, "batch_stats": weights.batch_stats} if weights else {}
-        return self._create(jax.random.key(self.config.seed), loaded)
+        return self._create(seed_key(self.config.seed), loaded)
 
     @property
     def inference_head(self) -> str:

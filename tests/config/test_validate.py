@@ -2,7 +2,7 @@
 
 import pytest
 
-from deit_jax.config.command_line import unknown_keys
+from deit_jax.config.command_line import read_overrides
 from deit_jax.config.defaults import default_config
 from deit_jax.config.keys import flatten
 from deit_jax.config.validate import validate
@@ -32,7 +32,7 @@ def test_the_default_is_valid_on_one_and_eight_devices():
         ("training.label_smoothing", 1.5, "between 0 and 1"),
         ("model.drop_path_rate", 1.0, "below 1"),
         ("model.image_size", (224, 230), "multiples of 16"),
-        ("model.image_size", (0, 224), "multiples of 16"),
+        ("model.image_size", (0, 224), "height and width"),
         ("model.name", "deit_smal_patch16_224", "Did you mean 'deit_small_patch16_224'"),
         ("model.dtype", "half", "float32, bfloat16"),
         ("optimizer.name", "adam", "Did you mean 'adamw'"),
@@ -137,14 +137,58 @@ def test_unread_and_missing_keys_are_errors():
     assert any("config.mix.mode is missing" in p for p in problems)
 
 
-def test_mistyped_overrides_are_named_before_anything_else():
-    problems = unknown_keys(
-        ["train.py", "--config=x.py", "--config.optimizer.lr=1", "--config.mix={}", "--workdir=w"]
+def test_overrides_are_read_by_the_type_of_their_key():
+    rest, overrides, problems = read_overrides(
+        [
+            "train.py",
+            "--config=x.py",
+            "--config.model.image_size=96,96",
+            "--config.model.image_size=128",
+            "-config.seed",
+            "0x10",
+            "--config.data.crop_scale=[0.5, 1]",
+            "--config.mix.minmax=",
+            "--config.training.eval_mode",
+            "--noconfig.reference",
+            "--config.log.tensorboard=False",
+            "--config.data.train_split=1,2=3",
+            "--workdir=w",
+        ]
     )
-    assert len(problems) == 2
-    assert "--config.optimizer.lr is no key" in problems[0]
-    assert "--config.mix is a group of keys" in problems[1]
-    assert unknown_keys(["--config.seed=3", "--config.data.crop_scale[0]=0.5"]) == []
+    assert problems == []
+    assert rest == ["train.py", "--config=x.py", "--workdir=w"]
+    assert overrides == {
+        # The last one stands alone, and one number is both sides.
+        "model.image_size": (128, 128),
+        "seed": 16,
+        "data.crop_scale": (0.5, 1.0),
+        "mix.minmax": (),
+        "training.eval_mode": True,
+        "reference": False,
+        "log.tensorboard": False,
+        "data.train_split": "1,2=3",
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("--config.optimizer.lr=1", "--config.optimizer.lr is no key"),
+        ("--config.optimizer.learnin_rate=1", "Did you mean 'optimizer.learning_rate'?"),
+        ("--config.mix={}", "--config.mix is a group of keys; set them one by one"),
+        ("--config.data.crop_scale[0]=0.5", "is a part of a key; set all of it"),
+        ("--noconfig.seed", "--noconfig.seed stands alone"),
+        ("--config.seed", "--config.seed has no value"),
+        ("--config.seed=many", "--config.seed is 'many'; give a whole number."),
+        ("--config.seed=1e3", "--config.seed is '1e3'; give a whole number."),
+        ("--config.training.eval_mode=yes", "is 'yes'; give True or False."),
+        ("--config.data.crop_scale=1/3,1", "is '1/3,1'; give two areas"),
+        ("--config.optimizer.name=adam", "Did you mean 'adamw'?"),
+    ],
+)
+def test_mistyped_overrides_are_named_before_anything_else(override, words):
+    (problem,) = read_overrides([override]).problems
+    assert words in problem
 
 
 def test_variants():

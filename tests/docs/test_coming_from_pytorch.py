@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from deit_jax.config import reference_flags
 from deit_jax.config.defaults import default_config
 from deit_jax.config.keys import flatten
 
@@ -30,6 +31,22 @@ def rows():
     """(flags, what takes their place, remark) of every line of a table."""
     lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| `--")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_page_is_the_table_that_train_py_answers_from():
+    assert [tuple(row) for row in rows()] == list(reference_flags.FLAGS)
+
+
+@pytest.mark.parametrize("name", FLAGS.split())
+def test_every_flag_is_answered_with_what_it_is_here(name):
+    # Hyphens and underscores, a value behind it or not.
+    for given in (name, f"{name}=3", name.replace("-", "_").replace("__", "--", 1)):
+        (answer,) = reference_flags.answers(["--workdir=x", given, "3"])
+        flag = given.partition("=")[0]
+        assert answer.startswith(f"{flag} is a flag of PyTorch's DeiT; ")
+        keys = re.findall(r"--config\.([\w.]+\w)", answer)
+        assert all(key in flatten(default_config()) for key in keys)
+        assert keys or "not needed" in answer or "--workdir" in answer or "evaluate RUN" in answer
 
 
 def test_every_flag_has_its_line():

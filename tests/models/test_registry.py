@@ -1,5 +1,7 @@
 """Names, counts and options of every registered model."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,3 +100,32 @@ def test_taken_apart_and_put_together():
     again, same, _ = split(function.merge(params, {}))
     assert again == function
     assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), params, same))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"img_size": 96}, TypeError, "no argument 'img_size'; it is called image_size here"),
+        ({"drop_path": 0.1}, TypeError, "'drop_path'; it is called drop_path_rate here"),
+        ({"img_size": 96, "weights": "none/there"}, TypeError, "called image_size"),
+        ({"in_chans": 1}, TypeError, "no argument 'in_chans'"),
+        ({"image_size": "96"}, ValueError, "image_size is '96'; give height and width"),
+        ({"image_size": (96, 96, 3)}, ValueError, "give height and width"),
+        ({"num_classes": 0}, ValueError, "num_classes is 0; it must be positive"),
+        ({"num_classes": 2.0}, ValueError, "num_classes is 2.0; give a whole number"),
+        ({"drop_path_rate": 1}, ValueError, "below 1"),
+    ],
+)
+def test_wrong_options_are_named(options, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        deit_jax.create_model("deit_micro_patch4_16", **options)
+
+
+def test_all_bits_of_a_seed_count():
+    def patch_kernel(seed):
+        model = deit_jax.create_model("deit_micro_patch4_16", num_classes=2, seed=seed)
+        return np.asarray(model.patch_embed.proj.kernel[...])
+
+    kernels = [patch_kernel(seed) for seed in (3, 3 + 2**32, 3 + 2**33, 2**63, 2**64 - 1)]
+    for at, one in enumerate(kernels):
+        assert all((one != other).any() for other in kernels[:at])

@@ -92,7 +92,10 @@ def test_the_configuration_is_that_of_train_py():
         ({"seeds": [1, 1]}, "seed 1 is given twice"),
         ({"variants": ["none", "none"]}, "variant none is given twice"),
         ({"overrides": ["--config.data.fractoin=1"]}, "Did you mean 'data.fraction'"),
-        ({"overrides": ["--config.data.fraction=x"]}, "--config.data.fraction=x"),
+        (
+            {"overrides": ["--config.data.fraction=x"]},
+            "--config.data.fraction is 'x'; give a number",
+        ),
         ({"overrides": ["--config.reference=True"]}, "config.reference sets ema.warmup"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from deit_jax.config.defaults import default_config
-from deit_jax.config.validate import flatten
+from deit_jax.config.keys import flatten
 from deit_jax.files import strict_json, write_json
 from deit_jax.training.run_directory import MAY_CHANGE, load_run, open_run
 
