@@ -47,7 +47,6 @@ def parse_flags(arguments: list[str]) -> list[str]:
         missing = [flag for flag in ("config", "workdir") if not flags.FLAGS[flag].value]
         if missing:
             _fail([f"--{flag} is missing. Usage: {__doc__.splitlines()[0]}" for flag in missing])
-        # A config file that could not be read says so when it is first looked into.
         if problems := configure(_CONFIG.value, line.overrides):
             _fail(problems)
         return rest

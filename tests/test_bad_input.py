@@ -48,13 +48,32 @@ def test_one_sentence_and_exit_code_2(experiment, flags, words, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_typo_is_answered_before_jax_starts(tmp_path):
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--config.sed=1", "Did you mean 'seed'?"),
+        ("--config.model.image_size=96,96,3", "--config.model.image_size is (96, 96, 3); give"),
+        ("--config.augment.std=0,0,0", "which must be positive"),
+        (f"--config.seed={2**64}", "below 2**64"),
+        ("--data-path=images", "is a flag of PyTorch's DeiT; here it is --config.data.directory"),
+        ("--batch-size", "here it is --config.training.batch_size"),
+    ],
+)
+def test_what_no_data_is_needed_for_is_answered_before_jax_starts(tmp_path, flag, words):
     begin = os.times().children_user
-    code, output = program.run("configs/digits.py:none", tmp_path / "run", "--config.sed=1")
+    code, output = program.run("configs/digits.py:none", tmp_path / "run", flag)
     seconds = os.times().children_user - begin
-    assert code == 2 and "Did you mean 'seed'?" in output
+    assert code == 2 and words in output and output.count("\n") == 1, output
+    assert not (tmp_path / "run").exists()
     # Processor time of the whole process; JAX alone takes more to import.
     assert seconds < 3
+
+
+def test_a_config_file_that_fails_is_one_sentence(tmp_path):
+    (tmp_path / "own.py").write_text("def get_config():\n    return {}['size']\n")
+    code, output = program.run(tmp_path / "own.py", tmp_path / "run")
+    assert code == 2 and output.startswith("error: KeyError: 'size' (") and "line 2)" in output
+    assert output.count("\n") == 1
 
 
 def test_foreign_directory_is_left_alone(tmp_path):

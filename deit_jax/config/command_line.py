@@ -67,8 +67,12 @@ def configure(config: Any, overrides: Mapping[str, Any]) -> list[str]:
 
     Returns:
         A sentence for each problem.
+
+    Raises:
+        OSError: there is no such file.
     """
-    if not isinstance(config, ConfigDict):
+    # A config file that could not be read says so when it is first looked into.
+    if not hasattr(config, "keys") or not isinstance(config, ConfigDict):
         return [
             f"get_config() of the config file returned {type(config).__name__}, not a "
             "configuration; start from deit_jax.config.defaults.default_config()."
