@@ -131,7 +131,7 @@ def train_batches(
             `options.max_damaged` allows.
         ChildProcessError: while iterating, if a reader process has died.
     """
-    _check(source, options, process_index, process_count)
+    check_stream(source, options, process_index, process_count)
     if not 0 <= start_step <= num_steps:
         raise ValueError(f"start_step {start_step} lies outside the {num_steps} steps of the run.")
     build = TrainBatches(source, options, process_index, process_count)
@@ -161,7 +161,7 @@ def eval_batches(
     Raises:
         ValueError: as `train_batches`.
     """
-    _check(source, options, process_index, process_count)
+    check_stream(source, options, process_index, process_count)
     build = EvalBatches(source, options, process_index, process_count)
     damage = DamageCount(source.name, len(source), options.max_damaged, "it is not evaluated")
     return _stream(build, options, 0, eval_steps(source, options), damage)
@@ -182,7 +182,14 @@ def _stream(
     return Batches(grain.MapDataset.range(start, stop).map(build), options, damage)
 
 
-def _check(source: Source, options: InputOptions, process_index: int, process_count: int) -> None:
+def check_stream(
+    source: Source, options: InputOptions, process_index: int = 0, process_count: int = 1
+) -> None:
+    """Refuse what no stream could be made of.
+
+    Raises:
+        ValueError: as `train_batches`, or shared memory would not suffice.
+    """
     if len(source) == 0:
         raise ValueError(f"{source.name} holds no images.")
     if not 0 <= process_index < process_count:

@@ -50,8 +50,7 @@ class Distillation:
 class Teacher:
     """The network that teaches, frozen."""
 
-    # Weights that say themselves what they are of need not be named; another name than this
-    # default must then be theirs.
+    # Weights say themselves what they are of; another name than this default must be theirs.
     name: str = key("regnety_160")
     # A run directory of train.py, a file of weights, or a cached Hugging Face repository.
     weights: str = key("", path=True)

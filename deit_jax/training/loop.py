@@ -20,6 +20,7 @@ from deit_jax.training.checkpoint import Checkpoints
 from deit_jax.training.checkpoint_directory import saved_steps
 from deit_jax.training.initial import load_initial
 from deit_jax.training.progress import Progress
+from deit_jax.training.refusals import refuse_early
 from deit_jax.training.result import best_evaluation, make_result
 from deit_jax.training.run_directory import RunDirectory, open_run
 from deit_jax.training.run_log import RunLog
@@ -49,15 +50,18 @@ def train(config: ConfigDict, workdir: str, *, allow_config_change: bool = False
     Raises:
         ValueError, FileExistsError, FileNotFoundError: the data, the teacher, the weights to start
             from or the directory are not what the configuration needs.
-        TrainingStopped: too many steps in a row were not finite.
+        TrainingStopped: too many steps in a row were not finite, or all of them.
     """
     repeatable = config.training.repeatable and jax.default_backend() == "gpu"
     kernel_choices = Path(workdir).absolute() / "kernel_choices" if repeatable else None
+    # All that can be refused is refused before anything is written: the corrected command works.
     setup = prepare(config, kernel_choices)
-    weights = None
-    if not saved_steps(Path(workdir) / "checkpoints"):
-        # Before anything is written: a wrong path is then mended by giving another.
-        weights = load_initial(config, setup.abstract_state)
+    if setup.teacher:
+        # What its weights say they are of.
+        config.teacher.name = setup.teacher.facts["name"]
+    saved = saved_steps(Path(workdir) / "checkpoints")
+    weights = None if saved else load_initial(config, setup.abstract_state)
+    refuse_early(setup, max(saved, default=0))
     with open_run(workdir, config, allow_config_change=allow_config_change) as run:
         kept = config.checkpoint
         with Checkpoints(
@@ -191,6 +195,17 @@ class _Run:
             "optimizer.clip_norm=1.0 or model.dtype=float32, in a new workdir."
         )
 
+    def stop_if_nothing_was_learned(self) -> None:
+        """Raise if no step of the whole run was taken."""
+        skipped, total = int(self.state["skipped"]), self.setup.total_steps
+        if skipped < total:
+            return
+        raise TrainingStopped(
+            f"the loss or gradient was not finite in any of the {total:,} steps, so nothing was "
+            "learned. Look at augment.mean and std, the data and model.weights; try a lower "
+            "optimizer.learning_rate or model.dtype=float32, in a new workdir."
+        )
+
     def evaluate(self) -> dict[str, Metrics]:
         """Evaluate raw and averaged weights on the whole evaluation split."""
         setup, state = self.setup, self.state
@@ -240,6 +255,7 @@ class _Run:
 
     def finish(self, evaluation: dict[str, Metrics]) -> dict[str, Any]:
         """Write `result.json`; only the first process does, and knows the best evaluation."""
+        self.stop_if_nothing_was_learned()
         first = jax.process_index() == 0
         result = make_result(
             self.setup,
@@ -267,12 +283,15 @@ class _Run:
         """Say what is about to happen, with the numbers that follow from the configuration."""
         setup, config = self.setup, self.config
         teacher = f", taught ({config.distillation.kind}) by {config.teacher.name}"
+        # Where a batch is larger than the data set, the epochs run fast.
+        each = 1 / setup.steps_per_epoch
+        epochs = f" ({each:.3g} epochs each)" if each > 1 else ""
         start = f"continuing at step {self.start}" if self.start else "starting"
         return (
             f"{config.model.name} ({count_parameters(self.state['params']):,} parameters)"
             f"{teacher if setup.teacher else ''}; {len(setup.train_source):,} training and "
             f"{len(setup.eval_source):,} evaluation images of {setup.train_source.name}; "
-            f"{setup.total_steps:,} steps of {config.training.batch_size} images on "
+            f"{setup.total_steps:,} steps of {config.training.batch_size} images{epochs} on "
             f"{setup.mesh.size} {jax.default_backend()} device(s); "
             f"{describe_readers(setup.train_input, jax.process_count())}; peak learning rate "
             f"{peak_learning_rate(config):.3g}; {start}."

@@ -18,6 +18,7 @@ from deit_jax.config.keys import flatten
 from deit_jax.config.saved import complete
 from deit_jax.files import is_partial, remove_partials, strict_json, write_json
 from deit_jax.preprocessing import EvalView, Preprocessing
+from deit_jax.schema.networks import Teacher
 from deit_jax.training.run_record import circumstances, differences
 
 _LOG = logging.getLogger("deit_jax")
@@ -132,6 +133,9 @@ def config_changes(workdir: str | Path, config: Any) -> dict[str, list[Any]]:
     now = json.loads(strict_json(config))
     saved, _ = complete(_read_record(Path(workdir))["config"], flatten(now))
     changed = differences(saved, now)
+    if now.get("teacher", {}).get("name") == Teacher().name:
+        # The run wrote down what the teacher's weights were of.
+        changed.pop("teacher.name", None)
     return {key: pair for key, pair in changed.items() if not _allowed(key, MAY_CHANGE)}
 
 

@@ -14,6 +14,7 @@ from deit_jax.models.frozen import freeze
 from deit_jax.models.functional import Tree, abstract
 from deit_jax.models.registry import model_builder
 from deit_jax.preprocessing import Preprocessing
+from deit_jax.schema.networks import Teacher as TeacherKeys
 from deit_jax.training.checkpoint import load_weights
 from deit_jax.training.run_directory import load_run, run_preprocessing
 from deit_jax.training.teacher_view import Colour, TeacherView
@@ -38,6 +39,7 @@ class Teacher:
 class _Source:
     """What was read: the weights, how they want their images, and facts for the record."""
 
+    name: str
     params: Tree
     batch_stats: Tree
     num_classes: int
@@ -47,10 +49,11 @@ class _Source:
 
 
 def load_teacher(config: ConfigDict) -> Teacher | None:
-    """Load the teacher that `config.teacher` names, or return None without distillation.
+    """Load the teacher that `config.teacher` describes, or return None without distillation.
 
     Its weights are a run directory of train.py or anything else that `read_weights` reads, so it
-    may be any registered model. Its BatchNorm is folded into the convolutions.
+    may be any registered model, and they say which; a name other than the default must be theirs.
+    Its BatchNorm is folded into the convolutions.
 
     Raises:
         FileNotFoundError: there is nothing at `teacher.weights`, or no file `teacher.classes`.
@@ -62,7 +65,7 @@ def load_teacher(config: ConfigDict) -> Teacher | None:
     source = _read_run(config) if is_run(Path(options.weights)) else _read_file(config)
     size = source.image_size
     function, params = freeze(
-        options.name,
+        source.name,
         jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), source.params),
         jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), source.batch_stats),
         num_classes=source.num_classes,
@@ -76,7 +79,7 @@ def load_teacher(config: ConfigDict) -> Teacher | None:
         image_size=size,
         classes=_classes(config, source.num_classes),
     )
-    facts = {"name": options.name, "weights": options.weights, **source.facts, "ema": options.ema}
+    facts = {"name": source.name, "weights": options.weights, **source.facts, "ema": options.ema}
     return Teacher(view, params, facts)
 
 
@@ -96,7 +99,7 @@ def _colours(config: ConfigDict, own: Preprocessing) -> tuple[Colour, Colour]:
     return mean or own.mean, std or own.std
 
 
-def _size(config: ConfigDict, own: tuple[int, int]) -> tuple[int, int]:
+def _size(config: ConfigDict, name: str, own: tuple[int, int]) -> tuple[int, int]:
     """Return (height, width) of the teacher's images.
 
     What the configuration says, else the size of its weights for a transformer, whose position
@@ -105,7 +108,7 @@ def _size(config: ConfigDict, own: tuple[int, int]) -> tuple[int, int]:
     asked, student = tuple(config.teacher.image_size), tuple(config.model.image_size)
     if asked != (0, 0):
         return asked
-    if convnet_family(config.teacher.name) or own == student:
+    if convnet_family(name) or own == student:
         return student
     _LOG.warning(
         "The teacher %s is shown the images at %s pixels, the size of its weights; the student "
@@ -121,7 +124,7 @@ def _read_run(config: ConfigDict) -> _Source:
     options = config.teacher
     trained = load_run(options.weights).config
     model = trained["model"]
-    if model["name"] != options.name:
+    if _named(config) not in ("", model["name"]):
         raise ValueError(
             f"The teacher run {options.weights!r} trained {model['name']}, but "
             f"config.teacher.name is {options.name}; pass --config.teacher.name={model['name']} "
@@ -133,13 +136,14 @@ def _read_run(config: ConfigDict) -> _Source:
     )
     facts = {"step": meta["step"], "top1": (meta["metrics"] or {}).get("top1")}
     own = (int(model["image_size"][0]), int(model["image_size"][1]))
-    size = _size(config, own)
+    size = _size(config, model["name"], own)
     _, *target = abstract(
         model_builder(model["name"], num_classes=model["num_classes"], image_size=size)
     )
     grids = Grids(grid_of(params, own), grid_of(target[0], size))
     fitted = fit((params, batch_stats), (target[0], target[1]), grids, source=options.weights)
     return _Source(
+        model["name"],
         fitted.params,
         fitted.batch_stats,
         model["num_classes"],
@@ -154,9 +158,10 @@ def _read_file(config: ConfigDict) -> _Source:
     options = config.teacher
     which = "ema" if options.ema else "model"
     try:
-        weights = read_weights(options.weights, which=which, model=options.name)
-        size = _size(config, weights.image_size)
-        build = model_builder(options.name, num_classes=weights.num_classes, image_size=size)
+        weights = read_weights(options.weights, which=which, model=_named(config))
+        name = weights.model_name or options.name
+        size = _size(config, name, weights.image_size)
+        build = model_builder(name, num_classes=weights.num_classes, image_size=size)
         _, params, batch_stats = abstract(build)
         fitted = fit_weights(weights, (params, batch_stats), size)
     except ValueError as error:
@@ -164,7 +169,12 @@ def _read_file(config: ConfigDict) -> _Source:
         raise ValueError(f"The teacher (config.teacher.name={options.name}): {error}") from error
     facts = {"step": None, "top1": weights.published.top1 if weights.published else None}
     shown = weights.facts.preprocessing
-    return _Source(fitted.params, fitted.batch_stats, weights.num_classes, size, shown, facts)
+    return _Source(name, fitted.params, fitted.batch_stats, weights.num_classes, size, shown, facts)
+
+
+def _named(config: ConfigDict) -> str:
+    """Return the name that was given, or "" where it is the default, which need not be meant."""
+    return "" if config.teacher.name == TeacherKeys().name else config.teacher.name
 
 
 def _classes(config: ConfigDict, known: int) -> tuple[int, ...]:

@@ -42,7 +42,7 @@ def test_a_student_goes_on_from_the_weights_of_another_run(tmp_path, capsys):
     still = dict(optimizer__learning_rate=1e-12, schedule__final_learning_rate=0.0)
     still |= dict(schedule__warmup_learning_rate=0.0, optimizer__weight_decay=0.0)
     config = student(model__weights=str(tmp_path / "student.safetensors"), **still)
-    config.schedule.epochs = 0.8
+    config.schedule.epochs = 1.6
     capsys.readouterr()
     second = train(config, str(tmp_path / "second"))
     first = json.loads((tmp_path / "first" / "result.json").read_text())

@@ -136,6 +136,17 @@ def test_other_classes_need_a_mapping(tmp_path):
         read_classes(tmp_path / "classes.txt")
 
 
+def test_weights_say_what_they_are_of(convnet, tmp_path):
+    path, network = convnet
+    # The default name, which nobody gave.
+    teacher = load_teacher(configure(path, "regnety_160"))
+    assert teacher.facts["name"] == "regnety_micro"
+    close(ask(teacher), network(IMAGES))
+    name = "deit_micro_distilled_patch4_16"
+    save_random(tmp_path / "w.safetensors", name)
+    assert load_teacher(configure(tmp_path / "w.safetensors", "regnety_160")).facts["name"] == name
+
+
 def test_another_model_is_refused(convnet):
     with pytest.raises(ValueError, match="regnety_040"):
         load_teacher(configure(convnet[0], "regnety_040"))

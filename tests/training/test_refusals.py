@@ -1,0 +1,59 @@
+"""What is refused is refused before anything is written, and the corrected command then works."""
+
+import json
+
+import pytest
+
+from configs.digits import get_config
+from deit_jax.training.loop import TrainingStopped, train
+
+
+def small(**changes):
+    """The digits student with few patches: five steps of 40 of 50 images."""
+    config = get_config("none")
+    config.model.name = "deit_micro_patch4_16"
+    config.training.batch_size = 40
+    config.mix.group = 0
+    config.schedule.update(epochs=4.0, warmup_epochs=0.0)
+    config.log.tensorboard = False
+    for key, value in changes.items():
+        group, _, name = key.partition("__")
+        config[group][name] = value
+    return config
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_nothing_is_left_behind_and_the_corrected_command_works(tmp_path):
+    workdir = tmp_path / "run"
+    for wrong, words in (
+        # Seen when the step is traced: no side of 16 pixels is between these.
+        (small(mix__minmax=(0.51, 0.52)), "train step cannot be built: minmax"),
+        (
+            small(training__batch_size=240),
+            r"is 240 of 50 training images.*4\.8 epochs.*epochs is 4",
+        ),
+        (small(schedule__epochs=1e12), "at most 2,147,483,647 can be counted"),
+        (small(data__eval_split="nothing"), "nothing"),
+        (small(model__weights=str(tmp_path / "none")), "config.model.weights"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=words):
+            train(wrong, str(workdir))
+        assert not workdir.exists()
+    train(small(), str(workdir))
+    # Fewer epochs than it has had: the run is as it was, and its own command still is a success.
+    before = (workdir / "config.json").read_bytes()
+    with pytest.raises(ValueError, match=r"has taken 5 steps already.*epochs is 1, which are 1"):
+        train(small(schedule__epochs=1.0), str(workdir), allow_config_change=True)
+    assert (workdir / "config.json").read_bytes() == before
+    assert train(small(), str(workdir))["steps"] == 5
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_run_that_never_took_a_step_has_failed(tmp_path):
+    # Pixels divided by so little are not finite, and all steps are fewer than are put up with.
+    config = small(augment__std=(1e-38, 1e-38, 1e-38))
+    with pytest.raises(TrainingStopped, match="not finite in any of the 5 steps"):
+        train(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run" / "result.json").exists()
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert rows[-2]["skipped_steps"] == 5
