@@ -92,7 +92,9 @@ def read_or_replace(
         except DamagedRecordError as error:
             damages.append(Damage(number, error.name, error.reason))
     names = ", ".join(damage.name for damage in damages[-_SUBSTITUTES:])
-    raise ValueError(f"{source.name} is damaged all over: none of {names} can be read.")
+    raise ValueError(
+        f"{source.name} is damaged all over: none of {names} can be read ({damages[-1].reason})."
+    )
 
 
 def training_view(

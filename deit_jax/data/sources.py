@@ -232,8 +232,7 @@ def open_source(kind: str, split: str, directory: str = "") -> Source:
         return PreparedSource(directory, split)
     if kind == "tfds":
         from deit_jax.data.tfds import TfdsSource
-        from deit_jax.data.tfds_records import TfRecordSource, is_tfrecord
 
-        return (TfRecordSource if is_tfrecord(directory) else TfdsSource)(directory, split)
+        return TfdsSource(directory, split)
     kinds = "digits, folder, numbered_folder, prepared or tfds"
     raise ValueError(f"Unknown data source {kind!r}: use {kinds}.")

@@ -224,7 +224,7 @@ def test_a_data_set_without_a_sound_record_says_so(tmp_path):
         spoil(tmp_path / "damaged" / "train" / source.path(index), 3)
     assert damaged == [3, 4]
     options = TrainInput(image_size=SIZE, batch_size=2, max_damaged=100)
-    with pytest.raises(ValueError, match="damaged all over"):
+    with pytest.raises(ValueError, match=r"damaged all over: none of .* can be read \(.+\)"):
         collect(train_batches(source, options, num_steps=2))
     with pytest.raises(DamagedRecordError, match=r"Cannot read record .*jpeg: "):
         read(source, 0)

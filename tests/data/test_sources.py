@@ -121,14 +121,10 @@ def test_missing_and_empty_folders_are_named(tmp_path, image_folder):
         open_source("digits", "val")
 
 
-def test_missing_packages_name_the_extra(monkeypatch, tmp_path):
-    (tmp_path / "dataset_info.json").write_text('{"fileFormat": "array_record"}')
+def test_missing_packages_name_the_extra(monkeypatch):
     without(monkeypatch, "sklearn")
     with pytest.raises(ModuleNotFoundError, match=r"deit_jax\[demo\]"):
         open_source("digits", "train")
-    without(monkeypatch, "tensorflow_datasets")
-    with pytest.raises(ModuleNotFoundError, match=r"deit_jax\[tfds\]"):
-        open_source("tfds", "train", str(tmp_path))
 
 
 def test_labels_must_mean_the_same_in_both_splits(image_folder, tmp_path):

@@ -1,0 +1,275 @@
+"""What TensorFlow Datasets says of a data set is compared with what is read, in both formats."""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deit_jax.cli.main import main
+from deit_jax.data.batches import read
+from deit_jax.data.sources import open_source
+from tests.data.small_tfds import (
+    a_jpeg,
+    as_tfds_reads,
+    as_tfrecords,
+    jpeg,
+    prepare,
+    prepare_three_classes,
+    tfds,
+)
+
+FORMATS = ["array_record", "tfrecord"]
+features = tfds.features
+
+
+def three():
+    return features.ClassLabel(names=["ant", "bee", "cat"])
+
+
+def png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return io.BytesIO(file.getvalue())
+
+
+def floats(number):
+    """A float image as TensorFlow Datasets stores it: its bytes as the channels of a PNG."""
+    values = np.random.default_rng(number).random((8, 8), np.float32)
+    return png(values.view(np.uint8).reshape(8, 8, 4))
+
+
+def whole_numbers(number):
+    return png(np.random.default_rng(number).integers(0, 2**16, (8, 8), np.uint16))
+
+
+def both(folder, label, **options):
+    """A data set in both formats, each in a directory of its own."""
+    before = prepare(folder / "array_record", label, **options) / "tiny" / "1.0.0"
+    as_tfrecords(before, folder / "tfrecord" / "tiny" / "1.0.0")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    prepare_three_classes(folder / "array_record")
+    as_tfrecords(folder / "array_record" / "tiny" / "1.0.0", folder / "tfrecord" / "tiny" / "1.0.0")
+    return folder
+
+
+@pytest.fixture
+def copy(tiny, tmp_path):
+    """Returns a function: (format) -> a copy of the folder of the version."""
+    shutil.copytree(tiny, tmp_path / "copy")
+    return lambda name: tmp_path / "copy" / name / "tiny" / "1.0.0"
+
+
+def last_of_train(folder):
+    return sorted(folder.glob("tiny-train.*"))[-1]
+
+
+UNSUITABLE = {
+    "Sequence(ClassLabel)": lambda: {
+        "label": features.Sequence(three()),
+        "content": lambda i: (io.BytesIO(jpeg(i)), [i % 3, 0]),
+    },
+    "Scalar": lambda: {"label": features.Scalar(dtype=np.int64)},
+    "FeaturesDict": lambda: {
+        "label": features.FeaturesDict({"a": three()}),
+        "content": lambda i: (io.BytesIO(jpeg(i)), {"a": 0}),
+    },
+    "Sequence(Image(uint8))": lambda: {
+        "label": three(),
+        "image": features.Sequence(a_jpeg()),
+        "content": lambda i: ([io.BytesIO(jpeg(i)), io.BytesIO(jpeg(0))], 0),
+    },
+    "Image(float32)": lambda: {
+        "label": three(),
+        # TensorFlow Datasets encodes them with TensorFlow: the description is changed below.
+        "image": features.Image(shape=(8, 8, 4), encoding_format="png"),
+        "content": lambda i: (floats(i), 0),
+    },
+    "Image(uint16)": lambda: {
+        "label": three(),
+        "image": features.Image(shape=(8, 8, 1), dtype=np.uint16, encoding_format="png"),
+        "content": lambda i: (whole_numbers(i), 0),
+    },
+    "Tensor": lambda: {
+        "label": three(),
+        "image": features.Tensor(shape=(8, 8, 3), dtype=np.uint8),
+        "content": lambda i: (np.zeros((8, 8, 3), np.uint8), 0),
+    },
+    "Text": lambda: {
+        "label": three(),
+        "image": features.Text(),
+        "content": lambda i: ("words", 0),
+    },
+}
+
+
+@pytest.mark.parametrize("kind", UNSUITABLE)
+def test_other_features_are_refused_by_name(tmp_path, kind, capsys):
+    folder = both(tmp_path, **UNSUITABLE[kind]())
+    which = "image" if "Image" in kind or kind in ("Tensor", "Text") else "label"
+    needed = {"image": "Image of type uint8", "label": "ClassLabel"}[which]
+    for name in FORMATS:
+        path = folder / name / "tiny" / "1.0.0" / "features.json"
+        if kind == "Image(float32)":
+            path.write_text(path.read_text().replace('"uint8"', '"float32"'))
+        message = f"The feature '{which}' in {path} must be one {needed}, but is {kind}."
+        with pytest.raises(ValueError) as caught:
+            open_source("tfds", "train", str(folder / name))
+        assert str(caught.value) == message
+        assert main(["prepare", str(folder / name), str(tmp_path / "out"), "--splits=train"]) == 2
+        assert capsys.readouterr().err.endswith(f"error: {message}\n")
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_grey_images_are_read_as_pillow_does(tmp_path, name):
+    def grey(number):
+        return np.random.default_rng(number).integers(0, 256, (8, 8), np.uint8)
+
+    image = features.Image(shape=(8, 8, 1), encoding_format="png")
+    folder = both(tmp_path, three(), image=image, content=lambda i: (png(grey(i)), i % 3))
+    source = open_source("tfds", "train", str(folder / name))
+    found = {read(source, i)[0].tobytes() for i in range(12)}
+    assert found == {np.repeat(grey(i)[..., None], 3, -1).tobytes() for i in range(12)}
+
+
+def refusal(folder, split="train"):
+    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+        open_source("tfds", split, str(folder))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_missing_or_renamed_file_is_named(copy, name):
+    folder = copy(name)
+    path = last_of_train(folder)
+    # One of another data set with the same number does not take its place.
+    path.rename(folder / path.name.replace("tiny", "other"))
+    message = refusal(folder)
+    assert message.startswith(f"{folder} lacks 1 of {1 if name == 'array_record' else 2} files of ")
+    assert path.name in message
+    assert len(open_source("tfds", "test", str(folder))) == 5
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_files_with_other_records_than_described_are_refused(copy, name):
+    folder = copy(name)
+    path = last_of_train(folder)
+    described = 12 if name == "array_record" else 9
+    # A whole file, of another split or data set.
+    shutil.copy(sorted(folder.glob("tiny-test.*"))[-1], path)
+    found = 5 if name == "array_record" else 2
+    assert refusal(folder).startswith(
+        f"{path} holds {found} records, but dataset_info.json says {described}: it is incomplete "
+    )
+
+
+REASONS = {
+    ("array_record", "empty"): "damaged or incomplete: ArrayRecord file should be at least 64KB",
+    ("array_record", "shortened"): "damaged or incomplete: Invalid Riegeli/records file: chunk bou",
+    ("array_record", "halved"): "holds 0 records, but dataset_info.json says 12: it is incomplete",
+    ("array_record", "longer"): "damaged or incomplete: Invalid chunk boundary",
+    ("tfrecord", "empty"): "holds 0 records, but dataset_info.json says 9: it is incomplete",
+    ("tfrecord", "shortened"): "ends in the middle of a record",
+    ("tfrecord", "halved"): "ends in the middle of a record",
+    ("tfrecord", "longer"): "ends in the middle of a record",
+}
+
+
+@pytest.mark.parametrize(("name", "how"), REASONS)
+def test_the_reason_of_a_damaged_file_is_told(copy, name, how):
+    folder = copy(name)
+    path = last_of_train(folder)
+    data = path.read_bytes()
+    half = len(data) // 2
+    spoilt = {"empty": b"", "shortened": data[:-10], "halved": data[:half], "longer": data + b"123"}
+    path.write_bytes(spoilt[how])
+    message = refusal(folder)
+    assert str(path) in message
+    assert REASONS[name, how] in message
+    # A part that needs nothing of that file can be read where there are several.
+    if name == "tfrecord":
+        assert len(open_source("tfds", "train[:3]", str(folder))) == 3
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    ("labels", "label", "why"),
+    [
+        (lambda i: -1, -1, "as in splits published without labels, which cannot be used"),
+        (lambda i: 7 if i % 3 else 0, 7, "files and their description do not belong together"),
+    ],
+)
+def test_labels_that_are_no_class_are_found_when_it_is_opened(tmp_path, name, labels, label, why):
+    # Written with more classes, as nothing else would let these labels through.
+    eight = features.ClassLabel(num_classes=8)
+    folder = both(tmp_path, eight, content=lambda i: (io.BytesIO(jpeg(i)), labels(i)))
+    folder = folder / name / "tiny" / "1.0.0"
+    for path in folder.glob("label.labels.txt"):
+        path.unlink()
+    text = (folder / "features.json").read_text()
+    (folder / "features.json").write_text(text.replace('"numClasses": "8"', '"numClasses": "3"'))
+    message = refusal(folder)
+    assert f"of tiny/train has the label {label}, which is none of the 3 classes" in message
+    assert why in message
+
+
+def test_a_label_beyond_those_tried_stops_reading_by_name(tiny, monkeypatch):
+    monkeypatch.setattr("deit_jax.data.tfds._LABELS_TRIED", 2)
+    source = open_source("tfds", "train", str(tiny / "tfrecord"))
+    wrong = next(i for i in range(1, 11) if source[i].label == 2)
+    source.class_names = ("ant", "bee")
+    with pytest.raises(
+        ValueError, match=r"tfrecord-0000\d-of-00002\[\d\] has label 2, but tiny/tr"
+    ):
+        read(source, wrong)
+    with pytest.raises(ValueError, match="label 2, which is none of the 2 classes"):
+        assert source.labels is None
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_description_itself_may_be_damaged(copy, name):
+    folder = copy(name)
+    info = json.loads((folder / "dataset_info.json").read_text())
+    for content, message in [
+        ({**info, "fileFormat": "riegeli"}, "is in riegeli format, which cannot be read"),
+        ({**info, "splits": 3}, "dataset_info.json is damaged: it does not describe splits"),
+        ([], "dataset_info.json is damaged: it is no description"),
+    ]:
+        (folder / "dataset_info.json").write_text(json.dumps(content))
+        assert message in refusal(folder)
+    (folder / "dataset_info.json").write_text(json.dumps(info)[:-5])
+    assert "dataset_info.json is damaged: " in refusal(folder)
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    (folder / "label.labels.txt").write_text("ant\nbee\n")
+    assert "label.labels.txt names 2 classes, but features.json has 3." in refusal(folder)
+    (folder / "label.labels.txt").unlink()
+    (folder / "features.json").unlink()
+    assert "features.json is missing" in refusal(folder)
+
+
+def test_other_names_of_files_and_old_descriptions(copy, tiny):
+    folder = copy("tfrecord")
+    info = json.loads((folder / "dataset_info.json").read_text())
+    (folder / "train").mkdir()
+    for number, path in enumerate(sorted(folder.glob("tiny-train.*"))):
+        path.rename(folder / "train" / f"data.tfrecord-{number:05}")
+    info["splits"][0]["filepathTemplate"] = "{SPLIT}/data.{FILEFORMAT}-{SHARD_INDEX}"
+    # The oldest descriptions say nothing of the records in files, nor have they features.json.
+    del info["splits"][1]["shardLengths"]
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    (folder / "features.json").unlink()
+    for split in ("train", "test"):
+        source = open_source("tfds", split, str(folder))
+        found = [source[i][:2] for i in range(len(source))]
+        assert found == as_tfds_reads(tiny / "array_record", split)
+        assert source.class_names == ("ant", "bee", "cat")
