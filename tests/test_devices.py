@@ -1,15 +1,23 @@
 """What XLA is told on a GPU; that it does what it says there, no test without one can show."""
 
+import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
+from PIL import Image
 
+import deit_jax
 from configs.digits import get_config
 from deit_jax import devices
+from deit_jax.devices import check_devices
 from deit_jax.training import setup
 from deit_jax.training.loop import train
+from deit_jax.training.reading_failures import refuse_circumstances
 
 
 @pytest.fixture
@@ -70,3 +78,58 @@ def test_a_repeatable_run_keeps_its_choices(gpu, quick_compilation, asked, tmp_p
     assert result["skipped_steps"] == 0
     assert asked == ["recompute"]
     assert (tmp_path / "run" / "kernel_choices").is_dir()
+
+
+def test_devices_that_cannot_be_started_are_said_in_one_sentence(monkeypatch):
+    def fail():
+        # As JAX does for a kind whose plug-in is not installed.
+        raise AssertionError
+
+    monkeypatch.setattr(jax, "devices", fail)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    with pytest.raises(ValueError, match=r"^JAX cannot start the devices of JAX_PLATFORMS=cuda \("):
+        check_devices()
+    # A checkpoint that was to be read onto them is not damaged.
+    with pytest.raises(ValueError, match="JAX cannot start"):
+        refuse_circumstances("runs/x", ValueError("anything"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(errno.EACCES, "Permission denied"),
+        OSError(errno.EMFILE, "Too many open files"),
+        MemoryError("Unable to allocate 2 GiB"),
+        ValueError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 99 bytes"),
+    ],
+)
+def test_only_damage_is_called_damage(error):
+    with pytest.raises(OSError, match="which is no damage"):
+        try:
+            raise ValueError("Orbax says something else") from error
+        except ValueError as outer:
+            refuse_circumstances("runs/x", outer)
+    refuse_circumstances("runs/x", ValueError("DATA_LOSS: checksum does not match"))
+    refuse_circumstances("runs/x", FileNotFoundError(errno.ENOENT, "No such file"))
+
+
+@pytest.mark.parametrize(
+    "program", [["train.py", "--config=configs/digits.py:none"], ["-m", "deit_jax"]]
+)
+def test_programs_say_so_and_leave(program, tmp_path):
+    rest = [f"--workdir={tmp_path / 'run'}"]
+    if program[0] == "-m":
+        deit_jax.save_weights(deit_jax.create_model("deit_micro_patch4_16"), tmp_path / "w")
+        Image.new("RGB", (16, 16)).save(tmp_path / "x.png")
+        rest = ["predict", "--weights", str(tmp_path / "w"), str(tmp_path / "x.png")]
+    environment = os.environ | {"JAX_PLATFORMS": "nonsense"}
+    found = subprocess.run(
+        [sys.executable, *program, *rest],
+        cwd=Path(__file__).parents[1],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 2
+    assert found.stderr.startswith("error: JAX cannot start the devices of JAX_PLATFORMS=nonsense")
+    assert found.stderr.count("\n") == 1 and not (tmp_path / "run").exists()

@@ -77,6 +77,13 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of the resized side that is kept (default: the run's; for weights what they "
         "say, else 0.875)",
     )
+    parser.add_argument(
+        "--class-map",
+        metavar="FILE",
+        default="",
+        help="the model's class for each class of the data: numbers, or a JSON object of names "
+        "(default: by their names)",
+    )
     parser.add_argument("--batch-size", type=count, help="images at a time")
     parser.add_argument(
         "--real", metavar="FILE", help="real.json: count answers that are one of several labels"
@@ -117,16 +124,18 @@ def _evaluate(
     """Measure a model and print it; return its answers."""
     from deit_jax.data.real_labels import read_real_labels
     from deit_jax.evaluation.real import match, real_accuracy
-    from deit_jax.evaluation.subjects import measure_on
+    from deit_jax.evaluation.subjects import map_classes, measure_on
 
     fusion = args.fusion or subject.fusion
     # Read first: a mistake should not show after all images.
+    mapping = map_classes(subject, source, args.class_map)
     real, note = match(source, read_real_labels(args.real)) if args.real else ([], "")
     metrics, answers = measure_on(
         subject,
         source,
         fusion=fusion,
         crop_ratio=args.crop_ratio,
+        mapping=mapping,
         batch_size=args.batch_size or subject.batch_size,
     )
     facts: dict[str, Any] = {
@@ -139,13 +148,13 @@ def _evaluate(
         "images": len(source),
         "fusion": fusion,
     }
-    notes = list(subject.facts)
+    notes = [*subject.facts, *filter(None, [mapping.note])]
     if args.real:
         accuracy, facts["real_images"] = real_accuracy(answers, real)
         metrics = {head: values | {"real": accuracy[head]} for head, values in metrics.items()}
         notes.append(f"{note} {facts['real_images']:,} images have any.")
     if args.json:
-        print(json.dumps(facts | {"evaluation": metrics}))
+        print(json.dumps(facts | {"evaluation": metrics, "notes": notes}))
     else:
         _show(facts, metrics, _logged(subject, place, facts), notes)
     return answers

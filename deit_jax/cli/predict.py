@@ -2,8 +2,8 @@
 
 Images are resized, cropped and normalised as the weights say (a config.json or
 preprocessor_config.json beside them, their run), else as the reference evaluates. Names of classes
-are those of --classes (a line for each, or JSON), of a config.json beside the weights, or of the
-data of a run; without any, classes have numbers. Images that cannot be read are named and skipped;
+are those of --classes (a line for each, or JSON), else those that come with the weights or the run;
+without any, classes have numbers. Images that cannot be read are named and skipped;
 the exit code is then 1.
 
 Example:
@@ -96,17 +96,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _names(weights: "Weights") -> "Sequence[str]":
     """Names that come with the weights, or numbers."""
-    names: Sequence[str] = weights.facts.labels
-    if weights.layout == "deit_jax":
-        from deit_jax.data.sources import open_source
-        from deit_jax.training.run_directory import load_run
-
-        try:
-            data = load_run(weights.source).config["data"]
-            names = open_source(data["source"], data["eval_split"], data["directory"]).class_names
-        except (OSError, ValueError, ModuleNotFoundError):
-            # The data need not be where the run was trained.
-            names = ()
+    names = weights.facts.labels
     if len(names) == weights.num_classes:
         return names
     return [f"class {index}" for index in range(weights.num_classes)]

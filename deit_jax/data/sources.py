@@ -191,13 +191,29 @@ def require_same_classes(train: Source, evaluation: Source) -> None:
     Raises:
         ValueError: naming the first difference.
     """
-    if train.class_names == evaluation.class_names:
+    require_same_names(train.name, train.class_names, evaluation.name, evaluation.class_names)
+
+
+def require_same_names(
+    one: str, names: Sequence[str], other: str, other_names: Sequence[str]
+) -> None:
+    """Checks that classes have the same names in the same order.
+
+    Args:
+        one: what messages call the first owner of classes.
+        names: of its classes.
+        other: likewise.
+        other_names: likewise.
+
+    Raises:
+        ValueError: naming the first difference.
+    """
+    if tuple(names) == tuple(other_names):
         return
-    missing = sorted(set(train.class_names) ^ set(evaluation.class_names))
+    missing = sorted(set(names) ^ set(other_names))
     raise ValueError(
-        f"{train.name} has {train.num_classes} classes and {evaluation.name} has "
-        f"{evaluation.num_classes}, not the same ones in the same order"
-        + (f": {missing[0]!r} is in only one of them." if missing else ".")
+        f"{one} has {len(names)} classes and {other} has {len(other_names)}, not the same ones in "
+        "the same order" + (f": {missing[0]!r} is in only one of them." if missing else ".")
     )
 
 

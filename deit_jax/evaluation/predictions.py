@@ -35,6 +35,7 @@ def measure(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     fusion: FusionRule = "mean_logits",
+    classes: tuple[int, ...] = (),
 ) -> tuple[Metrics, dict[str, Answers]]:
     """Run over all batches once; return the metrics and the answers of each head.
 
@@ -47,6 +48,8 @@ def measure(
         mean: that the pixels are normalised with.
         std: likewise.
         fusion: how both heads are put together.
+        classes: the model's class for each class of the labels, () if they are the same. Answers
+            are then in the labels' classes, and classes that are not among them are left out.
 
     Raises:
         ValueError: if there is no image.
@@ -59,6 +62,8 @@ def measure(
         images = to_input(batch["image"], mean, std)
         logits, _ = function.head_logits(params, batch_stats, images)
         heads = by_head(logits, fusion)
+        if classes:
+            heads = {head: x[:, np.asarray(classes)] for head, x in heads.items()}
         sums = {head: count(x, batch["label"], batch["mask"]) for head, x in heads.items()}
         answers = {
             head: jnp.where(jnp.isnan(x).any(-1), NO_CLASS, jnp.argmax(x, -1)).astype(jnp.int32)

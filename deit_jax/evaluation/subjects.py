@@ -9,6 +9,13 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from deit_jax.config.saved import complete
+from deit_jax.data.class_mapping import (
+    SAME_CLASSES,
+    Classes,
+    ClassMapping,
+    match_classes,
+    read_mapping,
+)
 from deit_jax.data.pipeline import EvalInput, eval_batches
 from deit_jax.data.sources import Source, open_source
 from deit_jax.data.subsets import keep_classes
@@ -20,6 +27,7 @@ from deit_jax.models.registry import model_builder
 from deit_jax.preprocessing import Preprocessing
 from deit_jax.sharding import create_mesh
 from deit_jax.training.checkpoint import load_weights
+from deit_jax.training.run_classes import class_names_of_run
 from deit_jax.training.run_directory import load_run, run_preprocessing
 from deit_jax.weights.load import complete_model
 from deit_jax.weights.reading import read_weights
@@ -44,6 +52,7 @@ class Subject:
         which: "raw" or "ema".
         function, params, batch_stats: the model.
         num_classes: of each head.
+        class_names: of the classes; () if they are not known.
         image_size: (height, width) in pixels.
         preprocessing: of the images.
         fusion: how both heads are put together.
@@ -60,6 +69,7 @@ class Subject:
     params: Tree
     batch_stats: Tree
     num_classes: int
+    class_names: tuple[str, ...]
     image_size: tuple[int, int]
     preprocessing: Preprocessing
     fusion: FusionRule = "mean_logits"
@@ -101,6 +111,7 @@ def read_subject(
         params,
         batch_stats,
         weights.num_classes,
+        weights.facts.labels,
         weights.image_size,
         weights.facts.preprocessing,
         facts=weights.notes,
@@ -139,6 +150,7 @@ def _read_run(path: str, which: str, checkpoint: str | int) -> Subject:
         params,
         batch_stats,
         model["num_classes"],
+        class_names_of_run(path, config, meta),
         size,
         run_preprocessing(config),
         evaluation["fusion"],
@@ -173,6 +185,22 @@ def open_place(place: Place) -> Source:
     return keep_classes(open_source(place.source, place.split, place.directory), place.classes)
 
 
+def map_classes(subject: Subject, source: Source, path: str = "") -> ClassMapping:
+    """Find the subject's class for each of the source's: by their names, or as a file says.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the subject has other classes, or the file does not hold what it must.
+    """
+    model = Classes(subject.path, subject.num_classes, subject.class_names)
+    data = Classes(source.name, source.num_classes, source.class_names)
+    if path:
+        return read_mapping(path, model, data, "--class-map")
+    return match_classes(
+        model, data, "evaluate it on the data it was trained for, or map classes with --class-map"
+    )
+
+
 def measure_on(
     subject: Subject,
     source: Source,
@@ -180,6 +208,7 @@ def measure_on(
     fusion: FusionRule,
     batch_size: int,
     crop_ratio: float | None = None,
+    mapping: ClassMapping = SAME_CLASSES,
 ) -> tuple[Metrics, dict[str, Answers]]:
     """Return metrics and answers of each head on all images of a source.
 
@@ -189,17 +218,12 @@ def measure_on(
         fusion: how both heads are put together.
         batch_size: images at a time.
         crop_ratio: share of the resized side that is kept; what the subject wants if None.
+        mapping: of its classes to the source's, from `map_classes`.
 
     Raises:
-        ValueError: the model has other classes, there is no image, or images cannot be prepared as
-            its weights want them.
+        ValueError: there is no image, or images cannot be prepared as its weights want them.
     """
     shown = subject.preprocessing.require().keeping(crop_ratio)
-    if source.num_classes != subject.num_classes:
-        raise ValueError(
-            f"{source.name} has {source.num_classes} classes but {subject.path} has "
-            f"{subject.num_classes}; evaluate it on the data it was trained for."
-        )
     mesh = create_mesh()
     options = EvalInput(
         image_size=subject.image_size,
@@ -217,4 +241,5 @@ def measure_on(
             mean=shown.mean,
             std=shown.std,
             fusion=fusion,
+            classes=mapping.classes,
         )

@@ -60,9 +60,12 @@ def train(config: ConfigDict, workdir: str, *, allow_config_change: bool = False
         # What its weights say they are of.
         config.teacher.name = setup.teacher.facts["name"]
     saved = saved_steps(Path(workdir) / "checkpoints")
-    weights = None if saved else load_initial(config, setup.abstract_state)
+    names = setup.train_source.class_names
+    weights = None if saved else load_initial(config, setup.abstract_state, names)
     refuse_early(setup, max(saved, default=0))
-    with open_run(workdir, config, allow_config_change=allow_config_change) as run:
+    with open_run(
+        workdir, config, allow_config_change=allow_config_change, class_names=names
+    ) as run:
         kept = config.checkpoint
         with Checkpoints(
             run.checkpoints,
@@ -245,7 +248,11 @@ class _Run:
         if evaluation:
             chosen = evaluation[self.config.evaluation.weights]
             metrics = {"top1": chosen[self.setup.inference_head]["top1"]}
-        meta = {"seconds": self.clock.total(), "damaged": list(self.damaged)}
+        meta = {
+            "seconds": self.clock.total(),
+            "damaged": list(self.damaged),
+            "class_names": self.setup.train_source.class_names,
+        }
         self.checkpoints.save(step, self.state, meta=meta, metrics=metrics)
 
     def best_evaluation(self) -> dict[str, Any]:

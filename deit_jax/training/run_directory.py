@@ -37,11 +37,19 @@ MAY_CHANGE = (
 
 @dataclass(frozen=True)
 class Run:
-    """A run as a reader sees it; `result` is None until it has finished."""
+    """A run as a reader sees it.
+
+    Attributes:
+        path: absolute path.
+        config: of the run.
+        result: None until it has finished.
+        class_names: () in runs from before they were kept.
+    """
 
     path: Path
     config: dict[str, Any]
     result: dict[str, Any] | None
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass
@@ -85,6 +93,7 @@ def open_run(
     *,
     allow_config_change: bool = False,
     may_change: Sequence[str] = MAY_CHANGE,
+    class_names: Sequence[str] = (),
 ) -> RunDirectory:
     """Make or reopen the directory of a run, lock it, and write `config.json`.
 
@@ -95,6 +104,7 @@ def open_run(
         config: nested configuration, a mapping or an `ml_collections.ConfigDict`.
         allow_config_change: go on although other keys have changed than those of `may_change`.
         may_change: shell patterns of dotted keys that may differ from the saved ones.
+        class_names: of the data, for whoever reads the run.
 
     Raises:
         FileExistsError: it is a file, or holds something that is no run.
@@ -109,7 +119,8 @@ def open_run(
     try:
         remove_partials(path)
         # As it will be when it is read again: tuples are lists.
-        record = json.loads(strict_json({"config": config, **circumstances()}))
+        facts = {"class_names": list(class_names)} if class_names else {}
+        record = json.loads(strict_json({"config": config, **facts, **circumstances()}))
         saved = _read_record(path) if run.resumed else None
         if saved is not None:
             allowed = ("*",) if allow_config_change else may_change
@@ -151,7 +162,8 @@ def load_run(workdir: str | Path) -> Run:
         raise FileNotFoundError(f"There is no run in {path} (it has no config.json).")
     has_result = (path / "result.json").is_file()
     result = _read_json(path / "result.json") if has_result else None
-    return Run(path, _read_record(path)["config"], result)
+    record = _read_record(path)
+    return Run(path, record["config"], result, tuple(record.get("class_names", ())))
 
 
 def run_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
@@ -224,9 +236,10 @@ def _continue(
     history = saved.get("history", [])
     latest = history[-1] if history else saved
     if changed or any(now[key] != latest.get(key) for key in ("versions", "git_commit")):
-        start = {key: value for key, value in now.items() if key != "config"}
+        start = {key: value for key, value in now.items() if key not in ("config", "class_names")}
         history = [*history, {"changed": changed, **start}]
-    return {**saved, "config": now["config"], **({"history": history} if history else {})}
+    names = {"class_names": now["class_names"]} if "class_names" in now else {}
+    return {**names, **saved, "config": now["config"], **({"history": history} if history else {})}
 
 
 def _allowed(key: str, patterns: Sequence[str]) -> bool:

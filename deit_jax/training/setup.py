@@ -77,7 +77,7 @@ def prepare(config: ConfigDict, kernel_choices: Path | None = None) -> Setup:
     """
     mesh = create_mesh()
     train_source, eval_source = _open_sources(config)
-    teacher = load_teacher(config)
+    teacher = load_teacher(config, train_source.class_names)
     build = _student_builder(config)
     student, params, batch_stats = abstract(build)
     options = compiler_options(batch_norm=bool(batch_stats), kernel_choices=kernel_choices)

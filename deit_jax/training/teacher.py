@@ -1,7 +1,7 @@
 """The frozen teacher: read once, folded, never trained and never written to a checkpoint."""
 
-import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from deit_jax.data.class_mapping import Classes, match_classes, read_mapping
 from deit_jax.models.frozen import freeze
 from deit_jax.models.functional import Tree, abstract
 from deit_jax.models.registry import model_builder
 from deit_jax.preprocessing import Preprocessing
 from deit_jax.schema.networks import Teacher as TeacherKeys
 from deit_jax.training.checkpoint import load_weights
+from deit_jax.training.run_classes import class_names_of_run
 from deit_jax.training.run_directory import load_run, run_preprocessing
 from deit_jax.training.teacher_view import Colour, TeacherView
 from deit_jax.weights.adapt import Grids, fit
@@ -43,12 +45,13 @@ class _Source:
     params: Tree
     batch_stats: Tree
     num_classes: int
+    class_names: tuple[str, ...]
     image_size: tuple[int, int]
     preprocessing: Preprocessing
     facts: dict[str, Any]
 
 
-def load_teacher(config: ConfigDict) -> Teacher | None:
+def load_teacher(config: ConfigDict, class_names: Sequence[str] = ()) -> Teacher | None:
     """Load the teacher that `config.teacher` describes, or return None without distillation.
 
     Its weights are a run directory of train.py or anything else that `read_weights` reads, so it
@@ -77,7 +80,7 @@ def load_teacher(config: ConfigDict) -> Teacher | None:
         student=(tuple(config.augment.mean), tuple(config.augment.std)),
         teacher=_colours(config, source.preprocessing),
         image_size=size,
-        classes=_classes(config, source.num_classes),
+        classes=_classes(config, source, class_names),
     )
     facts = {"name": source.name, "weights": options.weights, **source.facts, "ema": options.ema}
     return Teacher(view, params, facts)
@@ -147,6 +150,7 @@ def _read_run(config: ConfigDict) -> _Source:
         fitted.params,
         fitted.batch_stats,
         model["num_classes"],
+        class_names_of_run(options.weights, trained, meta),
         size,
         run_preprocessing(trained),
         facts,
@@ -169,7 +173,10 @@ def _read_file(config: ConfigDict) -> _Source:
         raise ValueError(f"The teacher (config.teacher.name={options.name}): {error}") from error
     facts = {"step": None, "top1": weights.published.top1 if weights.published else None}
     shown = weights.facts.preprocessing
-    return _Source(name, fitted.params, fitted.batch_stats, weights.num_classes, size, shown, facts)
+    names = weights.facts.labels
+    return _Source(
+        name, fitted.params, fitted.batch_stats, weights.num_classes, names, size, shown, facts
+    )
 
 
 def _named(config: ConfigDict) -> str:
@@ -177,43 +184,20 @@ def _named(config: ConfigDict) -> str:
     return "" if config.teacher.name == TeacherKeys().name else config.teacher.name
 
 
-def _classes(config: ConfigDict, known: int) -> tuple[int, ...]:
+def _classes(config: ConfigDict, source: _Source, class_names: Sequence[str]) -> tuple[int, ...]:
     """Return the teacher's class for each of the student's, or () where they are the same."""
-    wanted, path = config.model.num_classes, config.teacher.classes
-    where = f"The teacher {config.teacher.weights!r}"
-    if not path:
-        if known != wanted:
-            raise ValueError(
-                f"{where} has {known} classes, the student {wanted}; name the teacher's class of "
-                "each of the student's in a file (--config.teacher.classes=FILE) or use a teacher "
-                "of the same classes."
-            )
-        return ()
-    classes = read_classes(path)
-    if len(classes) != wanted or not all(0 <= index < known for index in classes):
-        raise ValueError(
-            f"{path} names {len(classes)} classes between {min(classes, default=0)} and "
-            f"{max(classes, default=0)}; it must name {wanted}, one for each class of the student, "
-            f"of the teacher's 0 to {known - 1}."
-        )
-    return classes
-
-
-def read_classes(path: str | Path) -> tuple[int, ...]:
-    """Read class indices: a JSON list of numbers, or numbers separated by spaces or lines.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it holds something else than whole numbers.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no file {path} (config.teacher.classes).")
-    text = Path(path).read_text()
-    try:
-        values = json.loads(text) if text.lstrip().startswith("[") else text.split()
-        return tuple(int(value) for value in values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} does not hold class indices ({error}); give one whole number for each class "
-            "of the student."
-        ) from error
+    path, key = config.teacher.classes, "config.teacher.classes"
+    teacher = Classes(
+        f"The teacher {config.teacher.weights!r}", source.num_classes, source.class_names
+    )
+    student = Classes("the student", config.model.num_classes, tuple(class_names))
+    if path:
+        return read_mapping(path, teacher, student, key).classes
+    remedy = (
+        "name the teacher's class of each of the student's in a file "
+        f"(--{key}=FILE) or use a teacher of the same classes"
+    )
+    found = match_classes(teacher, student, remedy)
+    if found.note:
+        _LOG.info(found.note)
+    return found.classes

@@ -146,6 +146,7 @@ def _run_of(path: Path, checkpoint: str | int) -> tuple[Path, str | int] | None:
 def _read_run(run: Path, checkpoint: str | int, which: str) -> Weights:
     # Imported here, since training lies above weights: it loads them into new runs.
     from deit_jax.training.checkpoint import load_weights as read_checkpoint
+    from deit_jax.training.run_classes import class_names_of_run
     from deit_jax.training.run_directory import load_run, run_preprocessing
 
     if which not in ("model", "ema"):
@@ -160,6 +161,7 @@ def _read_run(run: Path, checkpoint: str | int, which: str) -> Weights:
         model["name"],
         size,
         run_preprocessing(config),
+        class_names_of_run(run, config, meta),
         notes=(f"Step {meta['step']:,} of the run, {which} weights.",),
     )
     return Weights(

@@ -188,6 +188,43 @@ def test_imagenet_v2_is_measured_with_its_classes_in_the_order_of_numbers(tmp_pa
     assert found["numbered_folder", "fused"]["top1"] > 66 > found["folder", "fused"]["top1"] + 20
 
 
+def test_classes_are_compared_by_their_names(tmp_path, capsys):
+    """Three classes in folders, and models that have them in another order, or have others."""
+    model = _model(3, num_classes=3)
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), np.uint8)
+    first, second = _ask(model, pixels)
+    fused = (first + second) / 2
+    # The model's classes are dog, cat, cow; those of folders are in the order of names.
+    names, data = ("dog", "cat", "cow"), ("cat", "cow", "dog")
+    for i, said in enumerate(fused.argmax(-1)):
+        folder = tmp_path / "val" / (names[said] if i else data[i])
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[i]).save(folder / f"{i}.png")
+    for name in data:
+        (tmp_path / "val" / name).mkdir(exist_ok=True)
+        Image.fromarray(pixels[0]).save(tmp_path / "val" / name / "more.png")
+    source = open_source("folder", "val", str(tmp_path))
+    order = [names.index(name) for name in data]
+    images = np.stack([np.asarray(Image.open(source[i].name)) for i in range(len(source))])
+    first, second = _ask(model, images)
+    expected = _count(((first + second) / 2)[:, order], source.labels)
+    place = ["--source=folder", f"--directory={tmp_path}", "--split=val", "--crop-ratio=1"]
+
+    deit_jax.save_weights(model, tmp_path / "named", class_names=names)
+    found = _evaluate(capsys, tmp_path / "named", *place)
+    assert found["evaluation"]["fused"]["top1"] == expected["top1"] > 70
+    assert any("another order" in note for note in found["notes"])
+    deit_jax.save_weights(model, tmp_path / "nameless.safetensors")
+    found = _evaluate(capsys, tmp_path / "nameless.safetensors", *place)
+    assert any("only the number of classes" in note for note in found["notes"])
+    deit_jax.save_weights(model, tmp_path / "other", class_names=("ant", "bee", "fly"))
+    assert main(["evaluate", str(tmp_path / "other"), *place]) == 2
+    assert "'ant' is in only one of them" in capsys.readouterr().err
+    (tmp_path / "map.json").write_text(json.dumps({"cat": "bee", "cow": 2, "dog": "ant"}))
+    found = _evaluate(capsys, tmp_path / "other", *place, f"--class-map={tmp_path / 'map.json'}")
+    assert found["evaluation"]["fused"]["top1"] == expected["top1"]
+
+
 def test_other_splits(workdir, capsys):
     assert _evaluate(capsys, workdir, "--split=train")["images"] == 597
 

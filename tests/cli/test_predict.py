@@ -2,6 +2,7 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.torch
@@ -9,11 +10,16 @@ import torch
 import torchvision.transforms as T
 from PIL import Image
 
+import deit_jax
 from deit_jax.cli.main import main
+from deit_jax.config.defaults import default_config
 from deit_jax.data.crop import centre_crop
 from deit_jax.evaluation.normalisation import to_input
 from deit_jax.evaluation.predict import likeliest, read_view
+from deit_jax.models.functional import split
 from deit_jax.preprocessing import EvalView
+from deit_jax.training.checkpoint import Checkpoints
+from deit_jax.training.run_directory import open_run
 from tests.weights.small_models import timm_model
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -128,6 +134,46 @@ def test_names_of_classes_and_the_table(tmp_path, photos, capsys):
     (tmp_path / "config.json").write_text(json.dumps({"id2label": dict(enumerate(names))}))
     assert main(command) == 0
     assert capsys.readouterr().out == printed[0]
+
+
+def test_a_run_knows_its_classes_wherever_its_data_has_gone(tmp_path, photos, capsys):
+    config = default_config()
+    config.data.source, config.data.directory = "folder", str(tmp_path / "gone")
+    config.model.name, config.model.image_size = "deit_micro_patch4_16", (16, 16)
+    config.model.num_classes = 3
+    _, params, _ = split(deit_jax.create_model(config.model.name, num_classes=3))
+    names = ["ant", "bee", "fly"]
+
+    def save(run, kept, record=()):
+        opened = open_run(run, config, class_names=record)
+        with opened, Checkpoints(opened.checkpoints) as checkpoints:
+            state = {"params": params, "batch_stats": {}, "ema": {}, "step": jnp.int32(1)}
+            meta = {"seconds": 1.0} | ({"class_names": kept} if kept else {})
+            checkpoints.save(1, state, meta=meta, metrics={"top1": 1.0})
+
+    def said(weights):
+        assert main(["predict", "--weights", str(weights), str(photos / "a.png"), "--json"]) == 0
+        image = json.loads(capsys.readouterr().out)["images"][0]
+        return sorted(guess["name"] for guess in image["heads"]["class"])
+
+    save(tmp_path / "now", names)
+    save(tmp_path / "record", (), names)
+    save(tmp_path / "before", ())
+    assert said(tmp_path / "now") == said(tmp_path / "record") == names
+    assert said(tmp_path / "before") == ["class 0", "class 1", "class 2"]
+    # A run from before names were kept has those of its data, where that still is.
+    for name in names:
+        (tmp_path / "gone" / "validation" / name).mkdir(parents=True)
+        picture(0, 16, 16).save(tmp_path / "gone" / "validation" / name / "x.png")
+    assert said(tmp_path / "before") == names
+    # And on into other layouts.
+    for layout in ("timm", "transformers"):
+        out = tmp_path / layout
+        assert main(["convert", str(tmp_path / "now"), str(out), "--layout", layout]) == 0
+        capsys.readouterr()
+        assert said(out) == names
+    config = json.loads((tmp_path / "transformers" / "config.json").read_text())
+    assert config["label2id"] == {"ant": 0, "bee": 1, "fly": 2}
 
 
 def test_damaged_images_are_named_and_skipped(tmp_path, photos, capsys):

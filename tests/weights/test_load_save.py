@@ -310,3 +310,14 @@ def test_heads_that_are_not_loaded_are_announced(tmp_path, models, caplog):
         deit_jax.load_weights(seven, tmp_path / "ten.safetensors")
     assert "NOT loaded" in caplog.text and "head.kernel" in caplog.text
     np.testing.assert_array_equal(parameters(seven)["head", "kernel"], before)
+
+
+@pytest.mark.parametrize("asked", [None, 24])
+def test_the_size_of_weights_is_the_default(asked, tmp_path):
+    theirs = timm_model(image_size=(32, 24))
+    torch.save({"model": theirs.state_dict(), "deit_jax.image_size": "32 24"}, tmp_path / "w.pth")
+    options = {"image_size": asked} if asked else {}
+    model = deit_jax.create_model(PLAIN, weights=tmp_path / "w.pth", **options)
+    assert model.image_size == ((24, 24) if asked else (32, 24))
+    if not asked:
+        assert_same_logits(model, theirs, images((32, 24)))
