@@ -113,6 +113,8 @@ class _Run:
             if self.load_report:
                 self.progress.message(self.load_report.table())
             self.progress.message(self.describe())
+            if setup.teacher and setup.teacher.note:
+                self.progress.message(setup.teacher.note)
             batches = stack.enter_context(
                 contextlib.closing(
                     train_batches(

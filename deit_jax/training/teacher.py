@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from deit_jax.data.class_mapping import Classes, match_classes, read_mapping
+from deit_jax.data.class_mapping import Classes, ClassMapping, match_classes, read_mapping
 from deit_jax.models.frozen import freeze
 from deit_jax.models.functional import Tree, abstract
 from deit_jax.models.registry import model_builder
@@ -30,11 +30,12 @@ _LOG = logging.getLogger("deit_jax")
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model to ask, its parameters, and where they came from (for `result.json`)."""
+    """A model to ask, its parameters, where they came from (for `result.json`), and a note."""
 
     function: TeacherView
     params: Tree
     facts: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,16 @@ def load_teacher(config: ConfigDict, class_names: Sequence[str] = ()) -> Teacher
         image_size=size,
         dtype=jnp.dtype(options.dtype),
     )
+    mapping = _classes(config, source, class_names)
     view = TeacherView(
         function,
         student=(tuple(config.augment.mean), tuple(config.augment.std)),
         teacher=_colours(config, source.preprocessing),
         image_size=size,
-        classes=_classes(config, source, class_names),
+        classes=mapping.classes,
     )
     facts = {"name": source.name, "weights": options.weights, **source.facts, "ema": options.ema}
-    return Teacher(view, params, facts)
+    return Teacher(view, params, facts, mapping.note)
 
 
 def _colours(config: ConfigDict, own: Preprocessing) -> tuple[Colour, Colour]:
@@ -184,20 +186,17 @@ def _named(config: ConfigDict) -> str:
     return "" if config.teacher.name == TeacherKeys().name else config.teacher.name
 
 
-def _classes(config: ConfigDict, source: _Source, class_names: Sequence[str]) -> tuple[int, ...]:
-    """Return the teacher's class for each of the student's, or () where they are the same."""
+def _classes(config: ConfigDict, source: _Source, class_names: Sequence[str]) -> ClassMapping:
+    """Return the teacher's class for each of the student's."""
     path, key = config.teacher.classes, "config.teacher.classes"
     teacher = Classes(
         f"The teacher {config.teacher.weights!r}", source.num_classes, source.class_names
     )
     student = Classes("the student", config.model.num_classes, tuple(class_names))
     if path:
-        return read_mapping(path, teacher, student, key).classes
+        return read_mapping(path, teacher, student, key)
     remedy = (
         "name the teacher's class of each of the student's in a file "
         f"(--{key}=FILE) or use a teacher of the same classes"
     )
-    found = match_classes(teacher, student, remedy)
-    if found.note:
-        _LOG.info(found.note)
-    return found.classes
+    return match_classes(teacher, student, remedy)

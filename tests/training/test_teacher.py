@@ -117,6 +117,37 @@ def test_normalisation_that_the_file_states_is_used(tmp_path):
     assert load_teacher(config).function.teacher == ((0.1, 0.2, 0.3), (0.25, 0.25, 0.25))
 
 
+def test_normalisation_that_nothing_states_is_assumed_and_said(convnet, caplog):
+    config = configure(convnet[0], "regnety_micro", mean=(), std=())
+    view = load_teacher(config).function
+    assert view.teacher == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert "Nothing says how images for the teacher" in caplog.text
+
+
+def test_a_transformer_is_shown_images_at_the_size_of_its_weights(tmp_path, caplog):
+    name, path = "deit_micro_patch4_16", tmp_path / "w.safetensors"
+    function, params, _ = save_random(path, name, image_size=(24, 24))
+    teacher = load_teacher(configure(path, name))
+    assert teacher.function.image_size == (24, 24) and "at 24x24 pixels" in caplog.text
+    close(ask(teacher), function.head_logits(params, {}, teacher.function.convert(IMAGES))[0][0])
+    other = load_teacher(configure(path, name, image_size=(16, 16)))
+    assert other.params["pos_embed"].shape == (1, 1 + 4 * 4, 64)
+
+
+def test_classes_are_matched_by_their_names(tmp_path):
+    save_random(tmp_path / "model.safetensors", "regnety_micro")
+    names = [f"kind {letter}" for letter in "abcdefghij"]
+    stated = {"architecture": "regnety_micro", "label_names": names}
+    (tmp_path / "config.json").write_text(json.dumps(stated))
+    config = configure(tmp_path, "regnety_micro")
+    assert load_teacher(config, names).function.classes == ()
+    turned = load_teacher(config, names[::-1])
+    assert turned.function.classes == tuple(range(9, -1, -1)) and "another order" in turned.note
+    with pytest.raises(ValueError, match=r"'kind a' is in only one.*--config\.teacher\.classes"):
+        load_teacher(config, ["other", *names[1:]])
+    assert "only the number" in load_teacher(config, list(map(str, range(10)))).note
+
+
 def test_other_classes_need_a_mapping(tmp_path):
     path = tmp_path / "w.safetensors"
     function, params, stats = save_random(path, "regnety_micro", num_classes=13)
