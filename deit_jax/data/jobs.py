@@ -1,14 +1,13 @@
 """Work for several processes: one function, many jobs, results as they come."""
 
-import contextlib
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
+
+from deit_jax.data.worker_processes import follow_parent, signals_held_back
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -48,7 +47,7 @@ def in_processes(
         initargs=(function, shared),
     )
     try:
-        with _interrupts_held_back():
+        with signals_held_back("SIGINT"):
             running = {pool.submit(_call, job): job for job in jobs}
         for done in as_completed(running):
             yield running[done], done.result()
@@ -65,33 +64,12 @@ def in_processes(
         pool.shutdown(cancel_futures=True)
 
 
-@contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Processes started meanwhile hold Ctrl-C back too, before their first line of Python runs."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _receive(function: Callable[..., Any], shared: Any) -> None:
     global _given
     _given = function, shared
     # Ctrl-C reaches every process of a terminal; the first one sees to the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A killed parent cannot stop its workers, which would wait for jobs for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    follow_parent()
 
 
 def _call(job: Any) -> Any:

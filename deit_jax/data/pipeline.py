@@ -1,8 +1,9 @@
 """Streams of batches, through Grain: one element is one step, so resuming is starting at a step."""
 
 import gc
-import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import TracebackType
 
 import grain
@@ -11,7 +12,14 @@ from absl import flags
 from deit_jax.data.batches import Batch, EvalBatches, Step, TrainBatches
 from deit_jax.data.damage import Damage, DamageCount
 from deit_jax.data.options import EvalInput, InputOptions, TrainInput, shared_bytes
+from deit_jax.data.shared_memory import FOLDER, ToShared, claim, free_bytes, remove, total_bytes
 from deit_jax.data.sources import Source
+from deit_jax.data.worker_processes import (
+    STOP_SIGNALS,
+    follow_parent,
+    signals_held_back,
+    start_resource_tracker,
+)
 
 
 class Batches(Iterator[Batch]):
@@ -31,20 +39,17 @@ class Batches(Iterator[Batch]):
             # `absl.app.run` has parsed any (google/grain issue 1355).
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()
-            batches = batches.mp_prefetch(
-                grain.MultiprocessingOptions(
-                    num_workers=workers, per_worker_buffer_size=max(1, options.prefetch)
-                )
-            )
+            batches = _in_readers(batches, workers, max(1, options.prefetch))
         self._workers = workers
         self._damage = damage
         self._iterator: grain.DatasetIterator | None = iter(batches)
+        self._first = True
 
     def __next__(self) -> Batch:
         if self._iterator is None:
             raise StopIteration
         try:
-            batch, damages = next(self._iterator)
+            batch, damages = self._next()
             self._damage.add(damages)
             return batch
         except RuntimeError as error:
@@ -58,6 +63,15 @@ class Batches(Iterator[Batch]):
         except BaseException:
             self.close()
             raise
+
+    def _next(self) -> Step:
+        assert self._iterator is not None
+        if not (self._workers and self._first):
+            return next(self._iterator)
+        # Grain starts its processes now, in threads that inherit what is held back.
+        self._first = False
+        with signals_held_back(*STOP_SIGNALS):
+            return next(self._iterator)
 
     @property
     def damaged(self) -> tuple[Damage, ...]:
@@ -172,6 +186,25 @@ def eval_steps(source: Source, options: EvalInput) -> int:
     return -(-len(source) // options.batch_size)
 
 
+def _in_readers(batches: grain.IterDataset, workers: int, buffered: int) -> grain.IterDataset:
+    """Let processes make the batches; they and their shared memory end with this process."""
+    start_resource_tracker()
+    name = claim()
+    if name:
+        batches = batches.map(ToShared(name))
+    return batches.mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffered),
+        worker_init_fn=partial(_begin_reader, name),
+    )
+
+
+def _begin_reader(name: str, number: int, count: int) -> None:
+    # The main process decides what becomes of them.
+    for signal_name in STOP_SIGNALS:
+        signal.signal(getattr(signal, signal_name), signal.SIG_IGN)
+    follow_parent(partial(remove, name) if name else None)
+
+
 def _stream(
     build: Callable[[int], Step],
     options: InputOptions,
@@ -203,15 +236,16 @@ def check_stream(
 
 
 def _check_shared_memory(options: InputOptions, process_count: int) -> None:
-    """Reader processes killed by a full /dev/shm die of a bus error that explains nothing."""
+    """Say before anything starts that /dev/shm is too small, and what is in it is not ours."""
     needed = shared_bytes(options, process_count)
-    if not needed or not os.path.isdir("/dev/shm"):
+    if not needed or not FOLDER.is_dir():
         return
-    usage = os.statvfs("/dev/shm")
-    free = usage.f_bavail * usage.f_frsize
+    # First, so that what a killed run has left does not count.
+    claim()
+    free = free_bytes()
     if needed > free:
         raise ValueError(
-            f"{options.workers} workers may hold {needed >> 20} MiB in /dev/shm, which has "
-            f"{free >> 20} MiB free: enlarge it (docker run --shm-size) or use fewer workers, "
-            "less prefetch, or threads."
+            f"{options.workers} workers may hold {needed >> 20} MiB in {FOLDER}, which has "
+            f"{free >> 20} MiB free of {total_bytes() >> 20}: look what other programs have in it, "
+            "enlarge it (docker run --shm-size), or use fewer workers, less prefetch, or threads."
         )

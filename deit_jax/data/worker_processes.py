@@ -1,0 +1,75 @@
+"""What all processes that work for another one share: when they end, and what does not end them."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
+
+STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+"""What terminals and schedulers send to end a program: to its main process, or to all of them."""
+
+
+@contextlib.contextmanager
+def signals_held_back(*names: str) -> Iterator[None]:
+    """Processes started meanwhile hold signals back too, before their first line of Python runs.
+
+    A terminal sends Ctrl-C to all processes, and many schedulers send SIGTERM to all; the first one
+    sees to the others.
+
+    Args:
+        names: of the signals, such as "SIGINT".
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name) for name in names})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def follow_parent(last: Callable[[], None] | None = None) -> None:
+    """End this process when the one that started it has ended; a killed one cannot stop it.
+
+    Args:
+        last: is called before.
+    """
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            with contextlib.suppress(Exception):
+                if last is not None:
+                    last()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True, name="parent").start()
+
+
+def start_resource_tracker() -> None:
+    """Start Python's process that removes shared memory and semaphores after a crash.
+
+    It would be started anyway, but then speaks of "leaked" objects whenever a program is ended by
+    a signal, and lets signals through again in the thread that started it: here a short-lived one.
+    """
+    variable, silence = "PYTHONWARNINGS", "ignore:resource_tracker"
+
+    def start() -> None:
+        before = os.environ.get(variable)
+        os.environ[variable] = f"{before},{silence}" if before else silence
+        try:
+            resource_tracker.ensure_running()
+        finally:
+            if before is None:
+                del os.environ[variable]
+            else:
+                os.environ[variable] = before
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join()
