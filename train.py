@@ -8,6 +8,13 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+# First of all: a signal may come while libraries are loaded.
+from deit_jax.training.interruption import Interrupted, Interruption  # isort: skip
+
+# Reader processes import this file too.
+_INTERRUPTION = Interruption.install() if __name__ == "__main__" else None
+
+# ruff: noqa: E402
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -78,7 +85,12 @@ def main(arguments: list[str]) -> None:
         _fail(problems)
     workdir = os.path.expanduser(_WORKDIR.value)
     try:
-        train(_CONFIG.value, workdir, allow_config_change=_ALLOW_CHANGE.value)
+        train(
+            _CONFIG.value,
+            workdir,
+            allow_config_change=_ALLOW_CHANGE.value,
+            interruption=_INTERRUPTION,
+        )
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if flags.FLAGS.verbosity > 0:
             raise
@@ -86,7 +98,11 @@ def main(arguments: list[str]) -> None:
     except TrainingStopped as error:
         print(f"stopped: {error}", file=sys.stderr)
         sys.exit(3)
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.code)
     except KeyboardInterrupt:
+        # Where the system has no POSIX signals.
         print("interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
         sys.exit(130)
 

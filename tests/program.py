@@ -21,10 +21,21 @@ _ENVIRONMENT = {
 TIMING = {"images_per_second"}
 
 
-def start(experiment, workdir, *flags, devices=1):
-    """Start `train.py`; returns the process."""
+# As from a terminal: a job in the background of a shell ignores SIGINT, and what it starts too.
+_LAUNCH = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def start(experiment, workdir, *flags, devices=1, group=False, code=None):
+    """Start `train.py`, or code in its place, perhaps as a group of processes; returns it."""
+    given = ["train.py"] if code is None else ["-c", code]
+    given += [f"--config={experiment}", f"--workdir={workdir}", *flags]
     return subprocess.Popen(
-        [sys.executable, "train.py", f"--config={experiment}", f"--workdir={workdir}", *flags],
+        [sys.executable, "-c", _LAUNCH, *given],
+        start_new_session=group,
         cwd=ROOT,
         env={**_ENVIRONMENT, "JAX_NUM_CPU_DEVICES": str(devices)},
         stdout=subprocess.PIPE,

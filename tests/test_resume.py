@@ -1,7 +1,9 @@
 """A run killed at any moment ends with the same bits as one never interrupted."""
 
+import os
 import pathlib
 import random
+import re
 import signal
 import time
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deit_jax.training.checkpoint_directory import read_manifests
 from tests import program
 
 # An epoch ends every 3.1 steps, a checkpoint is written every 4, evaluations come in between.
@@ -168,3 +171,76 @@ def test_damaged_records_are_counted_over_a_resume(tmp_path):
     code, output = program.run("configs/digits.py:none", tmp_path / "again", *flags)
     assert code == 0 and "starting" not in output, output
     assert_same(tmp_path / "first", tmp_path / "again")
+
+
+def stopped_after(output, name):
+    """The step that the run says it was stopped after by that signal."""
+    found = re.search(rf"stopped by {name} after step (\d+), saved; the same command goes", output)
+    assert found, output
+    assert "Traceback" not in output
+    return found.group(1)
+
+
+def test_signals_cost_no_step(undisturbed, tmp_path):
+    run, workdir = undisturbed, tmp_path / "run"
+    process = program.start(STUDENT, workdir, *run.flags)
+    while not list(workdir.glob("checkpoints/[0-9]*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate()
+    assert process.returncode == 143
+    saved = stopped_after(output, "SIGTERM")
+    assert max(os.listdir(workdir / "checkpoints"), key=int) == saved
+    # Ctrl-C goes to the readers of a terminal's job too.
+    process = program.start(STUDENT, workdir, *run.flags, "--config.data.workers=2", group=True)
+    for line in process.stdout:
+        if line.startswith("First step"):
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate()
+    assert process.returncode == 130
+    again = stopped_after(output, "SIGINT")
+    assert int(again) > int(saved)
+    code, output = program.run(STUDENT, workdir, *run.flags)
+    assert code == 0 and f"continuing at step {again}" in output, output
+    assert_same(run.workdir, workdir)
+
+
+# `train.py`, which gets SIGTERM during its second evaluation.
+IN_AN_EVALUATION = """
+import os, runpy, signal, sys, time
+from deit_jax.training.interruption import Interruption
+
+watch, evaluations = Interruption.unless_requested, []
+
+def unless_requested(self, items):
+    evaluations.append(1)
+    if len(evaluations) == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not self.requested:
+            time.sleep(0.01)
+    return watch(self, items)
+
+Interruption.unless_requested = unless_requested
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+def test_a_signal_during_an_evaluation(undisturbed, tmp_path):
+    run, workdir = undisturbed, tmp_path / "run"
+    process = program.start(STUDENT, workdir, *run.flags, code=IN_AN_EVALUATION)
+    output, _ = process.communicate(timeout=280)
+    assert process.returncode == 143
+    step = int(stopped_after(output, "SIGTERM"))
+    evaluated = [line["step"] for line in program.metrics(run.workdir) if line["split"] == "eval"]
+    assert step == evaluated[1]
+    lines = program.metrics(workdir)
+    assert [line["step"] for line in lines if line["split"] == "eval"] == evaluated[:1]
+    code, output = program.run(STUDENT, workdir, *run.flags)
+    assert code == 0, output
+    assert_same(run.workdir, workdir)
+    kept, _ = read_manifests(workdir / "checkpoints")
+    best = program.result(workdir)["best"]
+    assert kept[best["step"]].score == best["value"]
+    assert not any("owes_evaluation" in manifest.meta for manifest in kept.values())

@@ -3,6 +3,7 @@
 `STEP/` is a checkpoint, `STEP.corrupt` one that was found damaged. All else is a leftover.
 """
 
+import dataclasses
 import logging
 import shutil
 from collections.abc import Mapping
@@ -11,10 +12,13 @@ from pathlib import Path
 import jax
 from jax.experimental import multihost_utils
 
-from deit_jax.training.manifest import DamagedCheckpoint, Manifest
-from deit_jax.training.orbax_store import is_leftover, read_manifest
+from deit_jax.training.manifest import DamagedCheckpoint, Manifest, finite
+from deit_jax.training.orbax_store import is_leftover, read_manifest, replace_manifest
 
 _LOG = logging.getLogger("deit_jax")
+
+OWES_EVALUATION = "owes_evaluation"
+"""Note of a checkpoint that was saved because a signal came while its state was evaluated."""
 
 
 def saved_steps(directory: Path) -> list[int]:
@@ -34,6 +38,21 @@ def read_manifests(directory: Path) -> tuple[dict[int, Manifest], dict[int, str]
         except DamagedCheckpoint as error:
             unreadable[step] = str(error)
     return manifests, unreadable
+
+
+def add_metrics(directory: Path, step: int, metrics: Mapping[str, float]) -> None:
+    """Give a checkpoint that owes its evaluation the metrics, and take the note away, at once.
+
+    Not while something is saved, and before the first save of this process.
+    """
+    if jax.process_index() == 0:
+        path = directory / str(step)
+        manifest = read_manifest(path)
+        meta = {key: value for key, value in manifest.meta.items() if key != OWES_EVALUATION}
+        found = finite(metrics, manifest.metric)
+        replace_manifest(path, dataclasses.replace(manifest, metrics=found, meta=meta))
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("metrics added")
 
 
 def best_of(manifests: Mapping[int, Manifest]) -> tuple[int, float] | None:

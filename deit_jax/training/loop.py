@@ -3,28 +3,28 @@
 import contextlib
 import logging
 import math
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from ml_collections import ConfigDict
 
-from deit_jax.data.options import describe_readers
 from deit_jax.data.pipeline import eval_batches, train_batches
 from deit_jax.evaluation.evaluate import Metrics, evaluate
-from deit_jax.models.functional import count_parameters
 from deit_jax.sharding import put_batch, replicated
+from deit_jax.training.announcements import closing, opening
 from deit_jax.training.checkpoint import Checkpoints
-from deit_jax.training.checkpoint_directory import saved_steps
+from deit_jax.training.checkpoint_directory import OWES_EVALUATION, add_metrics, saved_steps
+from deit_jax.training.clock import Clock
 from deit_jax.training.initial import load_initial
+from deit_jax.training.interruption import Abandoned, Interruption
+from deit_jax.training.processes import any_process
 from deit_jax.training.progress import Progress
 from deit_jax.training.refusals import refuse_early
 from deit_jax.training.result import best_evaluation, make_result
 from deit_jax.training.run_directory import RunDirectory, open_run
 from deit_jax.training.run_log import RunLog
-from deit_jax.training.schedule import learning_rate, peak_learning_rate
+from deit_jax.training.schedule import learning_rate
 from deit_jax.training.setup import Setup, prepare
 from deit_jax.training.state import METRICS, TrainState
 from deit_jax.weights.adapt import Fitted
@@ -36,13 +36,20 @@ class TrainingStopped(RuntimeError):
     """Training cannot go on; the message says why and where the last good state is."""
 
 
-def train(config: ConfigDict, workdir: str, *, allow_config_change: bool = False) -> dict[str, Any]:
+def train(
+    config: ConfigDict,
+    workdir: str,
+    *,
+    allow_config_change: bool = False,
+    interruption: Interruption | None = None,
+) -> dict[str, Any]:
     """Train as the configuration says, or go on from the last checkpoint in `workdir`.
 
     Args:
         config: validated configuration.
         workdir: directory of this run.
         allow_config_change: continue although the configuration differs from the saved one.
+        interruption: what takes the signals; None leaves them as they are.
 
     Returns:
         What `result.json` holds.
@@ -51,6 +58,7 @@ def train(config: ConfigDict, workdir: str, *, allow_config_change: bool = False
         ValueError, FileExistsError, FileNotFoundError: the data, the teacher, the weights to start
             from or the directory are not what the configuration needs.
         TrainingStopped: too many steps in a row were not finite, or all of them.
+        Interrupted: a signal came; the state is saved.
     """
     repeatable = config.training.repeatable and jax.default_backend() == "gpu"
     kernel_choices = Path(workdir).absolute() / "kernel_choices" if repeatable else None
@@ -76,7 +84,7 @@ def train(config: ConfigDict, workdir: str, *, allow_config_change: bool = False
             if kernel_choices:
                 # All processes wait for each other in `Checkpoints`: the run's directory is there.
                 kernel_choices.mkdir(exist_ok=True)
-            return _Run(setup, run, checkpoints, weights).go()
+            return _Run(setup, run, checkpoints, weights, interruption or Interruption()).go()
 
 
 class _Run:
@@ -88,14 +96,17 @@ class _Run:
         run: RunDirectory,
         checkpoints: Checkpoints,
         weights: Fitted | None,
+        interruption: Interruption,
     ) -> None:
         self.setup, self.config = setup, setup.config
-        self.run, self.checkpoints = run, checkpoints
+        self.run, self.checkpoints, self.interruption = run, checkpoints, interruption
         restored = checkpoints.restore_latest(setup.abstract_state)
         self.state: TrainState = restored.state if restored else setup.initial_state(weights)
         self.load_report = weights.report if weights else None
         self.start = restored.step if restored else 0
-        self.clock = _Clock(restored.meta["seconds"] if restored else 0.0)
+        # A signal came while this step was evaluated.
+        self.owes_evaluation = bool(restored and restored.meta.get(OWES_EVALUATION))
+        self.clock = Clock(restored.meta["seconds"] if restored else 0.0)
         # Runs from before these were kept begin to count anew.
         self.damaged: tuple[int, ...] = tuple(restored.meta.get("damaged", ()) if restored else ())
         teacher_params = setup.teacher.params if setup.teacher else {}
@@ -107,12 +118,17 @@ class _Run:
         total = setup.total_steps
         with contextlib.ExitStack() as stack:
             self.log = stack.enter_context(
-                RunLog(self.run.path, resume_step=self.start, tensorboard=config.log.tensorboard)
+                RunLog(
+                    self.run.path,
+                    resume_step=self.start,
+                    owes_evaluation=self.owes_evaluation,
+                    tensorboard=config.log.tensorboard,
+                )
             )
             self.progress = stack.enter_context(Progress(total, start_step=self.start))
             if self.load_report:
                 self.progress.message(self.load_report.table())
-            self.progress.message(self.describe())
+            self.progress.message(opening(setup, self.state, self.start))
             if setup.teacher and setup.teacher.note:
                 self.progress.message(setup.teacher.note)
             batches = stack.enter_context(
@@ -128,7 +144,7 @@ class _Run:
                     )
                 )
             )
-            evaluation = None
+            evaluation = self.pay_evaluation() if self.owes_evaluation else None
             if self.start < total:
                 self.progress.message("Compiling the train step ...")
             for step in range(self.start + 1, total + 1):
@@ -140,12 +156,15 @@ class _Run:
                     jax.block_until_ready(self.state["step"])
                     self.progress.message(f"First step after {self.clock.since_start():.1f} s.")
                     self.clock.restart(step)
+                self.interruption.step_done()
                 evaluation = self.after(step)
             if evaluation is None:
                 # Stopped between the last checkpoint and the result: already logged.
                 evaluation = self.evaluate()
+            if evaluation is None:
+                self.leave(total)
             result = self.finish(evaluation)
-            self.progress.message(self.summary(result))
+            self.progress.message(closing(setup, result, self.run.path))
         return result
 
     def after(self, step: int) -> dict[str, Metrics] | None:
@@ -155,14 +174,31 @@ class _Run:
             self.log_training(step)
         else:
             self.progress.update(step)
-        evaluation = None
-        if last or self.evaluation_due(step):
+        evaluation, due = None, last or self.evaluation_due(step)
+        if due:
             evaluation = self.evaluate()
-            self.log_evaluation(step, evaluation)
-        if evaluation or step % self.config.checkpoint.every_steps == 0:
+            if evaluation:
+                self.log_evaluation(step, evaluation)
+        if stop := self.stop_due(step):
+            self.interruption.saving()
+        if due or stop or step % self.config.checkpoint.every_steps == 0:
             with self.clock.paused():
-                self.save(step, evaluation)
+                self.save(step, evaluation, owes_evaluation=due and not evaluation)
+        if stop and not (last and evaluation):
+            self.leave(step)
         return evaluation
+
+    def stop_due(self, step: int) -> bool:
+        """Whether to stop after this step: the same answer in all processes."""
+        if jax.process_count() == 1:
+            return self.interruption.requested
+        # Asking the others waits for the devices, which logging has just done anyway.
+        logged = step % self.config.log.every_steps == 0
+        return logged and any_process(self.interruption.requested)
+
+    def leave(self, step: int) -> NoReturn:
+        """Leave training because a signal has come, once the checkpoint of this step is on disk."""
+        raise self.interruption.error(step, saved=self.checkpoints.wait())
 
     def evaluation_due(self, step: int) -> bool:
         """Whether a multiple of `evaluation.every_epochs` was passed in this step."""
@@ -211,8 +247,16 @@ class _Run:
             "optimizer.learning_rate or model.dtype=float32, in a new workdir."
         )
 
-    def evaluate(self) -> dict[str, Metrics]:
-        """Evaluate raw and averaged weights on the whole evaluation split."""
+    def pay_evaluation(self) -> dict[str, Metrics]:
+        """Evaluate the step that training goes on from, as if it had not been stopped there."""
+        if evaluation := self.evaluate():
+            self.log_evaluation(self.start, evaluation)
+            add_metrics(self.run.checkpoints, self.start, self.deciding(evaluation))
+            return evaluation
+        self.leave(self.start)
+
+    def evaluate(self) -> dict[str, Metrics] | None:
+        """Evaluate raw and averaged weights on the whole evaluation split; None if interrupted."""
         setup, state = self.setup, self.state
         weights = {"raw": (state["params"], state["batch_stats"])}
         if state["ema"]:
@@ -224,8 +268,12 @@ class _Run:
                 process_index=jax.process_index(),
                 process_count=jax.process_count(),
             )
-            with contextlib.closing(batches):
-                return evaluate(setup.eval_step, weights, batches, setup.mesh)
+            with contextlib.closing(batches), contextlib.suppress(Abandoned):
+                # Many processes must do the same, and hear of the signal after the step only.
+                alone = jax.process_count() == 1
+                watched = self.interruption.unless_requested(batches) if alone else batches
+                return evaluate(setup.eval_step, weights, watched, setup.mesh)
+        return None
 
     def log_evaluation(self, step: int, result: dict[str, Metrics]) -> None:
         """Write every number to the log and the deciding ones to the screen."""
@@ -244,18 +292,24 @@ class _Run:
             best = self.best_evaluation()
             self.progress.show_best(best["step"], best["value"])
 
-    def save(self, step: int, evaluation: dict[str, Metrics] | None) -> None:
+    def save(
+        self, step: int, evaluation: dict[str, Metrics] | None, *, owes_evaluation: bool
+    ) -> None:
         """Save the state; with the deciding accuracy where it was just measured."""
-        metrics = None
-        if evaluation:
-            chosen = evaluation[self.config.evaluation.weights]
-            metrics = {"top1": chosen[self.setup.inference_head]["top1"]}
+        metrics = self.deciding(evaluation) if evaluation else None
         meta = {
             "seconds": self.clock.total(),
             "damaged": list(self.damaged),
             "class_names": self.setup.train_source.class_names,
         }
+        if owes_evaluation:
+            meta[OWES_EVALUATION] = True
         self.checkpoints.save(step, self.state, meta=meta, metrics=metrics)
+
+    def deciding(self, evaluation: dict[str, Metrics]) -> dict[str, float]:
+        """Return the metric by which the best checkpoint is chosen."""
+        chosen = evaluation[self.config.evaluation.weights]
+        return {"top1": chosen[self.setup.inference_head]["top1"]}
 
     def best_evaluation(self) -> dict[str, Any]:
         """Step and value of the evaluation that decides which checkpoint is the best."""
@@ -276,66 +330,3 @@ class _Run:
         if first:
             self.run.write_result(result)
         return result
-
-    def summary(self, result: dict[str, Any]) -> str:
-        """Say how it ended, and where everything is."""
-        weights, head = self.config.evaluation.weights, self.setup.inference_head
-        top1, best = result["evaluation"][weights][head]["top1"], result["best"]
-        of_best = f"; best {best['value']:.2f} % at step {best['step']:,}" if best else ""
-        return (
-            f"Done: top-1 {top1:.2f} % ({weights} weights, {head} head) after {result['steps']:,} "
-            f"steps{of_best}. Everything is in {self.run.path}; "
-            f"python -m deit_jax report {self.run.path} shows it."
-        )
-
-    def describe(self) -> str:
-        """Say what is about to happen, with the numbers that follow from the configuration."""
-        setup, config = self.setup, self.config
-        teacher = f", taught ({config.distillation.kind}) by {config.teacher.name}"
-        # Where a batch is larger than the data set, the epochs run fast.
-        each = 1 / setup.steps_per_epoch
-        epochs = f" ({each:.3g} epochs each)" if each > 1 else ""
-        start = f"continuing at step {self.start}" if self.start else "starting"
-        return (
-            f"{config.model.name} ({count_parameters(self.state['params']):,} parameters)"
-            f"{teacher if setup.teacher else ''}; {len(setup.train_source):,} training and "
-            f"{len(setup.eval_source):,} evaluation images of {setup.train_source.name}; "
-            f"{setup.total_steps:,} steps of {config.training.batch_size} images{epochs} on "
-            f"{setup.mesh.size} {jax.default_backend()} device(s); "
-            f"{describe_readers(setup.train_input, jax.process_count())}; peak learning rate "
-            f"{peak_learning_rate(config):.3g}; {start}."
-        )
-
-
-class _Clock:
-    """Seconds spent training, evaluation and checkpoints not counted in the rate."""
-
-    def __init__(self, before: float) -> None:
-        self._before, self._begin = before, time.monotonic()
-        self._mark, self._step, self._away = self._begin, 0, 0.0
-
-    def total(self) -> float:
-        """Seconds of the whole run, earlier stretches included."""
-        return self._before + time.monotonic() - self._begin
-
-    def since_start(self) -> float:
-        """Seconds of this stretch."""
-        return time.monotonic() - self._begin
-
-    def restart(self, step: int) -> None:
-        """Count the rate from now."""
-        self._mark, self._step, self._away = time.monotonic(), step, 0.0
-
-    def rate(self, step: int) -> float:
-        """Steps per second since the last call."""
-        seconds = time.monotonic() - self._mark - self._away
-        rate = (step - self._step) / seconds if seconds > 0 else math.nan
-        self.restart(step)
-        return rate
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave what happens inside out of the rate."""
-        begin = time.monotonic()
-        yield
-        self._away += time.monotonic() - begin

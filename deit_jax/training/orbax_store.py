@@ -20,6 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
+from deit_jax.files import write_json
 from deit_jax.training.fingerprint import named_leaves
 from deit_jax.training.manifest import DamagedCheckpoint, Manifest
 from deit_jax.training.orbax_loops import let_loops_end, wait_for_threads
@@ -131,6 +132,11 @@ def read_manifest(path: Path) -> Manifest:
     if str(manifest.step) != path.name:
         raise DamagedCheckpoint(f"it was saved as step {manifest.step}")
     return manifest
+
+
+def replace_manifest(path: Path, manifest: Manifest) -> None:
+    """Give the checkpoint in a directory another manifest, completely or not at all."""
+    write_json(path / "meta" / "metadata", manifest.to_json())
 
 
 def read_state(path: Path, manifest: Manifest, abstract_state: Any) -> Any:

@@ -14,3 +14,8 @@ def all_processes(condition: bool) -> bool:
     if jax.process_count() == 1:
         return condition
     return bool(np.all(multihost_utils.process_allgather(np.asarray(condition))))
+
+
+def any_process(condition: bool) -> bool:
+    """Whether a condition holds on one process at least; all of them must ask, as above."""
+    return not all_processes(not condition)

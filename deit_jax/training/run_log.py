@@ -25,12 +25,21 @@ class RunLog:
     Only the first process of a run writes; in the others nothing happens.
     """
 
-    def __init__(self, workdir: str | Path, *, resume_step: int, tensorboard: bool = True) -> None:
+    def __init__(
+        self,
+        workdir: str | Path,
+        *,
+        resume_step: int,
+        owes_evaluation: bool = False,
+        tensorboard: bool = True,
+    ) -> None:
         """Open the log, and remove what was written after the checkpoint that is gone on from.
 
         Args:
             workdir: directory of the run, which exists.
             resume_step: last step whose lines stay; 0 for a fresh start.
+            owes_evaluation: whether that step is yet to be evaluated; a line that says otherwise
+                is removed.
             tensorboard: whether to write TensorBoard events as well.
         """
         self._file: int | None = None
@@ -39,7 +48,7 @@ class RunLog:
         if jax.process_index() != 0:
             return
         self._path = path = Path(workdir) / "metrics.jsonl"
-        _truncate(path, resume_step)
+        _truncate(path, resume_step, owes_evaluation)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         if tensorboard:
             self._events = _open_events(Path(workdir), resume_step)
@@ -141,20 +150,25 @@ def _open_events(workdir: Path, resume_step: int) -> _Events | None:
     return None
 
 
-def _truncate(path: Path, resume_step: int) -> None:
+def _truncate(path: Path, resume_step: int, owes_evaluation: bool) -> None:
     """Remove lines of later steps, and what a killed process left of a line; all or nothing."""
     if not path.exists():
         return
-    lines = path.read_bytes().splitlines()
-    kept = b"".join(line + b"\n" for line in lines if _step(line) <= resume_step)
+
+    def stays(line: bytes) -> bool:
+        step, split = _place(line)
+        return step < resume_step + (not (owes_evaluation and split == "eval"))
+
+    kept = b"".join(line + b"\n" for line in path.read_bytes().splitlines() if stays(line))
     if kept != path.read_bytes():
         with written_whole(path) as partial:
             partial.write_bytes(kept)
 
 
-def _step(line: bytes) -> float:
-    """Return the step of a line; infinity if it is not a whole one."""
+def _place(line: bytes) -> tuple[float, str]:
+    """Return step and split of a line; infinity if it is not a whole one."""
     try:
-        return int(json.loads(line)["step"])
+        row = json.loads(line)
+        return int(row["step"]), str(row["split"])
     except (ValueError, TypeError, KeyError):
-        return float("inf")
+        return float("inf"), ""

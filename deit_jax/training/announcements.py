@@ -1,0 +1,55 @@
+"""What a run says when it begins and when it has ended."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from deit_jax.data.options import describe_readers
+from deit_jax.models.functional import count_parameters
+from deit_jax.training.schedule import peak_learning_rate
+from deit_jax.training.setup import Setup
+from deit_jax.training.state import TrainState
+
+
+def opening(setup: Setup, state: TrainState, start: int) -> str:
+    """Say what is about to happen, with the numbers that follow from the configuration.
+
+    Args:
+        setup: of the run.
+        state: that it begins with.
+        start: step of that state.
+    """
+    config = setup.config
+    # Where a batch is larger than the data set, the epochs run fast.
+    each = 1 / setup.steps_per_epoch
+    epochs = f" ({each:.3g} epochs each)" if each > 1 else ""
+    teacher = f", taught ({config.distillation.kind}) by {config.teacher.name}"
+    return (
+        f"{config.model.name} ({count_parameters(state['params']):,} parameters)"
+        f"{teacher if setup.teacher else ''}; {len(setup.train_source):,} training and "
+        f"{len(setup.eval_source):,} evaluation images of {setup.train_source.name}; "
+        f"{setup.total_steps:,} steps of {config.training.batch_size} images{epochs} on "
+        f"{setup.mesh.size} {jax.default_backend()} device(s); "
+        f"{describe_readers(setup.train_input, jax.process_count())}; peak learning rate "
+        f"{peak_learning_rate(config):.3g}; "
+        f"{f'continuing at step {start}' if start else 'starting'}."
+    )
+
+
+def closing(setup: Setup, result: dict[str, Any], workdir: Path) -> str:
+    """Say how it ended, and where everything is.
+
+    Args:
+        setup: of the run.
+        result: what `result.json` holds.
+        workdir: directory of the run.
+    """
+    weights, head = setup.config.evaluation.weights, setup.inference_head
+    top1, best = result["evaluation"][weights][head]["top1"], result["best"]
+    of_best = f"; best {best['value']:.2f} % at step {best['step']:,}" if best else ""
+    return (
+        f"Done: top-1 {top1:.2f} % ({weights} weights, {head} head) after {result['steps']:,} "
+        f"steps{of_best}. Everything is in {workdir}; "
+        f"python -m deit_jax report {workdir} shows it."
+    )

@@ -1,0 +1,40 @@
+"""How long training has taken, and how fast it is without evaluations and checkpoints."""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+
+
+class Clock:
+    """Seconds spent training, evaluation and checkpoints not counted in the rate."""
+
+    def __init__(self, before: float) -> None:
+        self._before, self._begin = before, time.monotonic()
+        self._mark, self._step, self._away = self._begin, 0, 0.0
+
+    def total(self) -> float:
+        """Seconds of the whole run, earlier stretches included."""
+        return self._before + time.monotonic() - self._begin
+
+    def since_start(self) -> float:
+        """Seconds of this stretch."""
+        return time.monotonic() - self._begin
+
+    def restart(self, step: int) -> None:
+        """Count the rate from now."""
+        self._mark, self._step, self._away = time.monotonic(), step, 0.0
+
+    def rate(self, step: int) -> float:
+        """Steps per second since the last call."""
+        seconds = time.monotonic() - self._mark - self._away
+        rate = (step - self._step) / seconds if seconds > 0 else math.nan
+        self.restart(step)
+        return rate
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave what happens inside out of the rate."""
+        begin = time.monotonic()
+        yield
+        self._away += time.monotonic() - begin
