@@ -16,6 +16,7 @@ Example:
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -78,8 +79,13 @@ def run(args: argparse.Namespace) -> int:
         print(array_script(runs), end="")
         return 0
     from deit_jax.sweeps.local import run_all
+    from deit_jax.training.interruption import Interrupted
 
-    failed = run_all(runs, lambda text: print(text, flush=True))
+    try:
+        failed = run_all(runs, lambda text: print(text, flush=True))
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return error.code
     print(f"{len(runs) - len(failed)} of {len(runs)} runs have finished.")
     if failed:
         print(f"Failed: {', '.join(failed)}. The same command tries them again.")

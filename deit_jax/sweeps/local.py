@@ -1,10 +1,13 @@
 """Running a sweep here: one run after the other, each in a process of its own."""
 
+import signal
 import subprocess
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from deit_jax.sweeps.plan import PROGRAM, PlannedRun
+from deit_jax.training.interruption import Interrupted, taken_signals
 
 Say = Callable[[str], None]
 
@@ -24,7 +27,7 @@ def run_all(runs: Sequence[PlannedRun], say: Say) -> list[str]:
 
     Raises:
         FileNotFoundError: there is no train.py in the current directory.
-        KeyboardInterrupt: the user ends the sweep, and with it the run.
+        Interrupted: a signal ended the sweep, and with it the run, which has been saved.
     """
     if not Path(PROGRAM).is_file():
         raise FileNotFoundError(f"There is no {PROGRAM} here; start the sweep where it lies.")
@@ -39,14 +42,43 @@ def run_all(runs: Sequence[PlannedRun], say: Say) -> list[str]:
                 say(f"{heading}: finished before, skipped.")
             continue
         say(f"{heading}: {run.experiment} -> {run.workdir}")
-        code = subprocess.run(run.command()).returncode
+        code, number = _run(run.command())
         # 128 + SIGINT: it was the user, who wants the sweep to end too.
-        if code in (130, -2):
-            raise KeyboardInterrupt
+        number = number or (signal.SIGINT if code in (130, -2) else 0)
+        if number and code:
+            raise Interrupted(f"{heading}: stopped; the same command goes on.", 128 + number)
         if code:
             failed.append(run.name)
             say(f"{heading}: FAILED with exit code {code}; the sweep goes on.")
+        if number:
+            raise Interrupted(f"{heading}: finished; the sweep was stopped.", 128 + number)
     return failed
+
+
+def _run(command: Sequence[str]) -> tuple[int, int]:
+    """Run a program to its end; return its exit code, and the signal that came meanwhile or 0.
+
+    A signal goes on to the program, which needs time to save. Where it has had it from the terminal
+    too, it takes both for one.
+    """
+    process = subprocess.Popen(command)
+    came: list[int] = []
+
+    def pass_on(number: int, _: object) -> None:
+        came.append(number)
+        process.send_signal(number)
+
+    before = {
+        number: signal.signal(number, pass_on)
+        for number in taken_signals()
+        if threading.current_thread() is threading.main_thread()
+    }
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return code, came[0] if came else 0
 
 
 def changes(run: PlannedRun) -> str:

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 
 from deit_jax.sweeps.plan import PlannedRun
 
-# Requeued tasks go on from their last checkpoint. What the cluster wants (partition, time, GPUs)
-# is given to sbatch, whose command line counts more than these lines.
+# Two minutes before its time is over a task is told so, and saves the step at hand. Requeued tasks
+# go on from their last checkpoint; after such an end `scontrol requeue` puts one back. What the
+# cluster wants (partition, time, GPUs) is given to sbatch, whose command line counts more.
 _HEAD = """\
 #!/bin/bash
 #SBATCH --job-name=deit_jax
 #SBATCH --array=0-{last}
 #SBATCH --nodes=1
 #SBATCH --requeue
+#SBATCH --signal=B:TERM@120
 # For example: sbatch --partition=PARTITION --gpus=8 --time=72:00:00 THIS_FILE
 set -euo pipefail
 cd {directory}

@@ -1,9 +1,12 @@
 """Planning, running and printing sweeps, with a stand-in for train.py that costs no time."""
 
 import json
+import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -122,6 +125,34 @@ def test_a_failure_is_named_and_the_others_go_on(here):
         "[1 of 3] none-seed0: finished before, skipped.",
         "[3 of 3] none-seed2: finished before, skipped.",
     ]
+
+
+# Saves what it has when it is told to stop, which takes longer than a shell would wait.
+SAVING = """
+import pathlib, signal, sys, time
+def save(*_):
+    time.sleep(0.6)
+    pathlib.Path("saved").touch()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+pathlib.Path("started").touch()
+time.sleep(60)
+"""
+
+
+def test_a_signal_goes_on_to_the_run_and_the_sweep_waits_for_it(here):
+    (here / "train.py").write_text(SAVING)
+    command = [sys.executable, "-m", "deit_jax", "sweep", f"--config={DIGITS}", "--workdir=out"]
+    command += ["--variants", "none", "--seeds", "0", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    sweep = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    while not (here / "started").exists():
+        assert sweep.poll() is None
+        time.sleep(0.02)
+    sweep.send_signal(signal.SIGTERM)
+    _, errors = sweep.communicate(timeout=60)
+    assert sweep.returncode == 143 and (here / "saved").exists()
+    assert errors == "[1 of 2] none-seed0: stopped; the same command goes on.\n"
 
 
 def test_a_finished_run_of_other_values_is_no_success(here):
