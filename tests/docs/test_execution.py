@@ -48,6 +48,7 @@ SMALL_BENCHMARKS = {
     },
     "benchmarks.statistical_parity": {"--seeds": "2", "--kinds": "hard"},
     "benchmarks.digits": {"--seeds": "1"},
+    "benchmarks.faults": {"--kills": "1", "--terms": "2", "--interrupts": "1"},
 }
 # Seconds each; together they are what the quick tests have of this.
 QUICK = {
