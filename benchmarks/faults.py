@@ -40,7 +40,7 @@ FLAGS = (
     "--config.model.name=deit_micro_patch4_16",
     "--config.model.num_classes=4",
     "--config.training.batch_size=32",
-    "--config.schedule.epochs=50",
+    "--config.schedule.epochs=30",
     "--config.schedule.warmup_epochs=2",
     "--config.evaluation.batch_size=32",
     "--config.evaluation.every_epochs=8",
@@ -236,12 +236,13 @@ def interrupt_runs(
     expected, life = undisturbed(folder, workers)
     tally = Tally(kind, workers)
     while tally.signals < signals:
-        workdir = folder / f"{kind}-{workers}-{tally.runs}"
+        workdir, ended = folder / f"{kind}-{workers}-{tally.runs}", None
         for _ in range(min(SIGNALS_PER_RUN, signals - tally.signals)):
             start = Start(workdir, workers)
             before = newest_checkpoint(workdir)
             hit, _ = start.run(moments.uniform(0, life))
             if not hit:
+                ended = start
                 break
             everywhere = kind == "SIGINT" or (kind == "SIGTERM" and tally.signals % 2 == 1)
             tally.seconds.append(start.interrupt(number, everywhere))
@@ -249,7 +250,10 @@ def interrupt_runs(
             judge(tally, start, before)
             if (workdir / "result.json").is_file():
                 break
-        finish(tally, workdir, workers, expected)
+        if ended is None:
+            ended = Start(workdir, workers)
+            ended.run(None)
+        compare(tally, ended, expected)
         print(tally.row(), flush=True)
     return tally
 
@@ -277,21 +281,21 @@ def judge(tally: Tally, start: Start, before: int) -> None:
         )
 
 
-def finish(tally: Tally, workdir: Path, workers: int, expected: dict) -> None:
-    """Let a run end and compare it with the one left alone."""
+def compare(tally: Tally, ended: Start, expected: dict) -> None:
+    """Compare a run that has ended with the one left alone."""
     tally.runs += 1
-    start = Start(workdir, workers)
-    start.run(None)
-    if start.code == 0 and outcome(workdir) == expected:
-        files = temporary_files(workdir)
+    if ended.code == 0 and outcome(ended.workdir) == expected:
+        files = temporary_files(ended.workdir)
         tally.files_left += len(files)
         if files:
             tally.problems.append(f"left: {files}")
-        shutil.rmtree(workdir)
-        shutil.rmtree(start.temporary)
+        shutil.rmtree(ended.workdir)
+        shutil.rmtree(ended.temporary)
         return
     tally.other_ends += 1
-    tally.problems.append(f"{workdir}: another end, code {start.code}\n{start.output[-1500:]}")
+    tally.problems.append(
+        f"{ended.workdir}: another end, code {ended.code}\n{ended.output[-1500:]}"
+    )
 
 
 def undisturbed(folder: Path, workers: int) -> tuple[dict, float]:
@@ -351,7 +355,9 @@ def newest_checkpoint(workdir: Path) -> int:
 
 def temporary_files(workdir: Path) -> list[str]:
     """Files of a finished run that nobody needs, in its directory and in TMPDIR."""
-    in_run = [path for path in workdir.rglob("*") if re.search(r"tmp|temp|trash", path.name)]
+    in_run = [
+        path for path in workdir.rglob("*") if re.search(r"tmp|temp|trash|partial", path.name)
+    ]
     others = list(workdir.with_name(f"{workdir.name}.temporary").iterdir())
     return [str(path) for path in (*in_run, *others)]
 
