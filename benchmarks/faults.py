@@ -42,8 +42,8 @@ FLAGS = (
     "--config.training.batch_size=32",
     "--config.schedule.epochs=30",
     "--config.schedule.warmup_epochs=2",
-    "--config.evaluation.batch_size=32",
-    "--config.evaluation.every_epochs=8",
+    "--config.evaluation.batch_size=256",
+    "--config.evaluation.every_epochs=12",
     "--config.checkpoint.every_steps=20",
     # The log then tells every step that was taken.
     "--config.log.every_steps=1",
