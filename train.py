@@ -26,6 +26,7 @@ from deit_jax.config.command_line import (
     read_overrides,
 )
 from deit_jax.config.reference_flags import answers
+from deit_jax.files import print_any_name
 
 # Overrides are read here, not by config_flags: it looks for them in the command line it is given.
 _CONFIG = config_flags.DEFINE_config_file(
@@ -64,6 +65,7 @@ def parse_flags(arguments: list[str]) -> list[str]:
 
 def main(arguments: list[str]) -> None:
     """Check everything, then train."""
+    print_any_name()
     if len(arguments) > 1:
         _fail([f"{arguments[1]!r} is no flag; write --config.key=value, in one piece."])
     # Libraries report every file they write; warnings are enough unless --verbosity asks.

@@ -7,11 +7,13 @@ the old file, the new one, or none. After a crash a `.partial` file may remain; 
 
 import contextlib
 import errno
+import io
 import json
 import math
 import os
 import re
 import secrets
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -76,6 +78,47 @@ def naming(path: Path, *, instead_of: Path | None = None) -> Iterator[None]:
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
+def printable(text: str) -> str:
+    """Return a text, such as a path, with a replacement for each byte that is no UTF-8."""
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        data = text.encode("utf-8", "surrogatepass")
+    return data.decode("utf-8", "replace")
+
+
+def print_any_name() -> None:
+    """Let what this terminal cannot show, in names of files, appear as escapes; no error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def require_utf8(path: Path) -> None:
+    """Refuse a path that this process and libraries written in C++ take for different ones.
+
+    Python gives the system the bytes that a name has in the encoding of the locale, TensorStore
+    those it has in UTF-8, or none at all.
+
+    Raises:
+        ValueError: saying what to do.
+    """
+    encoding = sys.getfilesystemencoding()
+    with contextlib.suppress(UnicodeEncodeError):
+        if os.fsencode(path) == str(path).encode("utf-8"):
+            return
+    remedy = (
+        "choose a directory whose name is UTF-8"
+        if encoding == "utf-8"
+        else f"this locale reads names as {encoding}: set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or "
+        "choose a directory whose name is ASCII"
+    )
+    raise ValueError(
+        f"Checkpoints cannot lie in {printable(str(path))}, because TensorStore knows names in "
+        f"UTF-8 alone; {remedy}."
+    )
+
+
 def remove_partials(directory: Path) -> None:
     """Delete what killed writers left in a directory that nobody else writes to now."""
     for path in directory.iterdir():
@@ -104,6 +147,12 @@ def write_json(path: Path, content: Any, *, indent: int | None = 2, overwrite: b
     text = strict_json(content, indent) + "\n"
     with written_whole(path, overwrite=overwrite) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text for readers, in UTF-8, completely or not at all; see `printable`."""
+    with written_whole(path) as partial:
+        partial.write_text(printable(text), encoding="utf-8")
 
 
 def strict_json(value: Any, indent: int | None = None) -> str:

@@ -5,12 +5,21 @@ import errno
 import json
 import os
 import resource
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from deit_jax.cli.main import main
-from deit_jax.files import naming, remove_partials, write_json, written_whole
+from deit_jax.files import (
+    naming,
+    printable,
+    remove_partials,
+    require_utf8,
+    write_json,
+    written_whole,
+)
 from deit_jax.weights.writing import write_pth, write_safetensors
 
 
@@ -96,3 +105,30 @@ def test_prepared_data_on_a_full_disk(tmp_path, capsys):
     assert os.listdir(tmp_path / "out") == ["plan.json"]
     assert main(command) == 0
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["splits"]["train"]
+
+
+def test_paths_that_tensorstore_would_not_find_are_refused(tmp_path, monkeypatch):
+    require_utf8(tmp_path / "dätä 猫 $x")
+    with pytest.raises(ValueError, match=r"lie in .*/d�t, because .* whose name is UTF-8\.$"):
+        require_utf8(tmp_path / "d\udce4t")
+    # The same name under locales of which one cannot write it and one does so in other bytes.
+    for encoding in ("ascii", "latin-1"):
+        monkeypatch.setattr("sys.getfilesystemencoding", lambda encoding=encoding: encoding)
+        monkeypatch.setattr("os.fsencode", lambda path, e=encoding: str(path).encode(e))
+        with pytest.raises(ValueError, match=rf"dätä, .* as {encoding}: set LC_ALL=C.UTF-8 or PY"):
+            require_utf8(tmp_path / "dätä")
+        require_utf8(tmp_path / "data")
+
+
+def test_what_is_no_utf8_can_be_shown():
+    assert printable("a\udce4b") == "a\ufffdb"
+    assert printable("dätä") == "dätä"
+    assert printable("\ud800") == "\ufffd" * 3
+
+
+def test_a_terminal_shows_any_name(tmp_path):
+    code = "from deit_jax.files import *; print_any_name(); print('d\\udce4 \\u00b1')"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert done.stdout == b"d\\udce4 \\xb1\n", done.stderr

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from deit_jax.compilation_cache import keep_compiled_programs
+from deit_jax.files import print_any_name
 
 PROGRAM = "python -m deit_jax"
 
@@ -37,6 +38,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; return the exit code: 0, or 2 where the user has to change something."""
+    print_any_name()
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0 if arguments else 2

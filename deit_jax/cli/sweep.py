@@ -97,6 +97,7 @@ def _collect(directories: Sequence[str], output: str) -> int:
     import contextlib
     from pathlib import Path
 
+    from deit_jax.files import write_text
     from deit_jax.viewing.paper_picture import draw_table
     from deit_jax.viewing.paper_tables import caption, collect, markdown, paper_tables
 
@@ -115,7 +116,7 @@ def _collect(directories: Sequence[str], output: str) -> int:
             written.append(str(picture))
     parts += [f"{note}\n" for note in collection.notes]
     text = "\n".join(parts)
-    (target / _TABLES).write_text(text, encoding="utf-8")
+    write_text(target / _TABLES, text)
     print(text)
     print(f"Written: {', '.join(written)}")
     return 0

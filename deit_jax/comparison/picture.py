@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from deit_jax.comparison.layers import Difference, Section
 from deit_jax.comparison.report import Report
+from deit_jax.viewing.figures import literal, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,13 +57,13 @@ def draw(report: Report, path: str | Path) -> None:
     figure.text(
         0.01,
         1 - 0.42 / figure.get_figheight(),
-        f"{Path(report.weights).name}, {report.images}, float32",
+        literal(f"{Path(report.weights).name}, {report.images}, float32"),
         fontsize=9.5,
         color="0.3",
         va="center",
     )
     _legend(figure, sections)
-    figure.savefig(path)
+    save(figure, Path(path))
 
 
 def _panel(axes: "Axes", section: Section) -> None:

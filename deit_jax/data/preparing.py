@@ -249,7 +249,9 @@ def _finish(
         labels = [label for report in reports for label in report.pop("labels")]
         for report in reports:
             manifest["damaged"] += [[split, *damage] for damage in report.pop("damaged")]
-        np.save(directory / f"{split}-labels.npy", np.array(labels, np.int32))
+        path = directory / f"{split}-labels.npy"
+        with written_whole(path) as partial, open(partial, "wb") as file:
+            np.save(file, np.array(labels, np.int32))
         counts = np.bincount(labels, minlength=source.num_classes)
         manifest["splits"][split] = {
             "source": source.name,

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from deit_jax.files import require_utf8
 from deit_jax.training import checkpoint_directory as on_disk
 from deit_jax.training import orbax_store
 from deit_jax.training.manifest import DamagedCheckpoint, Manifest, check_storable, describe, finite
@@ -57,6 +58,7 @@ class Checkpoints:
                 f"they are {keep_latest}, {keep_every} and {keep_best}."
             )
         self.directory = Path(directory).absolute()
+        require_utf8(self.directory)
         self._metric = best_metric
         self._retention = orbax_store.Retention(keep_latest, keep_every, keep_best)
         self._writer: orbax_store.Writer | None = None
@@ -270,6 +272,7 @@ def load_weights(
     """
     if weights not in ("params", "ema"):
         raise ValueError(f"weights must be 'params' or 'ema', not {weights!r}.")
+    require_utf8(Path(directory).absolute())
     path = on_disk.select(Path(directory).absolute(), which)
     try:
         manifest = orbax_store.read_manifest(path)

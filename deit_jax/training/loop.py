@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from deit_jax.data.pipeline import eval_batches, train_batches
 from deit_jax.evaluation.evaluate import Metrics, evaluate
+from deit_jax.files import require_utf8
 from deit_jax.sharding import put_batch, replicated
 from deit_jax.training.announcements import closing, opening
 from deit_jax.training.checkpoint import Checkpoints
@@ -60,6 +61,7 @@ def train(
         TrainingStopped: too many steps in a row were not finite, or all of them.
         Interrupted: a signal came; the state is saved.
     """
+    require_utf8(Path(workdir).absolute())
     repeatable = config.training.repeatable and jax.default_backend() == "gpu"
     kernel_choices = Path(workdir).absolute() / "kernel_choices" if repeatable else None
     # All that can be refused is refused before anything is written: the corrected command works.

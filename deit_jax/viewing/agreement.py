@@ -5,6 +5,8 @@ from pathlib import Path
 from rich.console import Console
 
 from deit_jax.evaluation.agreement import Disagreement
+from deit_jax.files import write_text
+from deit_jax.viewing.figures import literal, save
 from deit_jax.viewing.terminal import Column, markdown_table, print_table, say
 
 _PICTURE = "agreement.png"
@@ -43,7 +45,8 @@ def write(result: Disagreement, directory: str | Path) -> list[Path]:
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     text = folder / _TEXT
-    text.write_text(f"{markdown_table(columns(result), rows(result))}\n\n{caption(result)}\n")
+    table = markdown_table(columns(result), rows(result))
+    write_text(text, f"{table}\n\n{caption(result)}\n")
     try:
         _draw(result, folder / _PICTURE)
     except ModuleNotFoundError:
@@ -60,12 +63,13 @@ def _draw(result: Disagreement, path: Path) -> None:
     figure = Figure(figsize=(side + 1.5, side), dpi=150, layout="constrained")
     axes = figure.subplots()
     axes.imshow(result.fractions, cmap="Blues", vmin=0, vmax=highest or 1)
-    axes.set_xticks(range(count), result.names, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(count), result.names)
+    names = list(map(literal, result.names))
+    axes.set_xticks(range(count), names, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(count), names)
     for row in range(count):
         for column in range(count):
             value = result.fractions[row, column]
             colour = "white" if value > 0.6 * highest else "black"
             axes.text(column, row, f"{value:.3f}", ha="center", va="center", color=colour)
     axes.set_title(f"Fraction of {result.images:,} images answered differently")
-    figure.savefig(path)
+    save(figure, path)

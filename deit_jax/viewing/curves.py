@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from deit_jax.viewing.comparison import Comparison
 from deit_jax.viewing.experiments import Experiment
+from deit_jax.viewing.figures import literal, save
 from deit_jax.viewing.runs import RunRecord, Split
 from deit_jax.viewing.table3 import percent
 
@@ -44,7 +45,7 @@ def draw_curves(comparison: Comparison, path: str | Path) -> None:
             linestyle=_STYLES[number // len(_COLOURS) % len(_STYLES)],
         )
         model = f"{experiment.model}, " if len(architectures) > 1 else ""
-        label = f"{model}{experiment.label}: {percent(experiment.inference)}"
+        label = literal(f"{model}{experiment.label}: {percent(experiment.inference)}")
         key = f"{comparison.weights}/{experiment.first.inference_head}/top1"
         _draw(accuracy, experiment, curve(experiment, "eval", key), style, label)
         _draw(loss, experiment, curve(experiment, "train", "loss"), style)
@@ -54,10 +55,10 @@ def draw_curves(comparison: Comparison, path: str | Path) -> None:
             color="0.35",
             linewidth=1.3,
             linestyle=(0, (6, 3 + 2 * number)),
-            label=f"{teacher.label} {teacher.model}: {percent(teacher.inference)}",
+            label=literal(f"{teacher.label} {teacher.model}: {percent(teacher.inference)}"),
         )
     _finish(comparison, figure, accuracy, loss)
-    figure.savefig(path)
+    save(figure, Path(path))
 
 
 def curve(experiment: Experiment, split: Split, key: str) -> Float[np.ndarray, "3 points"]:
@@ -103,7 +104,10 @@ def _finish(comparison: Comparison, figure: "Figure", accuracy: "Axes", loss: "A
     names = {one.model for one in comparison.students}
     sources = {one.first.data_name for one in comparison.students}
     figure.suptitle(
-        f"Learning curves of {_listed(names)} on {_listed(sources)}", fontsize=13, x=0.01, ha="left"
+        literal(f"Learning curves of {_listed(names)} on {_listed(sources)}"),
+        fontsize=13,
+        x=0.01,
+        ha="left",
     )
     weights = " of averaged (EMA) weights" if comparison.weights == "ema" else ""
     accuracy.set_title(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deit_jax.config.paper import PaperTable
+from deit_jax.viewing.figures import literal, save
 from deit_jax.viewing.paper_tables import Collection
 
 if TYPE_CHECKING:
@@ -53,11 +54,11 @@ def draw_table(collection: Collection, family: str, table: PaperTable, path: str
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="0.9", linewidth=0.8)
         axes.set_axisbelow(True)
-    panels[0].set_yticks(range(len(names)), names)
+    panels[0].set_yticks(range(len(names)), list(map(literal, names)))
     panels[0].set_ylim(len(names) - 0.5, -0.5)
-    figure.suptitle(table.title, fontsize=11, x=0.01, ha="left")
+    figure.suptitle(literal(table.title), fontsize=11, x=0.01, ha="left")
     _add_legend(figure, panels)
-    figure.savefig(path)
+    save(figure, Path(path))
 
 
 def _add_legend(figure: "Figure", panels: "Sequence[Axes]") -> None:

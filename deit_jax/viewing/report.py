@@ -3,6 +3,7 @@
 import contextlib
 from pathlib import Path
 
+from deit_jax.files import write_text
 from deit_jax.viewing.comparison import Comparison
 from deit_jax.viewing.curves import draw_curves
 from deit_jax.viewing.table3 import markdown
@@ -39,7 +40,7 @@ def write_report(comparison: Comparison, directory: str | Path) -> list[Path]:
     drawn = picture.exists()
     image = f"![Learning curves]({PICTURE})\n" if drawn else f"{NO_PICTURE}\n"
     text = "\n".join(["# Run report\n", markdown(comparison), image, _sources(comparison)])
-    (directory / TABLE).write_text(text, encoding="utf-8")
+    write_text(directory / TABLE, text)
     return [directory / TABLE, *([picture] if drawn else [])]
 
 

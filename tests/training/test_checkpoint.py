@@ -1,6 +1,8 @@
 """Checkpoints: what is kept, what is read again, and what is refused."""
 
 import logging
+import pathlib
+import re
 import shutil
 
 import jax
@@ -175,6 +177,23 @@ def test_weights_are_read_without_the_optimiser(tmp_path):
         assert_same(params, state["ema"]["params"])
         assert_same(batch_stats, state["ema"]["batch_stats"])
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("item", ["params", "batch_stats", "ema"])
+def test_plain_orbax_reads_them_as_documented(tmp_path, monkeypatch, item):
+    with Checkpoints(tmp_path / "RUN" / "checkpoints") as checkpoints:
+        checkpoints.save(25, make_state(25), meta={"seconds": 1.5}, metrics={"top1": 50.0})
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "weights.md").read_text(encoding="utf-8")
+    code = re.search(r"with plain Orbax\n.*?```python\n(.*?)```", text, re.DOTALL)[1]
+    assert "deit_jax" not in code
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(code.replace('"params"', repr(item)), found)
+    assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(found["params"]))
+    assert_same(found["params"], make_state(25)[item])
+    assert found["meta"]["step"] == 25
+    assert found["meta"]["metrics"] == {"top1": 50.0}
+    assert found["meta"]["arrays"]["params/0/kernel"][:2] == ["float32", [16, 6]]
 
 
 def test_weights_that_are_not_there(tmp_path):

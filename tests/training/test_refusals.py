@@ -57,3 +57,9 @@ def test_a_run_that_never_took_a_step_has_failed(tmp_path):
     assert not (tmp_path / "run" / "result.json").exists()
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     assert rows[-2]["skipped_steps"] == 5
+
+
+def test_a_workdir_that_checkpoints_could_not_be_written_to(tmp_path):
+    with pytest.raises(ValueError, match="TensorStore knows names in UTF-8 alone"):
+        train(small(), str(tmp_path / "d\udce4t"))
+    assert list(tmp_path.iterdir()) == []

@@ -9,9 +9,11 @@ from rich.console import Console
 from deit_jax.cli.main import main
 from deit_jax.viewing.comparison import compare
 from deit_jax.viewing.curves import curve
+from deit_jax.viewing.figures import literal
 from deit_jax.viewing.report import write_report
 from deit_jax.viewing.runs import read_run
 from deit_jax.viewing.table3 import COLUMNS, duration, markdown, rows, show
+from tests.test_files import full_disk
 
 
 @pytest.fixture
@@ -152,3 +154,23 @@ def test_mistakes_are_one_sentence_and_exit_code_2(study, tmp_path, capsys):
         error = capsys.readouterr().err
         assert words in error
         assert error.startswith("error: ") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["$\\frac{a$", "$5 and $6", "d\udce4t", "\\$x_1$", "100 %_{"])
+def test_names_of_any_kind_are_drawn_and_written_as_they_are(run_directory, output, name, capsys):
+    data = {"data.source": "folder", "data.directory": f"/data/{name}"}
+    paths = [run_directory(f"{name} {i}", seed=i, overrides=data) for i in range(2)]
+    assert main(["report", *map(str, paths), "--output", str(output)]) == 0
+    shown = name.replace("\udce4", "\ufffd")
+    assert f"{shown} 0`" in (output / "report.md").read_text(encoding="utf-8")
+    assert Image.open(output / "curves.png").size[0] > 100
+    # Matplotlib keeps a dollar that is escaped, and takes two that are not for a formula.
+    assert literal(name).replace(r"\$", "") == shown.replace("$", "")
+    assert "error" not in capsys.readouterr().err
+
+
+def test_a_report_on_a_full_disk_leaves_no_half_picture(study, output, capsys):
+    with full_disk():
+        assert main(["report", *map(str, study.values()), "--output", str(output)]) == 2
+    assert capsys.readouterr().err == f"error: {output / 'curves.png'}: File too large.\n"
+    assert list(output.iterdir()) == []

@@ -1,0 +1,24 @@
+"""What all figures have in common: names shown as they are, and files written whole."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deit_jax.files import printable, written_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def literal(text: str) -> str:
+    """Return a text that matplotlib shows as it is.
+
+    Without it what lies between two dollar signs is set as a formula, or is the end of the program
+    if it is none; and what is no Unicode, in names of files, cannot be drawn.
+    """
+    return printable(text).replace("$", r"\$")
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure in the format of the path's ending, completely or not at all."""
+    with written_whole(path) as partial:
+        figure.savefig(partial, format=path.suffix.removeprefix("."))
