@@ -5,6 +5,7 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from deit_jax.models.functional import HEADS, Tree
+from deit_jax.training.losses import heads_read
 
 PARTS = ("all", "attention", "heads")
 """What `training.parts` may be.
@@ -28,9 +29,8 @@ def trainable(params: Tree, config: ConfigDict) -> Tree:
             f"training.parts is 'attention' but {config.model.name} has none; "
             "choose 'all' or 'heads'."
         )
-    # Without a teacher and labels for it, the second head has no gradient; PyTorch does not even
-    # decay such a parameter.
-    idle = config.distillation.kind == "none" and config.distillation.without_teacher == "class"
+    # A head that the loss does not read has no gradient; PyTorch does not even decay it.
+    idle = heads_read(config, distilled="head_dist" in params) == "class"
 
     def trained(path: tuple, leaf: Float[Array, "..."]) -> bool:
         names = [part.key for part in path]

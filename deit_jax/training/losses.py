@@ -15,7 +15,8 @@ images, as eq. 2 says. The reference's code divides by images times classes
 (`batch_times_classes`), which makes the term 1,000 times smaller on ImageNet.
 
 In place of the labels' CE there may be binary cross-entropy (DeiT III, arXiv 2204.07118). Without
-any teacher, two submodels can teach each other (`cosub_loss`, arXiv 2212.04884).
+any teacher, two submodels can teach each other (`cosub_loss`, arXiv 2212.04884). Which heads the
+loss reads, and so which are trained, is decided by `heads_read` alone.
 """
 
 from collections.abc import Callable
@@ -27,9 +28,12 @@ import optax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from deit_jax.models.functional import HeadLogits
+from deit_jax.models.fusion import fuse
+
 Kind = Literal["none", "soft", "hard"]
 Normaliser = Literal["batch", "batch_times_classes"]
-WithoutTeacher = Literal["both", "class"]
+Reading = Literal["class", "mean", "each"]
 KINDS: tuple[str, ...] = get_args(Kind)
 NORMALISERS: tuple[str, ...] = get_args(Normaliser)
 LOSSES = ("cross_entropy", "binary_cross_entropy", "multi_hot_binary_cross_entropy")
@@ -45,6 +49,60 @@ class Losses(NamedTuple):
     total: Scalar
     label: Scalar
     distillation: Scalar
+
+
+def heads_read(config: ConfigDict, *, distilled: bool) -> Reading:
+    """Say how the training loss reads a student's heads; a head it does not read learns nothing.
+
+    Args:
+        config: the whole configuration.
+        distilled: whether the student has a distillation head.
+
+    Returns:
+        "class": the class head alone. "mean": the mean of both heads' logits, which inference
+        computes. "each": both heads, each with a term of its own.
+    """
+    if not distilled or config.training.cosub:
+        return "class"
+    if config.training.eval_mode:
+        return "mean"
+    options = config.distillation
+    # Two class tokens (paper, section 4), whose fused output then means something. The reference
+    # trains the class head alone, and yet averages both at inference.
+    alone = options.kind == "none" and options.without_teacher == "class"
+    return "class" if alone else "each"
+
+
+def training_loss(
+    heads: HeadLogits, teacher_logits: Logits | None, targets: Logits, config: ConfigDict
+) -> tuple[Losses, Logits]:
+    """Return the loss that the configuration asks for, and the logits that are the prediction.
+
+    Args:
+        heads: of the student; with `training.cosub` of two submodels, image by image in turn.
+        teacher_logits: see `distillation_loss`.
+        targets: label distribution of every image (smoothed, mixed).
+        config: the whole configuration.
+    """
+    reading = heads_read(config, distilled=heads[1] is not None)
+    first = fuse(*heads) if reading == "mean" else heads[0]
+    second = heads[1] if reading == "each" else None
+    if config.training.cosub:
+        first, other = first[0::2], first[1::2]
+        return cosub_loss(first, other, targets, config.training), first
+    options = config.distillation
+    losses = distillation_loss(
+        first,
+        second,
+        teacher_logits,
+        targets,
+        kind=options.kind,
+        weight=options.weight,
+        temperature=options.temperature,
+        normaliser=options.normaliser,
+        criterion=label_criterion(config.training),
+    )
+    return losses, first
 
 
 def cross_entropy(logits: Logits, targets: Logits) -> Scalar:
@@ -133,29 +191,26 @@ def distillation_loss(
     weight: float = 0.5,
     temperature: float = 3.0,
     normaliser: Normaliser = "batch",
-    without_teacher: WithoutTeacher = "both",
     criterion: Criterion = cross_entropy,
 ) -> Losses:
-    """The training loss (module docstring).
+    """The loss of labels and teacher (module docstring); without a teacher, of the labels alone.
 
     Args:
         class_logits: of the class head.
-        distillation_logits: of the distillation head; None for a student without that token.
+        distillation_logits: of the distillation head; None for a student without that token, or
+            whose second head is to be left out.
         teacher_logits: of the frozen teacher on the same images; None for `kind="none"`.
         targets: label distribution of every image (smoothed, mixed).
         kind: "none", "soft" or "hard".
         weight: share of the teacher's term; the paper has 0.1 for soft, 0.5 for hard.
         temperature: of the soft term; the paper has 3.
         normaliser: of the soft term.
-        without_teacher: which heads learn the labels if there is no teacher. "both" are the two
-            class tokens of the paper, section 4: the fused inference output then means something.
-            The reference trains the "class" head only, and yet averages both at inference.
         criterion: loss of the labels.
     """
     label = criterion(class_logits, targets)
     second = class_logits if distillation_logits is None else distillation_logits
     if kind == "none":
-        if distillation_logits is None or without_teacher == "class":
+        if distillation_logits is None:
             return Losses(label, label, jnp.zeros(()))
         distillation = criterion(second, targets)
         return Losses((label + distillation) / 2, label, distillation)

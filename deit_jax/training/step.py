@@ -20,12 +20,7 @@ from deit_jax.augment.pipeline import AugmentOptions, augment_images
 from deit_jax.models.functional import ModelFunction, Tree
 from deit_jax.models.fusion import fuse
 from deit_jax.training.freezing import stop_gradients, trainable
-from deit_jax.training.losses import (
-    Losses,
-    cosub_loss,
-    distillation_loss,
-    label_criterion,
-)
+from deit_jax.training.losses import Losses, training_loss
 from deit_jax.training.optimizer import clip_by_global_norm
 from deit_jax.training.schedule import learning_rate
 from deit_jax.training.state import METRICS, TrainState, update_ema
@@ -128,20 +123,8 @@ def _loss_function(student: ModelFunction, config: ConfigDict) -> Callable:
             # Statistics are parts of the network too: with a frozen one they stay.
             train=not config.training.eval_mode and config.training.parts != "heads",
         )
-        if config.training.eval_mode:
-            heads = (fuse(*heads), None)
-        if config.training.cosub:
-            heads = (heads[0][0::2], heads[0][1::2])
-            losses = cosub_loss(*heads, example.targets, config.training)
-        else:
-            losses = distillation_loss(
-                *heads,
-                example.teacher_logits,
-                example.targets,
-                criterion=label_criterion(config.training),
-                **config.distillation,
-            )
-        hits = jnp.argmax(heads[0], axis=-1) == jnp.argmax(example.targets, axis=-1)
+        losses, logits = training_loss(heads, example.teacher_logits, example.targets, config)
+        hits = jnp.argmax(logits, axis=-1) == jnp.argmax(example.targets, axis=-1)
         return losses.total, (batch_stats, losses, 100 * jnp.mean(hits.astype(jnp.float32)))
 
     return loss_function

@@ -1,5 +1,8 @@
 """The losses against PyTorch's own functions, as the reference composes them."""
 
+from itertools import product
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,10 +11,22 @@ import torch
 import torch.nn.functional as F
 
 from deit_jax.config.defaults import default_config
-from deit_jax.training.losses import cross_entropy, distillation_loss, label_criterion, multi_hot
+from deit_jax.models.functional import abstract
+from deit_jax.models.fusion import FusionRule
+from deit_jax.models.registry import model_builder
+from deit_jax.training.freezing import PARTS, trainable
+from deit_jax.training.losses import (
+    KINDS,
+    cross_entropy,
+    distillation_loss,
+    label_criterion,
+    multi_hot,
+    training_loss,
+)
 
 # One float32 rounding of a sum over 50 classes and 16 images; both sides sum in another order.
 RELATIVE = 2e-6
+FUSIONS = get_args(FusionRule)
 
 
 def logits(seed, scale=3.0):
@@ -149,10 +164,43 @@ def test_cross_entropy_is_the_default_and_others_are_refused():
         criterion("hinge")
 
 
-def test_without_a_teacher_the_second_head_can_be_left_out():
-    own, second = jnp.asarray(logits(0)), jnp.asarray(logits(1))
-    both = distillation_loss(own, second, None, targets())
-    single = distillation_loss(own, second, None, targets(), without_teacher="class")
-    assert single.total == single.label == both.label
-    assert single.distillation == 0
-    np.testing.assert_allclose(both.total, (both.label + both.distillation) / 2, rtol=RELATIVE)
+@pytest.mark.parametrize("distilled", [True, False])
+def test_a_head_is_idle_exactly_where_the_loss_has_no_gradient_for_it(distilled):
+    name = f"deit_micro{'_distilled' if distilled else ''}_patch4_16"
+    _, params, _ = abstract(model_builder(name))
+    arrays = [jnp.asarray(logits(seed)) for seed in range(3 if distilled else 2)]
+    heads = dict(zip(("head", "head_dist"), arrays[1:], strict=False))
+    seen = set()
+    for kind, alone, eval_mode, cosub, fusion, parts in product(
+        KINDS, ("both", "class"), (False, True), (False, True), FUSIONS, PARTS
+    ):
+        config = default_config()
+        config.distillation.update(kind=kind, without_teacher=alone)
+        config.training.update(eval_mode=eval_mode, cosub=cosub, parts=parts)
+        config.evaluation.fusion = fusion
+        target = jnp.asarray(targets()[::2] if cosub else targets())
+
+        def loss(heads, config=config, target=target):
+            both = heads["head"], heads.get("head_dist")
+            return training_loss(both, arrays[0], target, config)[0].total
+
+        grads = jax.grad(loss)(heads)
+        trained = trainable(params, config)
+        for head, gradient in grads.items():
+            assert set(jax.tree.leaves(trained[head])) == {bool(np.any(gradient))}, config
+        seen.add(tuple(bool(np.any(gradient)) for gradient in grads.values()))
+    assert seen == ({(True, True), (True, False)} if distilled else {(True,)})
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_a_term_of_no_weight_leaves_its_head_to_the_decay(weight):
+    """PyTorch's gradient is zero and not absent, so AdamW still decays the head."""
+    _, params, _ = abstract(model_builder("deit_micro_distilled_patch4_16"))
+    config = default_config()
+    config.distillation.update(kind="hard", weight=weight)
+    assert all(jax.tree.leaves(trainable(params, config)))
+    first, second = (torch.tensor(logits(i), requires_grad=True) for i in (0, 1))
+    label = F.cross_entropy(first, torch.tensor(targets()))
+    taught = F.cross_entropy(second, torch.tensor(logits(2)).argmax(dim=1))
+    ((1 - weight) * label + weight * taught).backward()
+    assert first.grad is not None and second.grad is not None

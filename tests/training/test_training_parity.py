@@ -1,205 +1,31 @@
-"""Fifty steps of the reference's training loop, in plain PyTorch, against ours.
-
-The PyTorch side is written from the semantics of the reference (engine.py, losses.py, main.py and
-the scheduler, Mixup and ModelEma of timm 0.3.2): loop over epochs, schedule, decay groups, mixing,
-losses, average. Weights, pixels and mixing draws are the same on both sides; nothing else is.
-"""
-
-import copy
-import math
-from functools import partial
+"""The train step in lock-step with the reference's loop, for every loss a run can have."""
 
 import jax
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
-from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import VisionTransformer as TimmTransformer
 
-from deit_jax.augment.keys import image_keys, purpose
-from deit_jax.augment.mixing import MixOptions, draw_mixing
-from deit_jax.augment.pipeline import AugmentOptions
-from deit_jax.config.defaults import default_config
-from deit_jax.config.reference import apply_reference
-from deit_jax.models.functional import abstract, initialise
-from deit_jax.models.vit import VisionTransformer
-from deit_jax.training.freezing import trainable
-from deit_jax.training.optimizer import make_optimizer
-from deit_jax.training.state import create_state
-from deit_jax.training.step import make_train_step
+from deit_jax.augment.mixing import MixOptions
 from deit_jax.weights.names import to_foreign
-
-BATCH, GROUP, CLASSES, STEPS, STEPS_PER_EPOCH = 16, 8, 10, 50, 10
-PEAK, WARMUP_EPOCHS, EPOCHS = 2e-3, 2, 5
-MIXING = MixOptions(mixup_alpha=0.8, cutmix_alpha=1.0, group=GROUP)
-MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
-SIZES = dict(patch_size=4, depth=2, num_heads=2)
+from tests.training.pytorch_loop import EPOCHS, MIXING, our_run, recipe, torch_run
 
 
-def recipe(kind, reference):
-    config = default_config()
-    config.reference = reference
-    config.model.num_classes, config.model.drop_path_rate = CLASSES, 0.0
-    config.training.batch_size = BATCH
-    config.optimizer.learning_rate = PEAK * 512 / BATCH
-    config.schedule.epochs, config.schedule.warmup_epochs = float(EPOCHS), float(WARMUP_EPOCHS)
-    config.ema.decay = 0.9
-    config.log.every_steps = 1
-    config.distillation.kind = kind
-    config.distillation.weight = 0.1 if kind == "soft" else 0.5
-    assert apply_reference(config) == []
-    return config
+def run_both(config, distilled, steps_per_epoch, mixing=MIXING):
+    start, teacher, losses, state = our_run(config, distilled, steps_per_epoch, mixing)
+    expected, model, average = torch_run(start, teacher, config, distilled, steps_per_epoch, mixing)
+    assert int(state["skipped"]) == 0
+    assert len(losses) == len(expected) == EPOCHS * steps_per_epoch
+    return losses, expected, ((state["params"], model), (state["ema"]["params"], average))
 
 
-def build_transformer(distilled, rngs):
-    return VisionTransformer(
-        CLASSES, (16, 16), 0.0, 0.0, rngs=rngs, width=32, distilled=distilled, **SIZES
-    )
-
-
-def batches():
-    rng = np.random.default_rng(0)
-    for step in range(STEPS):
-        yield {
-            "image": rng.integers(0, 256, (BATCH, 16, 16, 3), dtype=np.uint8),
-            "label": rng.integers(0, CLASSES, BATCH).astype(np.int32),
-            "epoch": np.full(BATCH, step // STEPS_PER_EPOCH, np.int32),
-            "index": np.arange(BATCH, dtype=np.int32),
-            "copy": np.full(BATCH, step, np.int32),
-        }
-
-
-def our_run(config, distilled):
-    """Train; return the weights at the start, of the teacher and the losses, weights, average."""
-    build = partial(build_transformer, distilled)
-    student, params, _ = abstract(build)
-    teacher, _, _ = abstract(partial(build_transformer, False))
-    optimizer = make_optimizer(config.optimizer, params, trainable(params, config))
-    step = make_train_step(
-        student,
-        teacher if config.distillation.kind != "none" else None,
-        optimizer,
-        config,
-        augment=AugmentOptions(mean=MEAN, std=STD),
-        mixing=MIXING,
-        steps_per_epoch=STEPS_PER_EPOCH,
-    )
-    create = jax.jit(partial(create_state, build, optimizer, ema=True))
-    state = create(jax.random.key(0))
-    make_teacher = jax.jit(partial(initialise, partial(build_transformer, False)))
-    # Ten times larger weights: a teacher that is sure of its decisions.
-    teacher_params = jax.tree.map(lambda leaf: 10 * leaf, make_teacher(jax.random.key(1))[0])
-    start, losses, compiled = state["params"], [], jax.jit(step)
-    for batch in batches():
-        state = compiled(state, teacher_params, batch)
-        losses.append(float(state["sums"]["loss"]))
-    return start, teacher_params, losses, state
-
-
-def torch_model(params, distilled):
-    kind = VisionTransformerDistilled if distilled else TimmTransformer
-    model = kind(img_size=16, embed_dim=32, num_classes=CLASSES, **SIZES)
-    tensors = to_foreign(jax.device_get(params), {}, "timm")
-    model.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in tensors.items()})
-    if distilled:
-        model.set_distilled_training(True)
-    return model.train()
-
-
-def torch_mix(images, targets, choices):
-    """Mixup or CutMix of every process's share of the batch with itself in reverse order."""
-    mixed_images, mixed_targets = [], []
-    for first in range(0, BATCH, GROUP):
-        x, y = images[first : first + GROUP].clone(), targets[first : first + GROUP]
-        weight = float(choices.target_weight[first])
-        if bool(choices.cutmix[first]):
-            top, bottom, left, right = (
-                int(v[first]) for v in (choices.top, choices.bottom, choices.left, choices.right)
-            )
-            x[:, :, top:bottom, left:right] = x.flip(0)[:, :, top:bottom, left:right]
-        else:
-            x = x * weight + x.flip(0) * (1 - weight)
-        mixed_images.append(x)
-        mixed_targets.append(y * weight + y.flip(0) * (1 - weight))
-    return torch.cat(mixed_images), torch.cat(mixed_targets)
-
-
-def torch_loss(outputs, teacher_logits, targets, config):
-    """The paper's equations 2 and 3; the divisor as the configuration has it."""
-    logits, second = outputs if isinstance(outputs, tuple) else (outputs, None)
-    options = config.distillation
-
-    def soft_target(z):
-        return torch.sum(-targets * F.log_softmax(z, dim=-1), dim=-1).mean()
-
-    if options.kind == "none":
-        if second is None or config.reference:
-            return soft_target(logits)
-        return (soft_target(logits) + soft_target(second)) / 2
-    student = logits if second is None else second
-    if options.kind == "hard":
-        term = F.cross_entropy(student, teacher_logits.argmax(dim=1))
-    else:
-        tau = options.temperature
-        term = F.kl_div(
-            F.log_softmax(student / tau, dim=1),
-            F.log_softmax(teacher_logits / tau, dim=1),
-            reduction="sum",
-            log_target=True,
-        ) * (tau * tau / (student.numel() if config.reference else len(student)))
-    return soft_target(logits) * (1 - options.weight) + term * options.weight
-
-
-def rate_at(time):
-    if time < WARMUP_EPOCHS:
-        return 1e-6 + time * (PEAK - 1e-6) / WARMUP_EPOCHS
-    return 1e-5 + 0.5 * (PEAK - 1e-5) * (1 + math.cos(math.pi * time / EPOCHS))
-
-
-def torch_run(start, teacher_params, config, distilled):
-    model, teacher = torch_model(start, distilled), torch_model(teacher_params, False).eval()
-    average = copy.deepcopy(model)
-    spared = ("pos_embed", "cls_token")
-    named = list(model.named_parameters())
-    groups = [
-        {"params": [p for n, p in named if p.ndim == 1 or n in spared], "weight_decay": 0.0},
-        {"params": [p for n, p in named if p.ndim > 1 and n not in spared], "weight_decay": 0.05},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=rate_at(0), eps=1e-8)
-    losses = []
-    for step, batch in enumerate(batches()):
-        epoch, within = divmod(step, STEPS_PER_EPOCH)
-        if not config.reference:
-            time = step / STEPS_PER_EPOCH
-        elif within == 0 and epoch > 0:
-            time = (
-                epoch - 1
-            )  # the schedule was called at the end of the last epoch, with its number
-        else:
-            time = None
-        if time is not None:
-            for group in optimizer.param_groups:
-                group["lr"] = rate_at(time)
-        pixels = (batch["image"] / np.float32(255) - np.float32(MEAN)) / np.float32(STD)
-        images = torch.from_numpy(pixels.astype(np.float32)).permute(0, 3, 1, 2)
-        off = 0.1 / CLASSES
-        labels = torch.from_numpy(batch["label"]).long()
-        targets = torch.full((BATCH, CLASSES), off).scatter_(1, labels[:, None], 1 - 0.1 + off)
-        keys = image_keys(config.seed, batch["epoch"], batch["index"], batch["copy"])
-        choices = jax.device_get(draw_mixing(purpose(keys, "mix"), MIXING, 16, 16))
-        images, targets = torch_mix(images, targets, choices)
-        with torch.no_grad():
-            teacher_logits = teacher(images)
-        loss = torch_loss(model(images), teacher_logits, targets, config)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        with torch.no_grad():
-            for mean, value in zip(average.parameters(), model.parameters(), strict=True):
-                mean.copy_(mean * 0.9 + (1 - 0.9) * value)
-        losses.append(loss.item())
-    return losses, model, average
+def assert_same_weights(pairs, tolerance):
+    for ours, theirs in pairs:
+        tensors = to_foreign(jax.device_get(ours), {}, "timm")
+        for name, tensor in theirs.state_dict().items():
+            got, wanted = tensors[name], tensor.numpy()
+            if name.endswith("qkv.bias"):
+                # A bias of the keys has no gradient but rounding, which Adam scales to full steps.
+                got, wanted = (np.delete(a, np.s_[32:64]) for a in (got, wanted))
+            np.testing.assert_allclose(got, wanted, atol=tolerance, err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -213,20 +39,49 @@ def torch_run(start, teacher_params, config, distilled):
     ],
 )
 def test_fifty_steps_equal_the_loop_in_pytorch(kind, reference, distilled):
-    config = recipe(kind, reference)
-    start, teacher_params, losses, state = our_run(config, distilled)
-    expected, model, average = torch_run(start, teacher_params, config, distilled)
-    assert int(state["skipped"]) == 0
+    losses, expected, pairs = run_both(recipe(kind, reference), distilled, steps_per_epoch=10)
     # The curves are no constants.
     assert np.ptp(expected) > 0.1
     # Seen: 7e-7; rounding grows through the steps, in Adam's division above all.
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
-    for ours, theirs in ((state["params"], model), (state["ema"]["params"], average)):
-        tensors = to_foreign(jax.device_get(ours), {}, "timm")
-        for name, tensor in theirs.state_dict().items():
-            got, wanted = tensors[name], tensor.numpy()
-            if name.endswith("qkv.bias"):
-                # A bias of the keys has no gradient but rounding, which Adam scales to full steps.
-                got, wanted = (np.delete(a, np.s_[32:64]) for a in (got, wanted))
-            # Fifty steps of up to 2e-3; a thousandth of what they sum to.
-            np.testing.assert_allclose(got, wanted, atol=1e-4, err_msg=name)
+    # Fifty steps of up to 2e-3; a thousandth of what they sum to.
+    assert_same_weights(pairs, 1e-4)
+
+
+BOTH = (True, False)
+BINARY = "binary_cross_entropy"
+# (distillation.kind, reference, two heads, config.training)
+LOSSES = [
+    ("none", False, True, {}),
+    ("hard", True, False, {}),
+    ("none", True, True, {"eval_mode": True}),
+    ("none", True, True, {"parts": "heads", "eval_mode": True}),
+    ("none", True, False, {"cosub": True, "loss": BINARY}),
+]
+# What differs from those and the fifty steps in nothing that decides which heads are trained.
+FURTHER_LOSSES = [
+    *(("none", reference, False, {}) for reference in BOTH),
+    ("hard", True, True, {}),
+    ("hard", False, False, {}),
+    *(("soft", *modes, {}) for modes in ((False, True), (True, False), (False, False))),
+    *(("none", *m, {"eval_mode": True}) for m in ((True, False), (False, True), (False, False))),
+    *(("none", reference, True, {"parts": "heads"}) for reference in BOTH),
+    ("none", True, True, {"parts": "attention"}),
+    ("hard", True, True, {"parts": "heads"}),
+    ("none", False, False, {"cosub": True, "loss": BINARY}),
+]
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize(
+    ("kind", "reference", "distilled", "training"),
+    [*LOSSES, *(pytest.param(*loss, marks=pytest.mark.full) for loss in FURTHER_LOSSES)],
+)
+def test_every_loss_trains_the_heads_that_it_trains_in_pytorch(
+    kind, reference, distilled, training
+):
+    config = recipe(kind, reference, **training)
+    losses, expected, pairs = run_both(config, distilled, 2, MixOptions())
+    # Seen: 5e-7 and 5e-6, a four-hundredth of a step.
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    assert_same_weights(pairs, 1e-5)
