@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 MODES = ("batch", "pair", "elem")
+BOXES = ("timm", "reference")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class MixOptions:
         minmax: Smallest and largest side of the CutMix box as shares of the image's side; when
             given, CutMix is on and the box no longer depends on `cutmix_alpha`.
         group: Number of consecutive images among which partners are taken; 0 is the whole batch.
+        box: Borders of the CutMix box. "timm": as today's timm, sides of the drawn length, up to
+            both edges. "reference": as timm 0.3.2, where a side of odd length loses a pixel, and a
+            box of `minmax` never touches the far edge. The target follows the box either way.
     """
 
     mixup_alpha: float = 0.0
@@ -39,10 +43,13 @@ class MixOptions:
     mode: str = "batch"
     minmax: tuple[float, ...] = ()
     group: int = 0
+    box: str = "timm"
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ValueError(f"Unknown mixing mode '{self.mode}': use one of {', '.join(MODES)}.")
+        if self.box not in BOXES:
+            raise ValueError(f"Unknown CutMix box '{self.box}': use one of {', '.join(BOXES)}.")
         if self.mixup_alpha < 0 or self.cutmix_alpha < 0:
             raise ValueError("mixup_alpha and cutmix_alpha must not be negative; 0 turns one off.")
         if self.minmax and not (
@@ -216,9 +223,9 @@ def _draw(keys: Key[Array, "draws"], options: MixOptions, height: int, width: in
     bounds = []
     for side, size, place in ((height, draws[3], draws[4]), (width, draws[5], draws[6])):
         if options.minmax:
-            bounds += _side_between(options.minmax, side, size, place)
+            bounds += _side_between(options, side, size, place)
         else:
-            bounds += _side_of_area(1.0 - share, side, place)
+            bounds += _side_of_area(options, 1.0 - share, side, place)
     top, bottom, left, right = bounds
     # Where nothing is mixed the draw counts as a Mixup of weight 1.
     cutmix &= mixes
@@ -229,24 +236,24 @@ def _draw(keys: Key[Array, "draws"], options: MixOptions, height: int, width: in
 
 
 def _side_of_area(
-    area: Float[Array, "draws"], side: int, place: Float[Array, "draws"]
+    options: MixOptions, area: Float[Array, "draws"], side: int, place: Float[Array, "draws"]
 ) -> list[Int[Array, "draws"]]:
     """One side of a box around a uniform centre, cut off at the borders (CutMix, eq. 2)."""
     centre = jnp.floor(place * side).astype(jnp.int32)
     cut = jnp.floor(side * jnp.sqrt(area)).astype(jnp.int32)
-    return [
-        jnp.clip(centre - cut // 2, 0, side),
-        jnp.clip(centre + (cut + 1) // 2, 0, side),
-    ]
+    before = cut // 2
+    behind = before if options.box == "reference" else cut - before
+    return [jnp.clip(centre - before, 0, side), jnp.clip(centre + behind, 0, side)]
 
 
 def _side_between(
-    minmax: tuple[float, ...], side: int, size: Float[Array, "draws"], place: Float[Array, "draws"]
+    options: MixOptions, side: int, size: Float[Array, "draws"], place: Float[Array, "draws"]
 ) -> list[Int[Array, "draws"]]:
     """One side of a box between two shares of the image's, wholly inside the image."""
-    smallest, beyond = int(side * minmax[0]), int(side * minmax[1])
+    smallest, beyond = (int(side * share) for share in options.minmax)
     if smallest >= beyond:
-        raise ValueError(f"minmax {minmax} leaves no box size for a side of {side} pixels.")
+        raise ValueError(f"minmax {options.minmax} leaves no box size for a side of {side} pixels.")
     cut = smallest + jnp.floor(size * (beyond - smallest)).astype(jnp.int32)
-    start = jnp.floor(place * (side - cut + 1)).astype(jnp.int32)
+    places = side - cut + (0 if options.box == "reference" else 1)
+    start = jnp.floor(place * places).astype(jnp.int32)
     return [start, start + cut]

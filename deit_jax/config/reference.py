@@ -17,6 +17,8 @@ REFERENCE: dict[str, Any] = {
     "distillation.normaliser": "batch_times_classes",
     # engine.py, losses.py: without a teacher only the first output has a loss.
     "distillation.without_teacher": "class",
+    # timm 0.3.2, rand_bbox and rand_bbox_minmax: cut // 2 to both sides, and an exclusive bound.
+    "mix.box": "reference",
     # main.py: lr_scheduler.step(epoch) after the epoch.
     "schedule.per_epoch": True,
     # main.py ignores the number of epochs that create_scheduler returns.

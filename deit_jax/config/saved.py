@@ -8,14 +8,17 @@ from typing import Any
 from deit_jax.config.defaults import default_config
 from deit_jax.config.keys import flatten
 
+BEFORE: dict[str, Any] = {"data.spread_copies": False, "mix.box": "timm"}
+"""What runs did before a key existed, where a new run, or one with `reference=True`, does not."""
+
 
 def complete(
     saved: Mapping[str, Any], keys: Iterable[str] | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Give keys that a saved configuration does not have their defaults.
+    """Give keys that a saved configuration does not have the values that the run had.
 
     A key is added with a default that leaves everything as it was, so a run from before it existed
-    is one with the default.
+    is one with the default; exceptions are in `BEFORE`.
 
     Args:
         saved: nested configuration, read from JSON.
@@ -26,7 +29,7 @@ def complete(
         default are never added, and keys of the past that no longer exist stay.
     """
     # As they will be when they are read again: tuples are lists.
-    defaults = json.loads(json.dumps(flatten(default_config())))
+    defaults = json.loads(json.dumps(flatten(default_config()) | BEFORE))
     present = flatten(saved)
     wanted = defaults if keys is None else keys
     added = {key: defaults[key] for key in wanted if key in defaults and key not in present}
@@ -38,3 +41,14 @@ def complete(
             group = group.setdefault(part, {})
         group[name] = value
     return config, added
+
+
+def kept(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys that the run of a record is older than, with the values it goes on with.
+
+    Args:
+        record: what `config.json` of the run holds.
+    """
+    config, added = complete(record["config"], BEFORE)
+    older = {*record.get("older_than", ()), *added}
+    return {key: value for key, value in flatten(config).items() if key in older}

@@ -10,6 +10,7 @@ from deit_jax.data.crop import CROP_DRAWS, evaluation_view, random_resized_crop
 from deit_jax.data.damage import Damage
 from deit_jax.data.decode import decode
 from deit_jax.data.options import EvalInput, TrainInput
+from deit_jax.data.placement import apart
 from deit_jax.data.resize import Pixels, resize
 from deit_jax.data.sampling import crop_draws, locate, substitutes
 from deit_jax.data.simple_crop import simple_random_crop
@@ -155,11 +156,7 @@ class TrainBatches:
             "image" uint8 [rows, height, width, 3]; "label", "epoch", "index", "copy" int32 [rows];
             and the damaged records.
         """
-        options = self.options
-        rows = options.batch_size // self.process_count
-        first = step * options.batch_size + self.process_index * rows
-        positions = np.arange(first, first + rows, dtype=np.int64)
-        epoch, index, copy = locate(positions, len(self.source), options.repeats, options.seed)
+        epoch, index, copy = self._rows(step)
         damages: list[Damage] = []
         held = self._held
         if held is not None:
@@ -168,6 +165,22 @@ class TrainBatches:
             image, label = self._decode(epoch, index, copy, damages)
         batch = {"image": image, "label": label, "epoch": epoch, "index": index, "copy": copy}
         return {k: v if k == "image" else v.astype(np.int32) for k, v in batch.items()}, damages
+
+    def _rows(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns epoch, image and copy of this process's rows.
+
+        They follow from the whole batch, so that they do not depend on the number of processes.
+        """
+        options = self.options
+        positions = step * options.batch_size + np.arange(options.batch_size, dtype=np.int64)
+        places = locate(positions, len(self.source), options.repeats, options.seed)
+        order = np.arange(options.batch_size)
+        if options.repeats > 1 and options.mix_group:
+            order = apart(places[1], options.mix_group)
+        rows = options.batch_size // self.process_count
+        mine = order[self.process_index * rows : (self.process_index + 1) * rows]
+        epoch, index, copy = (values[mine] for values in places)
+        return epoch, index, copy
 
     def _decode(
         self, epoch: np.ndarray, index: np.ndarray, copy: np.ndarray, damages: list[Damage]

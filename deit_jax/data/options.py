@@ -48,7 +48,9 @@ class TrainInput(InputOptions):
     """Options of the training stream.
 
     Attributes:
-        repeats: augmented copies of each image side by side (repeated augmentation); 1 for none.
+        repeats: augmented copies of each image in a batch (repeated augmentation); 1 for none.
+        mix_group: consecutive rows that are mixed with each other, among which no image may stand
+            twice (`placement.apart`); divides the batch. 0: copies stand side by side.
         seed: of the order and the crops; not negative.
         crop: "random_resized"; "simple" (the whole image, moved by a few pixels); or "none" to
             resize the whole image, proportions not kept.
@@ -58,6 +60,7 @@ class TrainInput(InputOptions):
     """
 
     repeats: int = 1
+    mix_group: int = 0
     seed: int = 0
     crop: str = "random_resized"
     scale: tuple[float, float] = (0.08, 1.0)
@@ -68,6 +71,10 @@ class TrainInput(InputOptions):
         super().__post_init__()
         if self.repeats < 1 or self.seed < 0:
             raise ValueError(f"repeats {self.repeats} must be positive, seed {self.seed} >= 0.")
+        if self.mix_group < 0 or (self.mix_group and self.batch_size % self.mix_group):
+            raise ValueError(
+                f"mix_group {self.mix_group} does not divide a batch of {self.batch_size}."
+            )
         if self.crop not in ("random_resized", "simple", "none"):
             raise ValueError(f"Unknown crop {self.crop!r}: use random_resized, simple or none.")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:

@@ -61,7 +61,8 @@ def locate(
     Args:
         positions: sample positions, counted from 0 over the whole run.
         num_images: size of the data set.
-        repeats: augmented copies of an image that stand side by side.
+        repeats: augmented copies of an image that stand side by side; `placement.apart` parts them
+            within their batch.
         seed: of the run; not negative.
 
     Returns:

@@ -47,6 +47,9 @@ class Data:
     eval_crop_ratio: float = key(0.875, SHARE)
     # Repeated augmentation: each drawn image enters the batch this many times (paper, 3).
     repeats: int = key(3, POSITIVE)
+    # Deal the copies out to different mixing groups (mix.group), where each has a draw and partners
+    # of its own; or leave them side by side. Without mixing it makes no difference.
+    spread_copies: bool = key(True)
     # Worker processes (0: read in this process), threads in each, batches read ahead.
     workers: int = key(0, _PROCESSES)
     threads: int = key(2, _THREADS)
@@ -91,3 +94,6 @@ class Mix:
     # One draw for so many consecutive images, as the reference has one for each process;
     # independent of the number of devices. 0: one for the whole batch.
     group: int = key(64, NOT_NEGATIVE)
+    # Borders of the CutMix box as in today's "timm", or in timm 0.3.2 ("reference"), where an odd
+    # side loses a pixel and a box of minmax never touches the far edge.
+    box: str = key("timm", choices=("timm", "reference"))

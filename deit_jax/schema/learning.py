@@ -75,7 +75,7 @@ class Training:
     cosub: bool = key(False)
     # What is trained: "all", "attention" (with position embedding and heads) or "heads".
     parts: str = key("all", choices=("all", "attention", "heads"))
-    # Train what inference computes: no dropout, no stochastic depth, both heads averaged.
+    # Train what inference computes: no dropout, no stochastic depth, the mean of both logits.
     # How the reference fine-tuned at 384.
     eval_mode: bool = key(False)
     # On a GPU: the same bits in every run and after every resume, by kernels that add up in one

@@ -23,7 +23,7 @@ from deit_jax.training.processes import any_process
 from deit_jax.training.progress import Progress
 from deit_jax.training.refusals import refuse_early
 from deit_jax.training.result import best_evaluation, make_result
-from deit_jax.training.run_directory import RunDirectory, open_run
+from deit_jax.training.run_directory import RunDirectory, as_begun, open_run
 from deit_jax.training.run_log import RunLog
 from deit_jax.training.schedule import learning_rate
 from deit_jax.training.setup import Setup, prepare
@@ -62,6 +62,8 @@ def train(
         Interrupted: a signal came; the state is saved.
     """
     require_utf8(Path(workdir).absolute())
+    if not allow_config_change:
+        config = as_begun(workdir, config)
     repeatable = config.training.repeatable and jax.default_backend() == "gpu"
     kernel_choices = Path(workdir).absolute() / "kernel_choices" if repeatable else None
     # All that can be refused is refused before anything is written: the corrected command works.

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from deit_jax.config.keys import flatten
-from deit_jax.config.saved import complete
+from deit_jax.config.saved import BEFORE, complete, kept
 from deit_jax.files import is_partial, remove_partials, strict_json, write_json
 from deit_jax.preprocessing import EvalView, Preprocessing
 from deit_jax.schema.networks import Teacher
@@ -139,15 +140,34 @@ def open_run(
 def config_changes(workdir: str | Path, config: Any) -> dict[str, list[Any]]:
     """Return {key: [saved, given]} of what keeps a configuration from going on with this run.
 
-    Keys of `MAY_CHANGE` are left out.
+    Keys of `MAY_CHANGE` are left out, and those in which `as_begun` would follow the run.
     """
-    now = json.loads(strict_json(config))
-    saved, _ = complete(_read_record(Path(workdir))["config"], flatten(now))
-    changed = differences(saved, now)
+    now, record = json.loads(strict_json(config)), _read_record(Path(workdir))
+    saved, _ = complete(record["config"], flatten(now))
+    changed, ours = differences(saved, now), (*MAY_CHANGE, *kept(record))
     if now.get("teacher", {}).get("name") == Teacher().name:
         # The run wrote down what the teacher's weights were of.
         changed.pop("teacher.name", None)
-    return {key: pair for key, pair in changed.items() if not _allowed(key, MAY_CHANGE)}
+    return {key: pair for key, pair in changed.items() if not _allowed(key, ours)}
+
+
+def as_begun(workdir: str | Path, config: ConfigDict) -> ConfigDict:
+    """Return a configuration with the ways that an older run in `workdir` goes on with.
+
+    They are the keys of `saved.BEFORE` that did not exist when the run began.
+    """
+    path = Path(workdir).absolute()
+    if not (path / "config.json").is_file():
+        return config
+    config = config.copy_and_resolve_references()
+    given = flatten(config)
+    for key, value in kept(_read_record(path)).items():
+        if given.get(key, value) != value:
+            config.update_from_flattened_dict({key: value})
+            _LOG.warning(
+                "The run in %s is older than %s and goes on with %s, as it began.", path, key, value
+            )
+    return config
 
 
 def load_run(workdir: str | Path) -> Run:
@@ -238,8 +258,14 @@ def _continue(
     if changed or any(now[key] != latest.get(key) for key in ("versions", "git_commit")):
         start = {key: value for key, value in now.items() if key not in ("config", "class_names")}
         history = [*history, {"changed": changed, **start}]
-    names = {"class_names": now["class_names"]} if "class_names" in now else {}
-    return {**names, **saved, "config": now["config"], **({"history": history} if history else {})}
+    older = {*saved.get("older_than", ()), *(key for key in added if key in BEFORE)}
+    return {
+        **({"class_names": now["class_names"]} if "class_names" in now else {}),
+        **saved,
+        "config": now["config"],
+        **({"history": history} if history else {}),
+        **({"older_than": sorted(older)} if older else {}),
+    }
 
 
 def _allowed(key: str, patterns: Sequence[str]) -> bool:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from deit_jax.augment.mixing import MixOptions
+from deit_jax.augment.mixing import MixOptions, group_size
 from deit_jax.augment.pipeline import AugmentOptions
 from deit_jax.data.pipeline import EvalInput, TrainInput
 from deit_jax.data.sources import Source, open_source, require_same_classes, subset
@@ -89,7 +89,7 @@ def prepare(config: ConfigDict, kernel_choices: Path | None = None) -> Setup:
         optimizer,
         config,
         augment=AugmentOptions(**_static(config.augment)),
-        mixing=MixOptions(**_static(config.mix)),
+        mixing=_mixing(config),
         steps_per_epoch=steps_per_epoch,
         sharding=split_over_batch(mesh),
     )
@@ -175,6 +175,16 @@ def _open_sources(config: ConfigDict) -> tuple[Source, Source]:
     return train, evaluation
 
 
+def _mixing(config: ConfigDict) -> MixOptions:
+    return MixOptions(**_static(config.mix))
+
+
+def _mix_group(config: ConfigDict) -> int:
+    """Return how many consecutive images are mixed with each other; 0 if none are."""
+    options = _mixing(config)
+    return group_size(config.training.batch_size, options.group) if options.active else 0
+
+
 def train_input(config: ConfigDict) -> TrainInput:
     """Return the options of the training stream."""
     data = config.data
@@ -183,6 +193,7 @@ def train_input(config: ConfigDict) -> TrainInput:
         batch_size=config.training.batch_size,
         seed=config.seed,
         repeats=data.repeats,
+        mix_group=_mix_group(config) if data.spread_copies else 0,
         crop=data.crop,
         scale=tuple(data.crop_scale),
         ratio=tuple(data.crop_ratio),

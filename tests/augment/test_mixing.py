@@ -11,7 +11,10 @@ from scipy import stats
 
 from deit_jax.augment.keys import image_keys, purpose
 from deit_jax.augment.mixing import (
+    BOXES,
     MixOptions,
+    _side_between,
+    _side_of_area,
     apply_mixing,
     beta_quantile,
     draw_mixing,
@@ -102,8 +105,9 @@ def test_smoothed_targets():
     np.testing.assert_allclose(kept + other, expected, atol=1e-7)
 
 
-def test_cutmix_weight_is_the_share_that_is_left():
-    choices = draws(4000, MixOptions(cutmix_alpha=1.0, mode="elem"))
+@pytest.mark.parametrize("box", BOXES)
+def test_cutmix_weight_is_the_share_that_is_left(box):
+    choices = draws(4000, MixOptions(cutmix_alpha=1.0, mode="elem", box=box))
     area = (choices.bottom - choices.top) * (choices.right - choices.left)
     np.testing.assert_allclose(choices.target_weight, 1 - area / (224 * 160), atol=1e-6)
     assert choices.cutmix.all()
@@ -123,6 +127,46 @@ def test_box_sizes_and_places_are_distributed_as_in_timm():
     choices = draws(count, MixOptions(minmax=(0.2, 0.7), mode="elem"))
     found = np.stack([choices.top, choices.bottom, choices.left, choices.right], axis=1)
     check_boxes(found, np.stack(timm_mixup.rand_bbox_minmax((3, 224, 160), (0.2, 0.7), count), 1))
+
+
+@pytest.mark.parametrize("side", [16, 25, 224])
+def test_every_box_has_the_borders_of_its_version_of_timm(side):
+    """All centres and lengths; timm 0.3.2 has (cut // 2) where 1.0.31 has ((cut + 1) // 2)."""
+    centre, cut = (grid.ravel() for grid in np.mgrid[0:side, 0:side])
+    # Draws from the middle of what belongs to a whole number: no rounding matters.
+    place, area = (centre + 0.5) / side, ((cut + 0.5) / side) ** 2
+    for box, behind in (("reference", cut // 2), ("timm", (cut + 1) // 2)):
+        options = MixOptions(cutmix_alpha=1.0, box=box)
+        low, high = _side_of_area(options, jnp.asarray(area), side, jnp.asarray(place))
+        np.testing.assert_array_equal(low, np.clip(centre - cut // 2, 0, side))
+        np.testing.assert_array_equal(high, np.clip(centre + behind, 0, side))
+
+
+@pytest.mark.parametrize(("box", "places"), [("reference", 0), ("timm", 1)])
+def test_boxes_between_two_shares_start_where_their_version_of_timm_lets_them(box, places):
+    """NumPy's randint(0, side - cut) of 0.3.2 never gives the last start, + 1 of 1.0.31 does."""
+    options = MixOptions(minmax=(0.2, 0.8), box=box)
+    size, place = (grid.ravel() for grid in np.mgrid[0:1:100j, 0:1:1000j] * (1 - 1e-6))
+    low, high = map(np.asarray, _side_between(options, 20, jnp.asarray(size), jnp.asarray(place)))
+    # Lengths 4 to 15, and of each all starts, as often as each other.
+    for cut in range(4, 16):
+        starts, counts = np.unique(low[high - low == cut], return_counts=True)
+        assert starts.tolist() == list(range(20 - cut + places))
+        assert counts.min() > 0.98 * counts.max()
+    assert set(np.unique(high - low)) == set(range(4, 16))
+
+
+def test_the_default_box_is_nearer_to_the_area_of_the_cutmix_paper():
+    """Its sides are those of the share 1 - lambda (arXiv 1905.04899, eq. 2), rounded down."""
+    share = (np.arange(100_000) + 0.5) / 100_000
+    middle = jnp.full(share.shape, 0.5)
+    for side, errors in ((224, (0.0030, 0.0060)), (32, (0.021, 0.042))):
+        for box, expected in zip(BOXES, errors, strict=True):
+            options = MixOptions(cutmix_alpha=1.0, box=box)
+            low, high = _side_of_area(options, jnp.asarray(share), side, middle)
+            area = (np.asarray(high - low, float) / side) ** 2
+            # The figures of docs/differences.md.
+            assert np.abs(share - area).mean() == pytest.approx(expected, rel=0.02)
 
 
 def check_boxes(found, reference):
@@ -211,6 +255,7 @@ def test_nothing_is_mixed_without_alphas():
         ({"mode": "half"}, "Unknown mixing mode 'half'"),
         ({"mixup_alpha": -1.0}, "must not be negative"),
         ({"minmax": (0.5, 0.2)}, "two rising shares"),
+        ({"box": "timm 0.3.2"}, "Unknown CutMix box"),
     ],
 )
 def test_wrong_options_are_named(values, words):

@@ -27,6 +27,7 @@ def test_sets_its_keys_and_nothing_else():
     assert changed == {
         "distillation.normaliser",
         "distillation.without_teacher",
+        "mix.box",
         "schedule.per_epoch",
     }
     assert validate(config, device_count=8) == []
@@ -43,6 +44,7 @@ def test_a_key_that_was_set_to_something_else_is_named(key):
     other = {
         "distillation.normaliser": "batch",
         "distillation.without_teacher": "both",
+        "mix.box": "timm",
         "schedule.per_epoch": False,
         "schedule.cooldown_epochs": 10.0,
         "optimizer.no_decay": "timm",

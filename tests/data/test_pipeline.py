@@ -87,8 +87,9 @@ def test_without_cropping_the_whole_image_is_resized(folder):
 
 @pytest.mark.parametrize(("workers", "threads"), [(0, 0), (0, 1), (0, 4), (1, 0), (3, 2)])
 def test_readers_do_not_change_the_stream(folder, workers, threads):
-    plain = TrainInput(image_size=SIZE, batch_size=4, repeats=3, threads=0)
-    options = TrainInput(image_size=SIZE, batch_size=4, repeats=3, workers=workers, threads=threads)
+    sampling = dict(image_size=SIZE, batch_size=4, repeats=2, mix_group=2)
+    plain = TrainInput(**sampling, threads=0)
+    options = TrainInput(**sampling, workers=workers, threads=threads)
     everything = collect(train_batches(folder, plain, num_steps=11))
     assert len(everything) == 11
     # Processes take seconds to start: with them, only the harder case.
@@ -99,7 +100,7 @@ def test_readers_do_not_change_the_stream(folder, workers, threads):
 
 @pytest.mark.parametrize("processes", [2, 4, 8])
 def test_processes_share_each_batch_in_runs_of_rows(folder, processes):
-    options = TrainInput(image_size=SIZE, batch_size=8, repeats=3)
+    options = TrainInput(image_size=SIZE, batch_size=8, repeats=3, mix_group=2)
     parts = [
         collect(
             train_batches(
@@ -120,11 +121,15 @@ def test_processes_share_each_batch_in_runs_of_rows(folder, processes):
     assert_same(joined, collect(train_batches(folder, options, start_step=2, num_steps=6)))
 
 
-def test_an_image_is_decoded_once_for_all_its_copies_in_a_batch(counted):
+@pytest.mark.parametrize("group", [0, 3])
+def test_an_image_is_decoded_once_for_all_its_copies_in_a_batch(counted, group):
     source = counted(9)
-    options = TrainInput(image_size=SIZE, batch_size=9, repeats=3, threads=0)
-    collect(train_batches(source, options, num_steps=5))
+    options = TrainInput(image_size=SIZE, batch_size=9, repeats=3, mix_group=group, threads=0)
+    batches = collect(train_batches(source, options, num_steps=5))
     assert source.reads == 5 * 3
+    # Side by side, or one in each group.
+    expected = [0, 1, 2] * 3 if group == 0 else [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert all(batch["copy"].tolist() == expected for batch in batches)
 
 
 def test_copies_that_a_batch_boundary_parts_are_decoded_in_both(counted):

@@ -10,8 +10,18 @@ from ml_collections import ConfigDict
 
 from deit_jax.config.defaults import default_config
 from deit_jax.config.keys import flatten
+from deit_jax.config.reference import apply_reference
+from deit_jax.config.saved import BEFORE
 from deit_jax.files import strict_json, write_json
-from deit_jax.training.run_directory import MAY_CHANGE, load_run, open_run
+from deit_jax.training import loop
+from deit_jax.training.run_directory import (
+    MAY_CHANGE,
+    as_begun,
+    config_changes,
+    load_run,
+    open_run,
+)
+from deit_jax.training.setup import train_input
 
 CONFIG = {
     "seed": 0,
@@ -140,6 +150,49 @@ def test_a_run_older_than_a_key_goes_on_with_its_default(tmp_path, caplog):
     caplog.clear()
     open_run(tmp_path, default_config()).close()
     assert not caplog.records
+
+
+def test_a_run_older_than_the_default_of_a_key_keeps_its_ways(tmp_path, caplog):
+    """Copies side by side and boxes of today's timm, also with `reference=True`; start by start."""
+    asked = default_config()
+    asked.reference = True
+    assert apply_reference(asked) == []
+    assert as_begun(tmp_path, asked) is asked
+    open_run(tmp_path, older(asked, *BEFORE)).close()
+    for _ in range(2):
+        assert config_changes(tmp_path, asked) == {}
+        config = as_begun(tmp_path, asked)
+        assert {key: flatten(config)[key] for key in BEFORE} == BEFORE
+        assert train_input(config).mix_group == 0
+        assert "older than mix.box and goes on with timm, as it began" in caplog.text
+        open_run(tmp_path, config).close()
+    with pytest.raises(ValueError, match=r"data.spread_copies: False -> True"):
+        open_run(tmp_path, asked)
+    open_run(tmp_path, asked, allow_config_change=True).close()
+    assert as_begun(tmp_path, asked) == asked
+
+
+def test_a_new_run_does_not_change_its_ways(tmp_path):
+    open_run(tmp_path, default_config()).close()
+    config = default_config()
+    config.data.spread_copies = False
+    assert as_begun(tmp_path, config).data.spread_copies is False
+    assert config_changes(tmp_path, config) == {"data.spread_copies": [True, False]}
+
+
+def test_training_asks_the_run_how_it_began(tmp_path, monkeypatch):
+    open_run(tmp_path, older(default_config(), *BEFORE)).close()
+    prepared = []
+
+    def prepare(config, kernel_choices):
+        prepared.append(config.data.spread_copies)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(loop, "prepare", prepare)
+    for allow in (False, True):
+        with pytest.raises(ValueError, match="enough"):
+            loop.train(default_config(), str(tmp_path), allow_config_change=allow)
+    assert prepared == [False, True]
 
 
 def test_a_key_younger_than_the_run_may_not_change_what_it_computes(tmp_path):
