@@ -7,6 +7,7 @@ import jax
 
 from deit_jax.data.options import describe_readers
 from deit_jax.models.functional import count_parameters
+from deit_jax.training.advice import advice
 from deit_jax.training.schedule import peak_learning_rate
 from deit_jax.training.setup import Setup
 from deit_jax.training.state import TrainState
@@ -14,6 +15,8 @@ from deit_jax.training.state import TrainState
 
 def opening(setup: Setup, state: TrainState, start: int) -> str:
     """Say what is about to happen, with the numbers that follow from the configuration.
+
+    A line for each thing that is worth a second look follows (`advice`).
 
     Args:
         setup: of the run.
@@ -25,7 +28,7 @@ def opening(setup: Setup, state: TrainState, start: int) -> str:
     each = 1 / setup.steps_per_epoch
     epochs = f" ({each:.3g} epochs each)" if each > 1 else ""
     teacher = f", taught ({config.distillation.kind}) by {config.teacher.name}"
-    return (
+    what = (
         f"{config.model.name} ({count_parameters(state['params']):,} parameters)"
         f"{teacher if setup.teacher else ''}; {len(setup.train_source):,} training and "
         f"{len(setup.eval_source):,} evaluation images of {setup.train_source.name}; "
@@ -35,6 +38,7 @@ def opening(setup: Setup, state: TrainState, start: int) -> str:
         f"{peak_learning_rate(config):.3g}; "
         f"{f'continuing at step {start}' if start else 'starting'}."
     )
+    return "\n".join([what, *(f"note: {line}" for line in advice(config, setup.steps_per_epoch))])
 
 
 def closing(setup: Setup, result: dict[str, Any], workdir: Path) -> str:
