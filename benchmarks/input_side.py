@@ -7,6 +7,7 @@ JSON; prints one line of JSON.
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import sys
 import time
@@ -97,6 +98,8 @@ def _ours(side: Side) -> Iterator[Iterator[Any]]:
         image_size=(224, 224),
         batch_size=side.batch_size,
         repeats=side.repeats,
+        # The recipe's mixing groups, or the largest that divide the batch.
+        mix_group=math.gcd(side.batch_size, 64),
         workers=side.workers,
         threads=side.threads,
     )
