@@ -1,13 +1,18 @@
 """What is said before a run whose settings do not suit its size, against the numbers themselves."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from configs import ablation, deit, deit3, digits, distill, finetune
 from deit_jax.config.defaults import default_config
 from deit_jax.config.reference import apply_reference
+from deit_jax.data.sources import ArraySource
 from deit_jax.training.advice import advice
+from deit_jax.training.announcements import opening
 from deit_jax.training.schedule import learning_rate, total_steps
+from deit_jax.training.setup import train_input
 
 IMAGENET = 1_281_167
 
@@ -109,3 +114,22 @@ def test_recipes_at_their_own_size_need_no_advice():
     # Thirty epochs of 512: the reference's average looks back over a third of them.
     (sentence,) = advice(finetune.get_config(), IMAGENET / 512)
     assert "5% of the average" in sentence
+
+
+def test_training_says_it_where_it_describes_itself():
+    config, per_epoch = own()
+    images = ArraySource("own", np.zeros((480, 8, 8, 3), np.uint8), np.zeros(480, int), ["a"])
+    setup = SimpleNamespace(
+        config=config,
+        steps_per_epoch=per_epoch,
+        total_steps=total_steps(config, per_epoch),
+        train_source=images,
+        eval_source=images,
+        train_input=train_input(config),
+        teacher=None,
+        mesh=SimpleNamespace(size=1),
+    )
+    first, *notes = opening(setup, {"params": {}}, 0).splitlines()
+    assert "peak learning rate 7.81e-06" in first
+    assert notes == [f"note: {sentence}" for sentence in advice(config, per_epoch)]
+    assert len(notes) == 2
