@@ -266,7 +266,10 @@ def judge(tally: Tally, start: Start, before: int) -> None:
     tally.processes_left += start.left_processes
     tally.tracebacks += "Traceback" in start.output
     number = signal.Signals[tally.kind]
-    right = (-number,) if number == signal.SIGKILL else (128 + number,)
+    right = {-number} if number == signal.SIGKILL else {128 + number}
+    if not start.output:
+        # Before the first line of the program.
+        right.add(-number)
     # Between the last step and the end it goes on to its result.
     finished = start.code == 0 and (start.workdir / "result.json").is_file()
     tally.finished_all_the_same += finished
