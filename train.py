@@ -77,7 +77,8 @@ def main(arguments: list[str]) -> None:
 
     from deit_jax.config.validate import validate
     from deit_jax.devices import check_devices
-    from deit_jax.training.loop import TrainingStopped, train
+    from deit_jax.training.loop import train
+    from deit_jax.training.skipped_steps import TrainingStopped
 
     try:
         check_devices()

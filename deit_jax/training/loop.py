@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 import jax
 from ml_collections import ConfigDict
 
-from deit_jax.data.pipeline import eval_batches, train_batches
 from deit_jax.evaluation.evaluate import Metrics, evaluate
 from deit_jax.files import require_utf8
 from deit_jax.sharding import put_batch, replicated
@@ -27,14 +26,11 @@ from deit_jax.training.run_directory import RunDirectory, as_begun, open_run
 from deit_jax.training.run_log import RunLog
 from deit_jax.training.schedule import learning_rate
 from deit_jax.training.setup import Setup, prepare
+from deit_jax.training.skipped_steps import stop_if_lost, stop_if_nothing_was_learned
 from deit_jax.training.state import METRICS, TrainState
 from deit_jax.weights.adapt import Fitted
 
 _LOG = logging.getLogger("deit_jax")
-
-
-class TrainingStopped(RuntimeError):
-    """Training cannot go on; the message says why and where the last good state is."""
 
 
 def train(
@@ -136,17 +132,7 @@ class _Run:
             if setup.teacher and setup.teacher.note:
                 self.progress.message(setup.teacher.note)
             batches = stack.enter_context(
-                contextlib.closing(
-                    train_batches(
-                        setup.train_source,
-                        setup.train_input,
-                        start_step=self.start,
-                        num_steps=total,
-                        process_index=jax.process_index(),
-                        process_count=jax.process_count(),
-                        known_damaged=self.damaged,
-                    )
-                )
+                contextlib.closing(setup.train_batches(self.start, known_damaged=self.damaged))
             )
             evaluation = self.pay_evaluation() if self.owes_evaluation else None
             if self.start < total:
@@ -227,29 +213,7 @@ class _Run:
         values["epoch"] = step / self.setup.steps_per_epoch
         self.log.write(step, "train", values)
         self.progress.update(step, values)
-        self.stop_if_lost(step, int(scalars["skipped_in_a_row"]))
-
-    def stop_if_lost(self, step: int, in_a_row: int) -> None:
-        """Raise if the loss has not been finite for too many steps."""
-        if in_a_row < self.config.training.max_skipped_steps:
-            return
-        raise TrainingStopped(
-            f"the loss or gradient was not finite in the last {in_a_row} steps up to step {step}. "
-            f"Parameters were left as they were before; the last checkpoint in "
-            f"{self.run.checkpoints} is good. Try a lower optimizer.learning_rate, "
-            "optimizer.clip_norm=1.0 or model.dtype=float32, in a new workdir."
-        )
-
-    def stop_if_nothing_was_learned(self) -> None:
-        """Raise if no step of the whole run was taken."""
-        skipped, total = int(self.state["skipped"]), self.setup.total_steps
-        if skipped < total:
-            return
-        raise TrainingStopped(
-            f"the loss or gradient was not finite in any of the {total:,} steps, so nothing was "
-            "learned. Look at augment.mean and std, the data and model.weights; try a lower "
-            "optimizer.learning_rate or model.dtype=float32, in a new workdir."
-        )
+        stop_if_lost(self.config, self.run.checkpoints, step, int(scalars["skipped_in_a_row"]))
 
     def pay_evaluation(self) -> dict[str, Metrics]:
         """Evaluate the step that training goes on from, as if it had not been stopped there."""
@@ -265,18 +229,15 @@ class _Run:
         weights = {"raw": (state["params"], state["batch_stats"])}
         if state["ema"]:
             weights["ema"] = (state["ema"]["params"], state["ema"]["batch_stats"])
-        with self.clock.paused():
-            batches = eval_batches(
-                setup.eval_source,
-                setup.eval_input,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
-            )
-            with contextlib.closing(batches), contextlib.suppress(Abandoned):
-                # Many processes must do the same, and hear of the signal after the step only.
-                alone = jax.process_count() == 1
-                watched = self.interruption.unless_requested(batches) if alone else batches
-                return evaluate(setup.eval_step, weights, watched, setup.mesh)
+        with (
+            self.clock.paused(),
+            contextlib.closing(setup.eval_batches()) as batches,
+            contextlib.suppress(Abandoned),
+        ):
+            # Many processes must do the same, and hear of the signal after the step only.
+            alone = jax.process_count() == 1
+            watched = self.interruption.unless_requested(batches) if alone else batches
+            return evaluate(setup.eval_step, weights, watched, setup.mesh)
         return None
 
     def log_evaluation(self, step: int, result: dict[str, Metrics]) -> None:
@@ -322,7 +283,7 @@ class _Run:
 
     def finish(self, evaluation: dict[str, Metrics]) -> dict[str, Any]:
         """Write `result.json`; only the first process does, and knows the best evaluation."""
-        self.stop_if_nothing_was_learned()
+        stop_if_nothing_was_learned(int(self.state["skipped"]), self.setup.total_steps)
         first = jax.process_index() == 0
         result = make_result(
             self.setup,

@@ -1,5 +1,6 @@
 """Everything a run needs, built from its configuration before anything is compiled or written."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from ml_collections import ConfigDict
 
 from deit_jax.augment.mixing import MixOptions, group_size
 from deit_jax.augment.pipeline import AugmentOptions
-from deit_jax.data.pipeline import EvalInput, TrainInput
+from deit_jax.data.pipeline import Batches, EvalInput, TrainInput, eval_batches, train_batches
 from deit_jax.data.sources import Source, open_source, require_same_classes, subset
 from deit_jax.data.subsets import fraction, keep_classes
 from deit_jax.devices import compiler_options
@@ -58,6 +59,27 @@ class Setup:
         # Arguments of the compiled function, not constants in it.
         loaded = {"params": weights.params, "batch_stats": weights.batch_stats} if weights else {}
         return self._create(seed_key(self.config.seed), loaded)
+
+    def train_batches(self, start_step: int, known_damaged: Iterable[int]) -> Batches:
+        """Open this process's part of the training stream, from a step to the end."""
+        return train_batches(
+            self.train_source,
+            self.train_input,
+            start_step=start_step,
+            num_steps=self.total_steps,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            known_damaged=known_damaged,
+        )
+
+    def eval_batches(self) -> Batches:
+        """Open this process's part of the evaluation split."""
+        return eval_batches(
+            self.eval_source,
+            self.eval_input,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
 
     @property
     def inference_head(self) -> str:

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from configs.digits import get_config
-from deit_jax.training.loop import TrainingStopped, train
+from deit_jax.training.loop import train
+from deit_jax.training.skipped_steps import TrainingStopped
 
 
 def small(**changes):

@@ -1,0 +1,46 @@
+"""When so many steps were skipped, their loss or gradient not being finite, that training stops."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+
+class TrainingStopped(RuntimeError):
+    """Training cannot go on; the message says why and where the last good state is."""
+
+
+def stop_if_lost(config: ConfigDict, checkpoints: Path, step: int, in_a_row: int) -> None:
+    """Stop if the loss has not been finite for too many steps.
+
+    Args:
+        config: of the run.
+        checkpoints: their directory.
+        step: steps taken so far.
+        in_a_row: how many of the last ones were skipped.
+
+    Raises:
+        TrainingStopped: too many.
+    """
+    if in_a_row < config.training.max_skipped_steps:
+        return
+    raise TrainingStopped(
+        f"the loss or gradient was not finite in the last {in_a_row} steps up to step {step}. "
+        f"Parameters were left as they were before; the last checkpoint in {checkpoints} is good. "
+        "Try a lower optimizer.learning_rate, optimizer.clip_norm=1.0 or model.dtype=float32, in a "
+        "new workdir."
+    )
+
+
+def stop_if_nothing_was_learned(skipped: int, total: int) -> None:
+    """Stop, at the end of a run of `total` steps, if all of them were skipped.
+
+    Raises:
+        TrainingStopped: they were.
+    """
+    if skipped < total:
+        return
+    raise TrainingStopped(
+        f"the loss or gradient was not finite in any of the {total:,} steps, so nothing was "
+        "learned. Look at augment.mean and std, the data and model.weights; try a lower "
+        "optimizer.learning_rate or model.dtype=float32, in a new workdir."
+    )
