@@ -157,7 +157,8 @@ def _truncate(path: Path, resume_step: int, owes_evaluation: bool) -> None:
 
     def stays(line: bytes) -> bool:
         step, split = _place(line)
-        return step < resume_step + (not (owes_evaluation and split == "eval"))
+        owed = owes_evaluation and step == resume_step and split == "eval"
+        return step <= resume_step and not owed
 
     kept = b"".join(line + b"\n" for line in path.read_bytes().splitlines() if stays(line))
     if kept != path.read_bytes():
@@ -169,6 +170,6 @@ def _place(line: bytes) -> tuple[float, str]:
     """Return step and split of a line; infinity if it is not a whole one."""
     try:
         row = json.loads(line)
-        return int(row["step"]), str(row["split"])
+        return int(row["step"]), str(row.get("split"))
     except (ValueError, TypeError, KeyError):
         return float("inf"), ""

@@ -107,6 +107,14 @@ def test_a_torn_line_of_an_earlier_step_is_dropped_and_a_whole_one_kept(tmp_path
     assert path.read_text() == '{"step": 1, "loss": 2.0}\n'
 
 
+def test_an_evaluation_that_is_owed_is_not_in_the_log_twice(tmp_path):
+    train(tmp_path, 0, 3, tensorboard=False)
+    before = lines(tmp_path)
+    assert [line["split"] for line in before][-2:] == ["train", "eval"]
+    RunLog(tmp_path, resume_step=3, owes_evaluation=True, tensorboard=False)
+    assert lines(tmp_path) == before[:-1]
+
+
 def test_a_log_without_anything_to_remove_is_not_rewritten(tmp_path):
     train(tmp_path, 0, 5, tensorboard=False)
     before = (tmp_path / "metrics.jsonl").stat()
