@@ -27,8 +27,13 @@ def test_a_student_of_16_pixels_is_tuned_at_24_by_a_teacher_of_16(tmp_path):
     assert result["teacher"]["name"] == "regnety_micro"
     assert set(result["evaluation"]["raw"]) == {"class", "distillation", "fused"}
     assert json.loads((tmp_path / "run" / "result.json").read_text())["digest"] == result["digest"]
+    found = read_weights(str(tmp_path / "run"))
+    # Names of classes are in the checkpoint, and for people in the record.
+    digits = [str(digit) for digit in range(10)]
+    assert found.facts.labels == tuple(digits)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["class_names"] == digits
     # 6 x 6 positions and two tokens, and near what it started from.
-    tuned = read_weights(str(tmp_path / "run")).params
+    tuned = found.params
     assert np.shape(tuned["pos_embed"]) == (1, 38, 64)
     start = read_weights(config.model.weights).params
     kernel = lambda tree: np.asarray(tree["blocks"]["0"]["attn"]["qkv"]["kernel"])  # noqa: E731

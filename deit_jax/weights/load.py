@@ -18,6 +18,7 @@ from deit_jax.models.functional import (
 from deit_jax.models.registry import create_model, model_builder
 from deit_jax.weights.adapt import Fitted, Grids, fit
 from deit_jax.weights.reading import Weights, read_weights
+from deit_jax.weights.remembered import remember
 from deit_jax.weights.report import LoadReport
 from deit_jax.weights.resize import Grid, ResizeRule
 from deit_jax.weights.trees import flatten, nest
@@ -145,6 +146,7 @@ def _load_into(model: nnx.Module | Classifier, weights: Weights, rule: ResizeRul
     size = cast(Classifier, model).image_size
     fitted = fit_weights(weights, (params, batch_stats), size, position_resize=rule)
     nnx.update(model, *_placed(fitted, params, batch_stats))
+    remember(model, weights.facts)
     if fitted.report.warning:
         _LOG.warning("%s", fitted.report.warning)
     return fitted.report

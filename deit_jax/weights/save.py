@@ -13,7 +13,7 @@ from flax import nnx
 from deit_jax.files import write_json
 from deit_jax.models.functional import Classifier, split
 from deit_jax.models.registry import model_spec
-from deit_jax.preprocessing import ASSUMED, Preprocessing
+from deit_jax.preprocessing import Preprocessing
 from deit_jax.weights.facts import Facts
 from deit_jax.weights.files import (
     PREPROCESSOR,
@@ -27,6 +27,7 @@ from deit_jax.weights.hub_config import timm_config, transformers_config
 from deit_jax.weights.image_processor import to_transformers
 from deit_jax.weights.names import to_foreign
 from deit_jax.weights.reading import Weights
+from deit_jax.weights.remembered import remembered
 from deit_jax.weights.writing import write_pth, write_safetensors
 
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
@@ -58,8 +59,9 @@ def save_weights(
             {"model": ...} in a `.pth` file; or "transformers".
         overwrite: whether existing files may be replaced.
         dtype: "float32", "bfloat16" or "float16"; as they are if None.
-        class_names: of the classes, in their order; () if they have none.
-        preprocessing: how the model wants its images; as the reference has them if None.
+        class_names: of the classes, in their order; those of the weights that were loaded if ().
+        preprocessing: how the model wants its images; as those weights did, else as the reference
+            has them, if None.
 
     Returns:
         The files written. Each is complete or not there at all.
@@ -78,7 +80,11 @@ def save_weights(
             f"There are {len(class_names)} class_names for {classifier.num_classes} classes; give "
             "one for each."
         )
-    facts = Facts(preprocessing=preprocessing or ASSUMED, labels=tuple(class_names))
+    known = remembered(model, classifier.num_classes)
+    facts = Facts(
+        preprocessing=preprocessing or known.preprocessing,
+        labels=tuple(class_names) or known.labels,
+    )
     transformer = "pos_embed" in params
     name = name_transformer(params, size, Facts()) if transformer else name_own_convnet(params)
     weights = Weights(

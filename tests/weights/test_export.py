@@ -130,6 +130,18 @@ def test_names_and_preprocessing_come_back_from_every_layout(model, file, layout
     assert read_weights(tmp_path / "on.safetensors").facts.labels == NAMES
 
 
+def test_a_loaded_model_knows_them_when_it_is_saved(model, tmp_path):
+    deit_jax.save_weights(model, tmp_path / "w", class_names=NAMES, preprocessing=OWN)
+    again = deit_jax.create_model(DISTILLED, weights=tmp_path / "w")
+    deit_jax.save_weights(again, tmp_path / "again", layout="transformers")
+    facts = read_weights(tmp_path / "again").facts
+    assert (facts.labels, facts.preprocessing.mean) == (NAMES, OWN.mean)
+    # Of a head for other classes, nothing names them.
+    fewer = deit_jax.create_model(DISTILLED, weights=tmp_path / "w", num_classes=3)
+    deit_jax.save_weights(fewer, tmp_path / "fewer.safetensors")
+    assert read_weights(tmp_path / "fewer.safetensors").facts.labels == ()
+
+
 def test_texts_beside_a_file_are_of_that_file_alone(model, tmp_path):
     first, second = tmp_path / "first.pth", tmp_path / "second.pth"
     written = deit_jax.save_weights(model, first, class_names=NAMES)
