@@ -6,7 +6,9 @@ signal, as shells have it: 143 for SIGTERM, 130 for SIGINT.
 
 Python runs its handlers in the main thread alone, between two instructions: not while XLA compiles,
 for minutes, and what they raise inside a callback of JAX is lost. So signals are blocked in all
-threads but taken by one that does nothing else. Importing this module starts nothing.
+threads but taken by one that does nothing else. So is SIGTERM from JAX's own notice of preemption,
+which there is after `jax.distributed.initialize`: processes agree in the training loop instead.
+Importing this module starts nothing.
 """
 
 import contextlib
@@ -124,7 +126,7 @@ class Interruption:
         elif not worth_saving:
             self._leave_unsaved()
         else:
-            threading.Thread(target=self._end_if_stuck, daemon=True).start()
+            threading.Thread(target=self._await_save, daemon=True).start()
 
     def step_done(self) -> None:
         """Note that a step was taken: from the first one on there is something to be saved."""
@@ -164,8 +166,14 @@ class Interruption:
             "the same command goes on.",
         )
 
-    def _end_if_stuck(self) -> None:
+    def _await_save(self) -> None:
         """End a run whose step never ends: longer than any before, and than a minute."""
+        # Not in the thread that takes signals: writing may have to wait for whoever reads.
+        print(
+            f"{self.name}: the step at hand is finished and saved; a second signal ends at once.",
+            file=sys.stderr,
+            flush=True,
+        )
         time.sleep(max(_PATIENCE_SECONDS, self._longest))
         if not self._saving:
             self._leave(

@@ -89,10 +89,12 @@ def test_processes_agree_after_a_step_that_is_logged(monkeypatch):
 # The main thread sits in C, as while XLA compiles: Python's own handlers would wait for its end.
 IN_C = """
 import ctypes, signal, sys
-if sys.argv[1:]:
+if sys.argv[1:] == ["ignoring"]:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 from deit_jax.training.interruption import Interruption
-Interruption.install()
+interruption = Interruption.install()
+if sys.argv[1:] == ["stepping"]:
+    interruption.step_done()
 print("ready", flush=True)
 ctypes.CDLL(None).usleep(20_000_000)
 """
@@ -124,6 +126,21 @@ def test_signals_do_not_wait_for_the_main_thread(name):
     assert process.returncode == 128 + number
     assert output == "" and errors.count("\n") == 1
     assert errors.startswith(f"stopped by {name} before the first step")
+
+
+def test_the_second_signal_ends_a_step_at_once():
+    process = in_c("stepping")
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.5)
+    begin = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - begin < 10
+    assert process.returncode == 130
+    notice, end = errors.splitlines()
+    assert notice.startswith("SIGTERM: the step at hand is finished and saved")
+    assert end.startswith("ended at once by SIGINT, the second signal")
 
 
 def test_what_was_ignored_before_stays_ignored():
