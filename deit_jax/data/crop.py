@@ -108,19 +108,23 @@ def evaluation_view(pixels: Pixels, size: tuple[int, int], view: EvalView) -> Pi
         view: how it is resized and cut.
     """
     height, width = pixels.shape[:2]
-    pixels = resize(pixels, view.resized((height, width), size), view.interpolation)
-    pixels = _filled(pixels, size, view.fill)
-    top, left = (view.margin(have, want) for have, want in zip(pixels.shape[:2], size, strict=True))
-    return pixels[top : top + size[0], left : left + size[1]]
+    resized = view.resized((height, width), size)
+    # Along a side that stays shorter than wanted nothing is cut off.
+    top, left = (
+        view.margin(have, want) if have > want else 0
+        for have, want in zip(resized, size, strict=True)
+    )
+    window = Box(top, left, *map(min, resized, size))
+    return _filled(resize(pixels, resized, view.interpolation, window=window), size, view.fill)
 
 
 def _filled(pixels: Pixels, size: tuple[int, int], fill: tuple[int, int, int]) -> Pixels:
     """Adds as much on all sides as is missing; an odd pixel goes to the end."""
     height, width = pixels.shape[:2]
-    if height >= size[0] and width >= size[1]:
+    if (height, width) == size:
         return pixels
-    canvas = np.empty((max(height, size[0]), max(width, size[1]), 3), np.uint8)
+    canvas = np.empty((*size, 3), np.uint8)
     canvas[:] = fill
-    top, left = max(0, size[0] - height) // 2, max(0, size[1] - width) // 2
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
     canvas[top : top + height, left : left + width] = pixels
     return canvas

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+from jaxtyping import Int64
 
-from deit_jax.data.resize import Pixels, resize
+from deit_jax.data.resize import Box, Pixels, resize
 
 PADDING: Final = 4
 
@@ -36,15 +37,22 @@ def simple_random_crop(
         resized = (int(size[1] * height / width), size[1])
     else:
         resized = (size[0], int(size[0] * width / height))
-    padded = np.pad(
-        resize(pixels, resized), ((PADDING, PADDING), (PADDING, PADDING), (0, 0)), mode="reflect"
-    )
-    top, left = (
-        int(draw * (2 * PADDING + whole - wanted + 1))
+    rows, columns = (
+        _reflected(int(draw * (2 * PADDING + whole - wanted + 1)) - PADDING, wanted, whole)
         for draw, whole, wanted in zip(draws[:2], resized, size, strict=True)
     )
-    cut = padded[top : top + size[0], left : left + size[1]]
+    top, left = rows.min(), columns.min()
+    window = Box(top, left, rows.max() + 1 - top, columns.max() + 1 - left)
+    cut = resize(pixels, resized, window=window)[np.ix_(rows - top, columns - left)]
     if out is None:
         return cut
     out[:] = cut
     return out
+
+
+def _reflected(first: int, count: int, whole: int) -> Int64[np.ndarray, "count"]:
+    """Numbers of lines from `first` on, where those outside 0 .. whole - 1 are mirrored into it."""
+    numbers = np.arange(first, first + count)
+    # The outermost line is not repeated.
+    numbers %= max(1, 2 * (whole - 1))
+    return np.minimum(numbers, max(1, 2 * (whole - 1)) - numbers)

@@ -11,6 +11,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as reference
 
+from deit_jax.data import resize as resize_module
 from deit_jax.data.crop import (
     CROP_DRAWS,
     centre_crop,
@@ -178,3 +179,39 @@ def test_an_image_of_the_wanted_size_passes_unchanged():
     pixels = picture(16, 16)
     assert np.shares_memory(resize(pixels, (16, 16)), pixels)
     np.testing.assert_array_equal(centre_crop(pixels, (16, 16), 1.0), pixels)
+
+
+@pytest.fixture(params=["kernel", "Pillow"])
+def either_resize(request, monkeypatch):
+    if request.param == "Pillow":
+        monkeypatch.setattr(resize_module, "_kernel", lambda: None)
+    else:
+        pytest.importorskip("numba")
+
+
+@pytest.mark.usefixtures("either_resize")
+@pytest.mark.parametrize(
+    "shape", [(2, 900), (900, 2), (1, 3000), (3000, 1), (40, 2500), (2500, 40)]
+)
+def test_thin_images_equal_torchvision_although_little_of_them_is_made(shape):
+    # Enlarged and shrunk; whole they are up to 36 x 108,000 pixels, of which 32 x 32 are kept.
+    pixels = picture(*shape)
+    resized = transforms.Resize(36, InterpolationMode.BICUBIC)(Image.fromarray(pixels))
+    theirs = np.asarray(transforms.CenterCrop(32)(resized))
+    np.testing.assert_array_equal(centre_crop(pixels, (32, 32), 32 / 36), theirs)
+
+
+@pytest.mark.usefixtures("either_resize")
+@pytest.mark.parametrize("tall", [False, True])
+def test_the_view_of_a_thread_of_pixels_equals_that_of_its_centre(tall):
+    # Whole it would have 256 x 2,560,000,000 pixels. As 256 is a power of two no rounding depends
+    # on the length, so the centre alone is an oracle.
+    thread = picture(1, 10_000_000)
+    centre = thread[:, 4_999_980:5_000_020]
+    if tall:
+        thread, centre = thread.transpose(1, 0, 2), centre.transpose(1, 0, 2)
+    view = transforms.Compose(
+        [transforms.Resize(256, InterpolationMode.BICUBIC), transforms.CenterCrop(224)]
+    )
+    theirs = np.asarray(view(Image.fromarray(np.ascontiguousarray(centre))))
+    np.testing.assert_array_equal(centre_crop(thread, (224, 224)), theirs)

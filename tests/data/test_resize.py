@@ -10,12 +10,13 @@ from PIL import Image
 
 from deit_jax.data import resize as module
 from deit_jax.data.resize import FILTERS, Box, resize
+from deit_jax.preprocessing import INTERPOLATIONS
 
 
 def pillow(pixels, box, size, interpolation):
     """Resizes a cut-out box with Pillow, called here and nowhere else in this file."""
     cut = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
-    resized = Image.fromarray(cut).resize(size[::-1], FILTERS[interpolation])
+    resized = Image.fromarray(cut).resize(size[::-1], Image.Resampling[interpolation.upper()])
     return np.asarray(resized)
 
 
@@ -105,6 +106,35 @@ def test_many_large_boxes_equal_pillow():
         height, width = random.integers(1, 1100, 2).tolist()
         size = (224, 224) if turn % 2 else tuple(random.integers(1, 500, 2).tolist())
         compare(random, height, width, size, list(FILTERS)[turn % 2])
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("has_kernel", [True, False])
+def test_windows_are_cut_out_of_what_pillow_makes(monkeypatch, has_kernel, interpolation):
+    if not has_kernel:
+        monkeypatch.setattr(module, "_kernel", lambda: None)
+        # Made in NumPy, however much of the whole it is.
+        monkeypatch.setattr(module, "_WASTE", 0)
+    random = np.random.default_rng(6)
+    for turn in range(60):
+        shape = tuple(random.integers(1, 130 if turn % 2 else 9, 2).tolist())
+        size = tuple(random.integers(1, 90, 2).tolist())
+        (height, top), (width, left) = (within(random, side) for side in size)
+        pixels = picture(random, *shape)
+        window = Box(top, left, height, width)
+        ours = resize(pixels, size, interpolation, window=window)
+        whole = pillow(pixels, Box(0, 0, *shape), size, interpolation)
+        expected = whole[top : top + height, left : left + width]
+        assert np.array_equal(ours, expected), (shape, size, window)
+
+
+@pytest.mark.usefixtures("kernel")
+def test_very_wide_images_equal_pillow():
+    # So wide that fewer than a block of rows are taken at a time, and the last time under 16.
+    pixels = picture(np.random.default_rng(7), 70, 200_000)
+    for size in [(70, 9), (8, 200_000), (33, 11)]:
+        expected = pillow(pixels, Box(0, 0, 70, 200_000), size, "bicubic")
+        np.testing.assert_array_equal(resize(pixels, size), expected)
 
 
 @pytest.mark.usefixtures("kernel")

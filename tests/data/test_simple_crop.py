@@ -7,10 +7,10 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 from deit_jax.data.options import TrainInput
-from deit_jax.data.simple_crop import simple_random_crop
+from deit_jax.data.simple_crop import PADDING, _reflected, simple_random_crop
 
 
-@pytest.mark.parametrize("shape", [(50, 70), (70, 50), (33, 33), (20, 61)])
+@pytest.mark.parametrize("shape", [(50, 70), (70, 50), (33, 33), (20, 61), (2, 700), (900, 1)])
 @pytest.mark.parametrize("draws", [(0.0, 0.0), (0.999999, 0.999999), (0.3, 0.7)])
 def test_equals_torchvision(shape, draws):
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
@@ -34,6 +34,12 @@ def test_every_place_is_drawn_and_sizes_need_not_be_square():
     # Nine offsets of both directions; nothing is resized.
     assert len(corners) == 81
     assert simple_random_crop(pixels, (48, 16), (0.5, 0.5)).shape == (48, 16, 3)
+
+
+@pytest.mark.parametrize("whole", [1, 2, 3, 5, 20])
+def test_lines_are_reflected_as_numpy_does(whole):
+    padded = np.pad(np.arange(whole), PADDING, mode="reflect")
+    np.testing.assert_array_equal(_reflected(-PADDING, len(padded), whole), padded)
 
 
 def test_it_is_an_option_of_training():
