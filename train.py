@@ -76,6 +76,7 @@ def main(arguments: list[str]) -> None:
     import jax
 
     from deit_jax.config.validate import validate
+    from deit_jax.data.open_files import advice, are_too_many_open
     from deit_jax.devices import check_devices
     from deit_jax.training.loop import train
     from deit_jax.training.skipped_steps import TrainingStopped
@@ -97,7 +98,7 @@ def main(arguments: list[str]) -> None:
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if flags.FLAGS.verbosity > 0:
             raise
-        _fail([str(error)])
+        _fail([advice() if are_too_many_open(error) else str(error)])
     except TrainingStopped as error:
         print(f"stopped: {error}", file=sys.stderr)
         sys.exit(3)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 
 from deit_jax.augment.choices import Choices, Operations, draw_choices
 from deit_jax.augment.keys import image_keys, purpose
@@ -17,6 +17,8 @@ from deit_jax.augment.operations import TABLE_KINDS, Kind
 from deit_jax.augment.options import AugmentOptions
 from deit_jax.augment.pipeline import apply_to_levels, apply_to_values
 from deit_jax.augment.recipes import RECIPES, Recipe, recipe_named
+from deit_jax.data.decode import decode
+from deit_jax.data.image_file import read_image_file
 
 GAP, LINE, TEXT = 6, 15, 12
 _UNITS = {
@@ -166,7 +168,6 @@ def _open(path: str) -> Image.Image:
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no image file {path}: check the path.")
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except UnidentifiedImageError:
-        raise ValueError(f"{path} is not an image that Pillow can read: give another.") from None
+        return Image.fromarray(decode(read_image_file(path)))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; give another image.") from error

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from deit_jax.compilation_cache import keep_compiled_programs
+from deit_jax.data.open_files import advice, are_too_many_open
 from deit_jax.files import print_any_name
 
 PROGRAM = "python -m deit_jax"
@@ -106,6 +107,8 @@ def _overview() -> str:
 
 def _sentence(error: Exception) -> str:
     """Write an error raised by the house, or by the operating system, as one line."""
+    if are_too_many_open(error):
+        return advice()
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}."
     return " ".join(str(error).split())

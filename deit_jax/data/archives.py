@@ -4,7 +4,6 @@ Names inside an archive are never used as paths. What is no plain file (links, d
 has a name that would lead out of a directory is left out, and one warning says so.
 """
 
-import logging
 import os
 import posixpath
 import struct
@@ -17,13 +16,15 @@ from typing import BinaryIO, Final, NamedTuple
 
 import numpy as np
 
-from deit_jax.data.folder import EXTENSIONS
+from deit_jax.data.image_file import MOST_BYTES
+from deit_jax.data.image_names import LeftOut, has_image_ending, is_left_behind
 from deit_jax.data.names import Names
 
-_LOG = logging.getLogger("deit_jax")
 ARCHIVES: Final = (".tar", ".zip")
-# ImageNet's largest file has 16 MB; a header that claims more than this is damaged or a trap.
-MOST_BYTES: Final = 256 << 20
+_IRREGULAR: Final = (
+    "members that are links, devices, encrypted or have names that lead out of the archive"
+)
+_DROPPING: Final = "members that systems leave behind"
 _COMPRESSED: Final = (".tgz", ".gz", ".bz2", ".xz", ".zst")
 # What the standard library raises over damaged files; OverflowError: sizes beyond 63 bits.
 _UNREADABLE: Final = (
@@ -70,23 +71,16 @@ class Archive:
             raise FileNotFoundError(f"No archive {self.path!r}.")
         with open(self.path, "rb") as file:
             self._is_zip = file.read(4) in (b"PK\3\4", b"PK\5\6")
-        skipped: list[str] = []
+        left_out = LeftOut()
         try:
             every = _zip_members(self.path) if self._is_zip else _tar_members(self.path)
             # As when unpacking, the later of two files with one name counts.
-            members = {posixpath.normpath(m.name): m for m in every if _is_wanted(m, skipped)}
+            members = {posixpath.normpath(m.name): m for m in every if _is_wanted(m, left_out)}
             where = [(m.position, m.stored, m.size, m.method, m.crc) for m in members.values()]
             self._where = np.array(where, np.int64).reshape(-1, 5)
         except _UNREADABLE as error:
             raise ValueError(_why_unreadable(self.path, error)) from error
-        if skipped:
-            _LOG.warning(
-                "%s: %d members are links, devices, encrypted or have names that lead out of the "
-                "archive, and are left out, such as %r.",
-                self.path,
-                len(skipped),
-                skipped[0],
-            )
+        left_out.say(self.path)
         self.names = Names(members)
         self._file: int | None = None
 
@@ -134,16 +128,19 @@ def is_archive(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in ARCHIVES
 
 
-def _is_wanted(member: _Member, skipped: list[str]) -> bool:
-    """Whether a member is an image with a harmless name; harmful ones are noted."""
+def _is_wanted(member: _Member, left_out: LeftOut) -> bool:
+    """Whether a member is an image with a harmless name; what looks like one is noted."""
     # A method below 0 marks what is no plain file; see _tar_members and _zip_members.
     parts = member.name.split("/")
     if member.method < 0 or ".." in parts or member.name.startswith("/") or "\0" in member.name:
-        skipped.append(member.name)
+        left_out.add(_IRREGULAR, member.name)
         return False
-    # macOS adds resource forks, which have the names of images and are none.
-    is_fork = parts[0] == "__MACOSX" or parts[-1].startswith("._")
-    return member.name.lower().endswith(EXTENSIONS) and not is_fork
+    if not has_image_ending(member.name):
+        return False
+    if any(map(is_left_behind, parts)):
+        left_out.add(_DROPPING, member.name)
+        return False
+    return True
 
 
 def _tar_members(path: str) -> Iterator[_Member]:
@@ -167,7 +164,7 @@ def _tar_from(file: BinaryIO, start: int, stop: int, folder: str) -> Iterator[_M
                 raise tarfile.ReadError(f"{name} lies beyond its end")
             if info.isdir():
                 continue
-            if info.isreg() and not folder and name.lower().endswith(".tar"):
+            if info.isreg() and not folder and _is_tar(name):
                 yield from _tar_from(file, info.offset_data, end, name[: -len(".tar")] + "/")
                 continue
             plain = info.isreg() and not info.issparse()
@@ -176,6 +173,10 @@ def _tar_from(file: BinaryIO, start: int, stop: int, folder: str) -> Iterator[_M
         file.seek(tar.offset)
         if tar.offset < stop and file.read(tarfile.BLOCKSIZE).strip(b"\0"):
             raise tarfile.ReadError(f"the header at byte {tar.offset:,} is damaged")
+
+
+def _is_tar(name: str) -> bool:
+    return name.lower().endswith(".tar") and not any(map(is_left_behind, name.split("/")))
 
 
 def _zip_members(path: str) -> Iterator[_Member]:

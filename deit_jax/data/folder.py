@@ -3,31 +3,20 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
+from deit_jax.data.image_file import read_image_file
+from deit_jax.data.image_names import EXTENSIONS
+from deit_jax.data.image_tree import image_tree
 from deit_jax.data.names import Names
 from deit_jax.data.sources import Record
-
-# torchvision.datasets.folder.IMG_EXTENSIONS, matched without regard to case.
-EXTENSIONS: Final = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".ppm",
-    ".bmp",
-    ".pgm",
-    ".tif",
-    ".tiff",
-    ".webp",
-)
 
 
 class FolderSource:
     """One split of an image folder; classes are the sub-folders, numbered in order of name.
 
-    Images of a class may lie in folders below it.
+    Images of a class may lie in folders below it; see `image_tree` for what is left out.
 
     Args:
         directory: the data set, which holds one folder for each split.
@@ -37,6 +26,7 @@ class FolderSource:
 
     Raises:
         FileNotFoundError: if the folder or a class in it is missing or holds no images.
+        OSError: if a folder cannot be read.
         ValueError: for `numeric_order`, if a folder's name is no number.
     """
 
@@ -48,13 +38,17 @@ class FolderSource:
             )
         self.root = str(root)
         self.name = f"{root.parent.name}/{split}"
-        found = (entry.name for entry in root.iterdir() if entry.is_dir())
-        self.class_names = in_order(found, numeric_order, self.root)
+        images_of: dict[str, list[str]] = {}
+        for folder, names in image_tree(self.root).items():
+            if folder:
+                images = images_of.setdefault(folder.split(os.sep, 1)[0], [])
+                images += [os.path.join(folder, name) for name in names]
+        self.class_names = in_order(images_of, numeric_order, self.root)
         if not self.class_names:
             raise FileNotFoundError(
                 f"{self.root!r} holds no class folders: expected {split}/CLASS/IMAGE.jpeg in it."
             )
-        files = [images_below(self.root, name) for name in self.class_names]
+        files = [images_of[name] for name in self.class_names]
         for name, images in zip(self.class_names, files, strict=True):
             if not images:
                 raise FileNotFoundError(
@@ -80,8 +74,7 @@ class FolderSource:
 
     def __getitem__(self, index: int) -> Record:
         path = os.path.join(self.root, self.path(index))
-        with open(path, "rb") as file:
-            return Record(file.read(), int(self.labels[index]), path)
+        return Record(read_image_file(path), int(self.labels[index]), path)
 
 
 def in_order(names: Iterable[str], numeric: bool, where: str) -> tuple[str, ...]:
@@ -99,14 +92,3 @@ def in_order(names: Iterable[str], numeric: bool, where: str) -> tuple[str, ...]
             f"{where} has a class {wrong[0]!r}, which is no number: open it in the order of names."
         )
     return tuple(sorted(names, key=int))
-
-
-def images_below(root: str, folder: str) -> list[str]:
-    """Paths of the images in a folder or below it, relative to `root`, in torchvision's order."""
-    found = []
-    for place, _, names in sorted(os.walk(os.path.join(root, folder), followlinks=True)):
-        below = os.path.relpath(place, root)
-        found += [
-            os.path.join(below, name) for name in sorted(names) if name.lower().endswith(EXTENSIONS)
-        ]
-    return found

@@ -8,6 +8,7 @@ from typing import Final
 
 from deit_jax.data.archives import Archive
 from deit_jax.data.folder import FolderSource
+from deit_jax.data.image_names import is_left_behind
 from deit_jax.data.listed import Files, ListedSource, by_class_folder, folder_of_classes, open_files
 from deit_jax.data.matlab import read_matlab, table
 from deit_jax.data.sources import Source
@@ -55,7 +56,9 @@ def _open_archive(archive: Archive, val_labels: str) -> dict[str, Source]:
 
 def _open_validation(path: Path, val_labels: str, class_names: Sequence[str]) -> Source:
     folder, tar = path / "val", path / VAL_TAR
-    if folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir()):
+    if folder.is_dir() and any(
+        entry.is_dir() and not is_left_behind(entry.name) for entry in folder.iterdir()
+    ):
         return FolderSource(str(path), "val")
     place = folder if folder.is_dir() else tar
     if not place.exists():

@@ -8,7 +8,9 @@ from typing import Protocol
 import numpy as np
 
 from deit_jax.data.archives import Archive
-from deit_jax.data.folder import images_below, in_order
+from deit_jax.data.folder import in_order
+from deit_jax.data.image_file import read_image_file
+from deit_jax.data.image_tree import image_tree
 from deit_jax.data.names import Names
 from deit_jax.data.sources import Record
 
@@ -30,17 +32,22 @@ class Files(Protocol):
 
 
 class FolderFiles:
-    """The images in a folder and below it.
+    """The images in a folder and below it, as `image_tree` finds them.
 
     Raises:
         FileNotFoundError: if there is no such folder.
+        OSError: if a folder in it cannot be read.
     """
 
     def __init__(self, root: str | Path):
         self.root = str(Path(root).expanduser())
         if not os.path.isdir(self.root):
             raise FileNotFoundError(f"No folder {self.root!r}.")
-        self.names = Names(os.path.normpath(path) for path in images_below(self.root, ""))
+        self.names = Names(
+            os.path.join(folder, name)
+            for folder, names in image_tree(self.root).items()
+            for name in names
+        )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -51,8 +58,7 @@ class FolderFiles:
 
     def read(self, index: int) -> bytes:
         """The bytes of an image."""
-        with open(self.name(index), "rb") as file:
-            return file.read()
+        return read_image_file(self.name(index))
 
 
 class ListedSource:

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from deit_jax.config.keys import flatten
 from deit_jax.config.saved import BEFORE, complete, kept
+from deit_jax.data.image_names import is_left_behind
 from deit_jax.files import is_partial, remove_partials, strict_json, write_json
 from deit_jax.preprocessing import EvalView, Preprocessing
 from deit_jax.schema.networks import Teacher
@@ -203,7 +204,7 @@ def _refuse_foreign(path: Path) -> None:
         return
     # Ours alone if a start was interrupted before it had written the configuration.
     names = {entry.name for entry in path.iterdir()} - {_LOCK}
-    foreign = [name for name in names if not is_partial(name)]
+    foreign = [name for name in names if not (is_partial(name) or is_left_behind(name))]
     if foreign:
         raise FileExistsError(
             f"{path} is not empty and holds no run (no config.json, but {min(foreign)}); choose "

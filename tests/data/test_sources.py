@@ -94,7 +94,9 @@ def test_folder_takes_the_same_files_as_torchvision(tmp_path):
         picture.save(file)
     for name in ("b/notes.txt", "b/gone.gif", "stray.jpeg"):
         (tmp_path / "train" / name).write_bytes(b"")
-    (tmp_path / "train" / "c").symlink_to(tmp_path / "train" / "b")
+    (tmp_path / "elsewhere").mkdir()
+    picture.save(tmp_path / "elsewhere" / "0.jpg")
+    (tmp_path / "train" / "c").symlink_to(tmp_path / "elsewhere")
     ours = open_source("folder", "train", str(tmp_path))
     theirs = ImageFolder(str(tmp_path / "train"))
     assert [(ours[i].name, ours[i].label) for i in range(len(ours))] == theirs.samples
