@@ -83,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
         say(console, shown.note)
     for prediction in predictions:
         done.append(prediction)
+        if prediction.note:
+            print(f"note: {prediction.note}", file=sys.stderr)
         if prediction.error:
             print(f"skipped: {prediction.error}", file=sys.stderr)
         elif not args.json:

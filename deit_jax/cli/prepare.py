@@ -124,7 +124,8 @@ def _cores() -> int:
 
 
 def _write(sources: "dict[str, Source]", args: argparse.Namespace) -> int:
-    from deit_jax.data.preparing import Resize, prepare
+    from deit_jax.data.checked_records import Resize
+    from deit_jax.data.preparing import prepare
 
     output = Path(args.output).expanduser()
     for split, source in sources.items():

@@ -1,6 +1,6 @@
 """One step's batch, made from nothing but the step number: what reader threads and workers run."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -8,7 +8,9 @@ import numpy as np
 
 from deit_jax.data.crop import CROP_DRAWS, evaluation_view, random_resized_crop
 from deit_jax.data.damage import Damage
-from deit_jax.data.decode import decode
+from deit_jax.data.decode import decode_and_tell
+from deit_jax.data.oddities import Oddity
+from deit_jax.data.open_files import check_open_files
 from deit_jax.data.options import EvalInput, TrainInput
 from deit_jax.data.placement import apart
 from deit_jax.data.resize import Pixels, resize
@@ -17,8 +19,9 @@ from deit_jax.data.simple_crop import simple_random_crop
 from deit_jax.data.sources import ArraySource, Source
 
 Batch = dict[str, np.ndarray[Any, Any]]
-# What a reader delivers: the batch, and which records it could not read for it.
-Step = tuple[Batch, list[Damage]]
+# What a reader notices: records that it could not read, and such as it could hardly read.
+Found = list[Damage | Oddity]
+Step = tuple[Batch, Found]
 # With one record in three damaged, so many in a row are once in 10^15.
 _SUBSTITUTES: Final = 32
 
@@ -38,27 +41,39 @@ class DamagedRecordError(ValueError):
         )
 
 
-def read(source: Source, index: int) -> tuple[Pixels, int]:
+def read(
+    source: Source,
+    index: int,
+    found: Found | None = None,
+    view: Callable[[Pixels], Pixels] = lambda pixels: pixels,
+) -> tuple[Pixels, int]:
     """Reads and decodes one record.
 
+    Args:
+        source: to read from.
+        index: of the record.
+        found: is added to, if the record is odd.
+        view: what is made of the pixels.
+
     Returns:
-        (pixels, label).
+        (the view, label).
 
     Raises:
-        DamagedRecordError: if it cannot be read or decoded.
+        DamagedRecordError: if it cannot be read or decoded, or memory does not suffice for it.
         ValueError: naming the record, if its label is impossible.
+        OSError: if too many files are open.
     """
-    name = f"{source.name}[{index}]"
+    name, loss = f"{source.name}[{index}]", ""
     # Exceptions of other libraries need not survive pickling, and the process that waits for this
     # one's batch would never hear of them: hence only builtin ones and ours leave from here.
     try:
         record = source[index]
-        name = record.name
-        pixels = decode(record.image) if isinstance(record.image, bytes) else record.image
-    except MemoryError:
-        raise
+        name, pixels = record.name, record.image
+        if isinstance(pixels, bytes):
+            pixels, loss = decode_and_tell(pixels)
     except Exception as error:
-        reason = str(error)
+        check_open_files(error)
+        reason = str(error) or type(error).__name__
         if isinstance(error, OSError) and error.strerror and error.filename:
             name, reason = str(error.filename), error.strerror
         raise DamagedRecordError(name, " ".join(reason.split())) from error
@@ -67,31 +82,39 @@ def read(source: Source, index: int) -> tuple[Pixels, int]:
             f"Record {name} has label {record.label}, but {source.name} has "
             f"{source.num_classes} classes, counted from 0."
         )
-    return pixels, record.label
+    if loss and found is not None:
+        found.append(Oddity(index, name, loss))
+    try:
+        return view(pixels), record.label
+    except MemoryError as error:
+        raise DamagedRecordError(name, "there is not enough memory to resize it") from error
 
 
 def read_or_replace(
-    source: Source, index: int, seed: int, damages: list[Damage]
-) -> tuple[Pixels, int]:
+    source: Source, index: int, seed: int, found: Found, view: Callable[[Pixels], Pixels]
+) -> int:
     """Reads a record or, if it is damaged, the first sound one of its `substitutes`.
 
     Args:
         source: to read from.
         index: of the record.
         seed: of the stream.
-        damages: is added to.
+        found: is added to.
+        view: what is made of the pixels.
 
     Returns:
-        (pixels, label) of the record that was read.
+        The label of the record that was read.
 
     Raises:
         ValueError: if the substitutes are damaged as well, or as `read`.
     """
+    damages = []
     for number in [index, *substitutes(seed, index, len(source), _SUBSTITUTES)]:
         try:
-            return read(source, number)
+            return read(source, number, found, view)[1]
         except DamagedRecordError as error:
             damages.append(Damage(number, error.name, error.reason))
+            found.append(damages[-1])
     names = ", ".join(damage.name for damage in damages[-_SUBSTITUTES:])
     raise ValueError(
         f"{source.name} is damaged all over: none of {names} can be read ({damages[-1].reason})."
@@ -154,17 +177,17 @@ class TrainBatches:
 
         Returns:
             "image" uint8 [rows, height, width, 3]; "label", "epoch", "index", "copy" int32 [rows];
-            and the damaged records.
+            and the damaged and odd records.
         """
         epoch, index, copy = self._rows(step)
-        damages: list[Damage] = []
+        found: Found = []
         held = self._held
         if held is not None:
             image, label = held.images[index], held.labels[index]
         else:
-            image, label = self._decode(epoch, index, copy, damages)
+            image, label = self._decode(epoch, index, copy, found)
         batch = {"image": image, "label": label, "epoch": epoch, "index": index, "copy": copy}
-        return {k: v if k == "image" else v.astype(np.int32) for k, v in batch.items()}, damages
+        return {k: v if k == "image" else v.astype(np.int32) for k, v in batch.items()}, found
 
     def _rows(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns epoch, image and copy of this process's rows.
@@ -183,17 +206,21 @@ class TrainBatches:
         return epoch, index, copy
 
     def _decode(
-        self, epoch: np.ndarray, index: np.ndarray, copy: np.ndarray, damages: list[Damage]
+        self, epoch: np.ndarray, index: np.ndarray, copy: np.ndarray, found: Found
     ) -> tuple[np.ndarray, np.ndarray]:
         """Decodes each image once, however many copies of it stand in these rows."""
         options = self.options
         image = np.empty((len(index), *options.image_size, 3), np.uint8)
         label = np.empty(len(index), np.int32)
         for number, rows in _rows_of_each(index):
-            pixels, label[rows] = read_or_replace(self.source, number, options.seed, damages)
-            for row in rows:
-                place = int(epoch[row]), number, int(copy[row])
-                training_view(pixels, options, place, out=image[row])
+
+            def view(pixels: Pixels, number: int = number, rows: list[int] = rows) -> Pixels:
+                for row in rows:
+                    place = int(epoch[row]), number, int(copy[row])
+                    training_view(pixels, options, place, out=image[row])
+                return pixels
+
+            label[rows] = read_or_replace(self.source, number, options.seed, found, view)
         return image, label
 
 
@@ -213,7 +240,7 @@ class EvalBatches:
 
         Returns:
             "image" uint8 [rows, height, width, 3], "label" int32 [rows], "mask" bool [rows]; and
-            the damaged records.
+            the damaged and odd records.
         """
         options = self.options
         rows = options.batch_size // self.process_count
@@ -222,7 +249,7 @@ class EvalBatches:
         image = np.zeros((rows, *options.image_size, 3), np.uint8)
         label = np.zeros(rows, np.int32)
         mask = np.arange(rows) < len(index)
-        damages: list[Damage] = []
+        found: Found = []
         size = options.image_size
         # Nothing is done to images that are shown as large as they are.
         unchanged = options.view.resized(size, size) == size
@@ -233,13 +260,14 @@ class EvalBatches:
         else:
             for row, number in enumerate(index.tolist()):
                 try:
-                    pixels, label[row] = read(self.source, number)
+                    image[row], label[row] = read(self.source, number, found, self._view)
                 except DamagedRecordError as error:
-                    damages.append(Damage(number, error.name, error.reason))
+                    found.append(Damage(number, error.name, error.reason))
                     mask[row] = False
-                    continue
-                image[row] = evaluation_view(pixels, options.image_size, options.view)
-        return {"image": image, "label": label, "mask": mask}, damages
+        return {"image": image, "label": label, "mask": mask}, found
+
+    def _view(self, pixels: Pixels) -> Pixels:
+        return evaluation_view(pixels, self.options.image_size, self.options.view)
 
 
 def _in_memory(source: Source, image_size: tuple[int, int]) -> ArraySource | None:

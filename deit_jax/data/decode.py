@@ -1,12 +1,14 @@
 """Encoded bytes to RGB pixels, always as Pillow decodes them."""
 
-import io
 import math
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+
+from deit_jax.data.image_file import open_image
+from deit_jax.data.oddities import lost_values
 
 try:
     import simplejpeg
@@ -19,17 +21,32 @@ _JPEG_START = b"\xff\xd8\xff"
 
 
 def decode(data: bytes) -> UInt8[np.ndarray, "height width 3"]:
-    """Decodes an image file of any format Pillow knows.
+    """Decodes an image file of one of `image_file.FORMATS`.
 
     As torchvision's loader: the first frame, converted to RGB (transparency dropped, grey
     repeated), not rotated by its EXIF tag. JPEG goes through simplejpeg where that is installed
     (the extra `deit_jax[fast]`), which yields the same bits in two thirds of the time.
 
     Raises:
-        ValueError: if the bytes are no complete image.
+        ValueError: if the bytes are no complete image, or one too large to be held.
     """
-    pixels = _decode_jpeg(data) if _simplejpeg is not None else None
-    return _decode_pillow(data) if pixels is None else pixels
+    return decode_and_tell(data)[0]
+
+
+def decode_and_tell(data: bytes) -> tuple[UInt8[np.ndarray, "height width 3"], str]:
+    """Decodes an image file as `decode`, and tells what became of values that 8 bits do not hold.
+
+    Returns:
+        (pixels, `oddities.lost_values` of the file).
+
+    Raises:
+        ValueError: as `decode`.
+    """
+    try:
+        pixels = _decode_jpeg(data) if _simplejpeg is not None else None
+        return _decode_pillow(data) if pixels is None else (pixels, "")
+    except MemoryError as error:
+        raise ValueError("cannot be decoded as an image: there is not enough memory") from error
 
 
 def _decode_jpeg(data: bytes) -> UInt8[np.ndarray, "height width 3"] | None:
@@ -51,12 +68,12 @@ def _decode_jpeg(data: bytes) -> UInt8[np.ndarray, "height width 3"] | None:
         return None
 
 
-def _decode_pillow(data: bytes) -> UInt8[np.ndarray, "height width 3"]:
+def _decode_pillow(data: bytes) -> tuple[UInt8[np.ndarray, "height width 3"], str]:
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert("RGB"))
-    except UnidentifiedImageError as error:
-        raise ValueError("cannot be decoded as an image: no format that Pillow knows") from error
+        with open_image(data) as image:
+            return np.asarray(image.convert("RGB")), lost_values(image.mode)
+    except MemoryError:
+        raise
     # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error and others.
     except Exception as error:
         raise ValueError(f"cannot be decoded as an image: {error}") from error

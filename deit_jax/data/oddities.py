@@ -1,12 +1,17 @@
 """What is unusual about an image that can be decoded all the same."""
 
-import io
+import logging
 import re
+from collections.abc import Iterable
 from pathlib import PurePath
-from typing import Final
+from typing import Final, NamedTuple
 
-from PIL import Image
+import numpy as np
+from jaxtyping import Bool
 
+from deit_jax.data.image_file import open_image
+
+_LOG = logging.getLogger("deit_jax")
 _EXIF_ORIENTATION: Final = 0x0112
 _NAMES: Final = {
     "JPEG": (".jpg", ".jpeg"),
@@ -16,11 +21,49 @@ _NAMES: Final = {
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
     "GIF": (".gif",),
+    "AVIF": (".avif",),
 }
 _END_OF_IMAGE: Final = 0xD9
 _START_OF_SCAN: Final = 0xDA
 # Within a scan a marker is FF and neither 00, which stuffs a byte FF, nor a restart D0 to D7.
 _MARKER_IN_SCAN: Final = re.compile(rb"\xff(?=[^\x00\xd0-\xd7\xff])")
+
+
+class Oddity(NamedTuple):
+    """A record that a stream has read, though hardly as it is meant."""
+
+    number: int
+    name: str
+    what: str
+
+
+class OddityCount:
+    """The odd records of one stream, each counted once however often it is drawn.
+
+    Args:
+        source_name: what the log calls the data set.
+        images: in the data set.
+    """
+
+    def __init__(self, source_name: str, images: int):
+        self._source_name = source_name
+        self._images = images
+        self._seen: dict[str, Bool[np.ndarray, images]] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, oddities: Iterable[Oddity]) -> None:
+        """Note records that a batch met; the log tells of the 1st, 10th, 100th ... of a kind."""
+        for number, name, what in oddities:
+            seen = self._seen.setdefault(what, np.zeros(self._images, np.bool_))
+            if seen[number]:
+                continue
+            seen[number] = True
+            count = self._counts[what] = self._counts.get(what, 0) + 1
+            if count == 10 ** (len(str(count)) - 1):
+                _LOG.warning(
+                    "%s: %d of %d images so far, such as %s: %s; convert them to 8 bits.",
+                    *(self._source_name, count, self._images, name, what),
+                )
 
 
 def oddities(data: bytes, name: str) -> list[str]:
@@ -34,7 +77,7 @@ def oddities(data: bytes, name: str) -> list[str]:
         name: of the file, for what its ending promises.
     """
     found = []
-    with Image.open(io.BytesIO(data)) as image:
+    with open_image(data) as image:
         # A JPEG with further pictures behind it, as some cameras write.
         kind = "JPEG" if image.format == "MPO" else str(image.format)
         mode = image.mode
@@ -50,7 +93,9 @@ def oddities(data: bytes, name: str) -> list[str]:
         found.append(f"{kind} in a file called {ending}")
     if mode == "CMYK":
         found.append("CMYK, converted to RGB")
-    elif mode in ("L", "LA", "1") or mode.startswith("I"):
+    elif loss := lost_values(mode):
+        found.append(loss)
+    elif mode in ("L", "LA", "1"):
         found.append("grey, repeated to RGB")
     elif mode in ("RGBA", "PA") or (mode == "P" and kind == "PNG" and b"tRNS" in data):
         found.append("transparent, which is dropped")
@@ -59,6 +104,26 @@ def oddities(data: bytes, name: str) -> list[str]:
     if kind == "JPEG" and jpeg_end(data) < len(data):
         found.append("bytes after its end, which are ignored")
     return found
+
+
+def lost_values(mode: str) -> str:
+    """What becomes of values that do not fit into 8 bits; "" for images of 8 bits.
+
+    Pillow cuts them off where others would divide them, and so does torchvision's loader: most
+    16-bit images become white all over, floating-point ones of 0 to 1 black.
+
+    Args:
+        mode: Pillow's, of the image as its file has it.
+    """
+    if mode == "F":
+        return (
+            "floating-point grey (F): values above 255 become white and those below 1 black, as in "
+            "Pillow and torchvision"
+        )
+    if mode.startswith("I"):
+        bits = "16-bit" if mode.startswith("I;16") else "over 8-bit"
+        return f"{bits} grey ({mode}): values above 255 become white, as in Pillow and torchvision"
+    return ""
 
 
 def jpeg_end(data: bytes) -> int:

@@ -2,7 +2,7 @@
 
 import gc
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from types import TracebackType
 
@@ -11,6 +11,8 @@ from absl import flags
 
 from deit_jax.data.batches import Batch, EvalBatches, Step, TrainBatches
 from deit_jax.data.damage import Damage, DamageCount
+from deit_jax.data.oddities import Oddity, OddityCount
+from deit_jax.data.open_files import check_open_files
 from deit_jax.data.options import EvalInput, InputOptions, TrainInput, shared_bytes
 from deit_jax.data.shared_memory import FOLDER, ToShared, claim, free_bytes, remove, total_bytes
 from deit_jax.data.sources import Source
@@ -25,7 +27,13 @@ from deit_jax.data.worker_processes import (
 class Batches(Iterator[Batch]):
     """An iterator over batches that owns reader threads or processes; `close` ends them."""
 
-    def __init__(self, steps: grain.MapDataset, options: InputOptions, damage: DamageCount):
+    def __init__(
+        self,
+        steps: grain.MapDataset,
+        options: InputOptions,
+        damage: DamageCount,
+        oddities: OddityCount,
+    ):
         workers = min(options.workers, len(steps))
         # Elements are whole batches, so Grain's default of 500 prefetched would exhaust memory.
         buffered = options.threads if workers else max(options.threads, options.prefetch)
@@ -42,6 +50,7 @@ class Batches(Iterator[Batch]):
             batches = _in_readers(batches, workers, max(1, options.prefetch))
         self._workers = workers
         self._damage = damage
+        self._oddities = oddities
         self._iterator: grain.DatasetIterator | None = iter(batches)
         self._first = True
 
@@ -49,8 +58,9 @@ class Batches(Iterator[Batch]):
         if self._iterator is None:
             raise StopIteration
         try:
-            batch, damages = self._next()
-            self._damage.add(damages)
+            batch, found = self._next()
+            self._oddities.add(one for one in found if isinstance(one, Oddity))
+            self._damage.add(one for one in found if isinstance(one, Damage))
             return batch
         except RuntimeError as error:
             self.close()
@@ -60,8 +70,9 @@ class Batches(Iterator[Batch]):
                 f"A reader process has died ({error}): often the system kills it for lack of "
                 "memory; use fewer data.workers or data.prefetch and start the run again."
             ) from error
-        except BaseException:
+        except BaseException as error:
             self.close()
+            check_open_files(error)
             raise
 
     def _next(self) -> Step:
@@ -206,13 +217,15 @@ def _begin_reader(name: str, number: int, count: int) -> None:
 
 
 def _stream(
-    build: Callable[[int], Step],
+    build: TrainBatches | EvalBatches,
     options: InputOptions,
     start: int,
     stop: int,
     damage: DamageCount,
 ) -> Batches:
-    return Batches(grain.MapDataset.range(start, stop).map(build), options, damage)
+    source = build.source
+    oddities = OddityCount(source.name, len(source))
+    return Batches(grain.MapDataset.range(start, stop).map(build), options, damage, oddities)
 
 
 def check_stream(

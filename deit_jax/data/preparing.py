@@ -1,31 +1,23 @@
 """Writing a prepared data set: one shard is one job, and what is finished is kept after a kill."""
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from deit_jax.data.batches import DamagedRecordError, read
+from deit_jax.data.batches import DamagedRecordError
+from deit_jax.data.checked_records import LastHeld, Resize, checked_record
 from deit_jax.data.damage import Damage
+from deit_jax.data.image_names import is_left_behind
 from deit_jax.data.jobs import in_processes
 from deit_jax.data.prepared import FORMAT, MANIFEST, pack
-from deit_jax.data.resize import resize
-from deit_jax.data.sources import HasFingerprint, Record, Source
+from deit_jax.data.sources import HasFingerprint, Source
 from deit_jax.files import is_partial, remove_partials, write_json, written_whole
 
 _PLAN = "plan.json"
-
-
-class Resize(NamedTuple):
-    """One-time resizing: shorter side in pixels (0: keep the files as they are), JPEG quality."""
-
-    short_side: int = 0
-    quality: int = 90
 
 
 class _Shard(NamedTuple):
@@ -41,6 +33,20 @@ class _Task(NamedTuple):
     sources: dict[str, Source]
     directory: Path
     resizing: Resize
+
+
+class _Written(NamedTuple):
+    """What became of the images of a shard.
+
+    Attributes:
+        labels: of those that were written.
+        damaged: those that were not.
+        unusual: (oddity, name) of files that were not written as they are.
+    """
+
+    labels: list[int]
+    damaged: list[Damage]
+    unusual: list[tuple[str, str]]
 
 
 def prepare(
@@ -63,7 +69,8 @@ def prepare(
         progress: called with the number of images that have been dealt with since the last call.
 
     Returns:
-        The manifest, which was also written; its "damaged" lists what was left out.
+        The manifest, which was also written; its "damaged" lists what was left out, and its
+        "unusual" by oddity the images that were odd before they were resized.
 
     Raises:
         ValueError: if the directory holds another data set, or one of other options.
@@ -90,85 +97,42 @@ def write_shard(task: _Task, shard: _Shard) -> None:
     """Writes one shard and, when it is safe on disk, its report."""
     path = task.directory / shard.file
     with written_whole(path) as partial:
-        labels, damaged = _write_records(task, shard, partial)
+        written = _write_records(task, shard, partial)
         with open(partial, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = partial.stat().st_size
     report = {
         "file": shard.file,
-        "images": len(labels),
+        "images": len(written.labels),
         "bytes": size,
         "sha256": digest,
-        "labels": labels,
-        "damaged": damaged,
+        **written._asdict(),
     }
     write_json(_report_path(task.directory, shard), report, indent=None)
 
 
-def _write_records(task: _Task, shard: _Shard, partial: Path) -> tuple[list[int], list[Damage]]:
-    """Writes what is sound; returns the labels of that, and what is damaged."""
+def _write_records(task: _Task, shard: _Shard, partial: Path) -> _Written:
+    """Writes what is sound."""
     from array_record.python import array_record_module
 
-    held = _Held(task.sources[shard.split])
-    labels, damaged = [], []
+    source, written = LastHeld(task.sources[shard.split]), _Written([], [], [])
     try:
         writer = array_record_module.ArrayRecordWriter(str(partial), "group_size:1,uncompressed")
         for index in range(shard.start, shard.stop):
             try:
-                record = _checked(held, index, task.resizing)
+                record, unusual = checked_record(source, index, task.resizing)
             except DamagedRecordError as error:
-                damaged.append(Damage(index, error.name, error.reason))
+                written.damaged.append(Damage(index, error.name, error.reason))
                 continue
             writer.write(pack(record))
-            labels.append(record.label)
+            written.labels.append(record.label)
+            written.unusual.extend((oddity, record.name) for oddity in unusual)
         writer.close()
     except RuntimeError as error:
         # "write() failed: No space left on device; writing ...", from the last two calls.
         reason = str(error).partition(";")[0].removeprefix("write() failed: ")
         raise OSError(f"{task.directory / shard.file} cannot be written: {reason}.") from error
-    return labels, damaged
-
-
-class _Held:
-    """A source that remembers the record read last, which is wanted twice."""
-
-    def __init__(self, source: Source):
-        self.name, self.num_classes = source.name, source.num_classes
-        self.class_names = source.class_names
-        self._source = source
-        self._last: tuple[int, Record] | None = None
-
-    @property
-    def labels(self) -> np.ndarray:
-        """The label of every image."""
-        return self._source.labels
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> Record:
-        if self._last is None or self._last[0] != index:
-            self._last = index, self._source[index]
-        return self._last[1]
-
-
-def _checked(source: Source, index: int, resizing: Resize) -> Record:
-    """The record to be written, whose image has been decoded to see that it is sound."""
-    pixels, label = read(source, index)
-    record = source[index]
-    data = record.image
-    side = resizing.short_side
-    if isinstance(data, bytes) and not 0 < side < min(pixels.shape[:2]):
-        return record
-    file = io.BytesIO()
-    if 0 < side < min(pixels.shape[:2]):
-        height, width = pixels.shape[:2]
-        scale = side / min(height, width)
-        pixels = resize(pixels, (round(height * scale), round(width * scale)))
-        Image.fromarray(pixels).save(file, "JPEG", quality=resizing.quality)
-    else:
-        Image.fromarray(pixels).save(file, "PNG")
-    return Record(file.getvalue(), label, record.name)
+    return written
 
 
 def _shards(split: str, source: Source, size: int) -> Iterator[_Shard]:
@@ -204,7 +168,12 @@ def _check_plan(
         },
     }
     path = directory / _PLAN
-    if path.exists() or all(is_partial(entry.name) for entry in directory.iterdir()):
+    foreign = [
+        entry.name
+        for entry in directory.iterdir()
+        if not (is_partial(entry.name) or is_left_behind(entry.name))
+    ]
+    if path.exists() or not foreign:
         remove_partials(directory)
     if path.exists():
         if json.loads(path.read_text(encoding="utf-8")) != plan:
@@ -212,7 +181,7 @@ def _check_plan(
                 f"{directory} holds part of a data set with other options or images: repeat the "
                 "command that began it, or remove the directory."
             )
-    elif any(directory.iterdir()):
+    elif foreign:
         raise ValueError(f"{directory} is not empty; choose another directory.")
     else:
         write_json(path, plan, indent=None)
@@ -239,6 +208,7 @@ def _finish(
         "quality": resizing.quality if resizing.short_side else 0,
         "splits": {},
         "damaged": [],
+        "unusual": {},
     }
     for split, source in sources.items():
         reports = [
@@ -249,6 +219,9 @@ def _finish(
         labels = [label for report in reports for label in report.pop("labels")]
         for report in reports:
             manifest["damaged"] += [[split, *damage] for damage in report.pop("damaged")]
+            # Shards that an earlier version wrote, before this one went on, have none.
+            for oddity, name in report.pop("unusual", []):
+                manifest["unusual"].setdefault(oddity, []).append(name)
         path = directory / f"{split}-labels.npy"
         with written_whole(path) as partial, open(partial, "wb") as file:
             np.save(file, np.array(labels, np.int32))

@@ -8,6 +8,7 @@ import numpy as np
 
 from deit_jax.data.batches import TrainBatches, training_view
 from deit_jax.data.decode import decode
+from deit_jax.data.open_files import check_open_files
 from deit_jax.data.options import TrainInput
 from deit_jax.data.resize import Pixels
 from deit_jax.data.sampling import locate
@@ -73,6 +74,7 @@ def measure_stages(
             size += _one(source, options, places, spent)
             done, records = done + len(its_copies), records + 1
         except (ValueError, OSError) as error:
+            check_open_files(error)
             damaged, reason = damaged + 1, str(error)
     if not done:
         raise ValueError(f"None of {len(rows)} records of {source.name} can be read: {reason}.")

@@ -41,11 +41,13 @@ def verify(
     shards = [shard for split in manifest["splits"].values() for shard in split["shards"]]
     numbers = list(range(len(shards)))
     found: dict[int, Verified] = {}
-    shared = directory, shards, len(manifest["classes"])
+    # What was resized no longer shows what was odd about it: `prepare` has noted it.
+    noted = manifest.get("unusual") if manifest["short_side"] else None
+    shared = _Task(directory, shards, len(manifest["classes"]), noted is None)
     for number, result in in_processes(_verify_shard, shared, numbers, workers):
         found[number] = result
         progress(shards[number]["images"])
-    every = Verified([], {})
+    every = Verified([], noted or {})
     # In the order of the shards, whichever was read first.
     for number in numbers:
         every.problems.extend(found[number].problems)
@@ -54,10 +56,18 @@ def verify(
     return every
 
 
-def _verify_shard(shared: tuple[Path, list[dict[str, Any]], int], number: int) -> Verified:
-    directory, shards, num_classes = shared
-    shard = shards[number]
-    path = directory / shard["file"]
+class _Task(NamedTuple):
+    """What every shard needs."""
+
+    directory: Path
+    shards: list[dict[str, Any]]
+    num_classes: int
+    tells_oddities: bool
+
+
+def _verify_shard(task: _Task, number: int) -> Verified:
+    shard = task.shards[number]
+    path = task.directory / shard["file"]
     if not path.is_file():
         return Verified([f"{path} is missing."], {})
     found = Verified([], {})
@@ -73,23 +83,21 @@ def _verify_shard(shared: tuple[Path, list[dict[str, Any]], int], number: int) -
     if count != shard["images"]:
         found.problems.append(f"{path} holds {count} records instead of {shard['images']}.")
     for position in range(count):
-        _verify_record(reader, position, f"{path}, record {position}", num_classes, found)
+        _verify_record(reader, position, f"{path}, record {position}", task, found)
     return found
 
 
-def _verify_record(
-    reader: Any, position: int, name: str, num_classes: int, found: Verified
-) -> None:
+def _verify_record(reader: Any, position: int, name: str, task: _Task, found: Verified) -> None:
     try:
         record = unpack(reader.read([position])[0])
         name = f"{name} ({record.name})"
         assert isinstance(record.image, bytes)
         decode(record.image)
-        unusual = oddities(record.image, record.name)
+        unusual = oddities(record.image, record.name) if task.tells_oddities else []
     except (RuntimeError, ValueError, IndexError, OSError) as error:
         found.problems.append(f"{name}: {' '.join(str(error).split())}.")
         return
-    if not 0 <= record.label < num_classes:
+    if not 0 <= record.label < task.num_classes:
         found.problems.append(f"{name} has the impossible label {record.label}.")
     for oddity in unusual:
         found.oddities.setdefault(oddity, []).append(record.name)

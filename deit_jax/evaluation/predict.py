@@ -11,8 +11,11 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from deit_jax.data.crop import Pixels, evaluation_view
-from deit_jax.data.decode import decode
-from deit_jax.data.folder import EXTENSIONS
+from deit_jax.data.decode import decode_and_tell
+from deit_jax.data.image_file import read_image_file
+from deit_jax.data.image_names import EXTENSIONS
+from deit_jax.data.image_tree import image_tree
+from deit_jax.data.open_files import check_open_files
 from deit_jax.evaluation.normalisation import to_input
 from deit_jax.models.functional import ModelFunction, Tree
 from deit_jax.models.fusion import fuse
@@ -30,12 +33,14 @@ class Guess(NamedTuple):
 class Prediction(NamedTuple):
     """The likeliest classes of one image by head, or why it could not be read.
 
-    Heads are "fused", "class" and "distillation", or "class" alone.
+    Heads are "fused", "class" and "distillation", or "class" alone. A note says what the network
+    was hardly shown of an image that could be read.
     """
 
     path: str
     heads: dict[str, list[Guess]]
     error: str = ""
+    note: str = ""
 
 
 def find_images(paths: Sequence[str]) -> list[str]:
@@ -43,6 +48,7 @@ def find_images(paths: Sequence[str]) -> list[str]:
 
     Raises:
         FileNotFoundError: a path does not exist, or a folder holds no images.
+        OSError: a folder cannot be read.
     """
     found: list[str] = []
     for path in paths:
@@ -52,10 +58,9 @@ def find_images(paths: Sequence[str]) -> list[str]:
             found.append(path)
             continue
         below = sorted(
-            os.path.join(folder, name)
-            for folder, _, names in os.walk(path)
+            os.path.join(path, folder, name)
+            for folder, names in image_tree(path).items()
             for name in names
-            if name.lower().endswith(EXTENSIONS)
         )
         if not below:
             raise FileNotFoundError(f"There are no images ({', '.join(EXTENSIONS)}) in {path}.")
@@ -74,11 +79,18 @@ def read_view(path: str, size: tuple[int, int], view: EvalView | None = None) ->
     Raises:
         ValueError, OSError: it cannot be read or is no complete image; names it.
     """
+    return _read(path, size, view or EvalView())[0]
+
+
+def _read(path: str, size: tuple[int, int], view: EvalView) -> tuple[Pixels, str]:
+    """Return the view, and what became of values that 8 bits do not hold."""
     try:
-        pixels = decode(Path(path).read_bytes())
+        pixels, loss = decode_and_tell(read_image_file(path))
+        return evaluation_view(pixels, size, view), loss
     except ValueError as error:
-        raise ValueError(f"{path} {error}.") from error
-    return evaluation_view(pixels, size, view or EvalView())
+        raise ValueError(f"{path}: {error}.") from error
+    except MemoryError as error:
+        raise ValueError(f"{path}: there is not enough memory for it.") from error
 
 
 def read_class_names(path: str, num_classes: int) -> list[str]:
@@ -150,14 +162,13 @@ def predict(
         chunk = paths[start : start + batch_size]
         # Always of one shape, so that one program is compiled.
         pixels = np.zeros((batch_size, *size, 3), np.uint8)
-        errors = [_fill(pixels[row], path, shown.view) for row, path in enumerate(chunk)]
+        told = [_fill(pixels[row], path, shown.view) for row, path in enumerate(chunk)]
         found = jax.device_get(probabilities(params, batch_stats, pixels))
         order = [head for head in ("fused", "class", "distillation") if head in found]
         for row, path in enumerate(chunk):
-            if errors[row]:
-                yield Prediction(path, {}, errors[row])
-                continue
-            yield Prediction(path, {h: likeliest(found[h][row], names, top) for h in order})
+            error, note = told[row]
+            heads = {h: likeliest(found[h][row], names, top) for h in order if not error}
+            yield Prediction(path, heads, error, note)
 
 
 def likeliest(
@@ -168,12 +179,13 @@ def likeliest(
     return [Guess(int(i), names[i], float(probabilities[i])) for i in order]
 
 
-def _fill(row: Pixels, path: str, view: EvalView) -> str:
-    """Read an image into a row of the batch; return why it cannot be read, or ""."""
+def _fill(row: Pixels, path: str, view: EvalView) -> tuple[str, str]:
+    """Read an image into a row of the batch; return why it cannot be read, and a note, or ""."""
     try:
-        row[:] = read_view(path, (row.shape[0], row.shape[1]), view)
+        row[:], loss = _read(path, (row.shape[0], row.shape[1]), view)
     except OSError as error:
-        return f"{path}: {error.strerror or error}."
+        check_open_files(error)
+        return f"{path}: {error.strerror or error}.", ""
     except ValueError as error:
-        return str(error)
-    return ""
+        return str(error), ""
+    return "", f"{path}: {loss}." if loss else ""

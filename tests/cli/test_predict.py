@@ -1,6 +1,7 @@
 """Predictions, against torchvision's transforms and timm's model on the same files."""
 
 import json
+import os
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ import deit_jax
 from deit_jax.cli.main import main
 from deit_jax.config.defaults import default_config
 from deit_jax.data.crop import centre_crop
+from deit_jax.data.decode import decode_and_tell
 from deit_jax.evaluation.normalisation import to_input
 from deit_jax.evaluation.predict import likeliest, read_view
 from deit_jax.models.functional import split
@@ -176,17 +178,34 @@ def test_a_run_knows_its_classes_wherever_its_data_has_gone(tmp_path, photos, ca
     assert config["label2id"] == {"ant": 0, "bee": 1, "fly": 2}
 
 
-def test_damaged_images_are_named_and_skipped(tmp_path, photos, capsys):
+def test_damaged_images_are_named_and_skipped(tmp_path, photos, capsys, monkeypatch):
     _, path = weights(tmp_path, False)
     data = (photos / "a.png").read_bytes()
     (photos / "broken.png").write_bytes(data[: len(data) // 2])
+    os.mkfifo(photos / "pipe.png")
+    Image.fromarray(np.full((40, 40), 3000, np.uint16)).save(photos / "deep.png")
+    Image.new("RGB", (20_000, 2)).save(photos / "thin.png")
+
+    def decode(data):
+        if data == (photos / "a.png").read_bytes():
+            raise MemoryError
+        return decode_and_tell(data)
+
+    monkeypatch.setattr("deit_jax.evaluation.predict.decode_and_tell", decode)
     assert main(["predict", "--weights", path, str(photos)]) == 1
     shown = capsys.readouterr()
-    assert shown.out.count("photos/") == 3 and "broken" not in shown.out
-    assert shown.err.startswith("skipped: ") and "broken.png" in shown.err
+    # One that the system leaves out, and one that is left for lack of memory; all others go on.
+    names = ("below/b.jpg", "c.gif.png", "deep.png", "thin.png")
+    assert all(f"photos/{name}" in shown.out for name in names) and shown.out.count("photos/") == 4
+    memory, broken, note = shown.err.splitlines()
+    assert memory.startswith("skipped: ") and memory.endswith(
+        "a.png: there is not enough memory for it."
+    )
+    assert broken.startswith("skipped: ") and "broken.png" in broken
+    assert note.startswith("note: ") and "deep.png: 16-bit grey (I;16): values above 255" in note
     assert main(["predict", "--weights", path, str(photos), "--json"]) == 1
     images = json.loads(capsys.readouterr().out)["images"]
-    assert ["error" in image for image in images] == [False, False, True, False]
+    assert ["error" in image for image in images] == [True, False, True, False, False, False]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Preparing an image folder: the same records, after a kill too, and every damage named."""
 
-import contextlib
 import json
 import multiprocessing
 import os
@@ -18,10 +17,12 @@ from PIL import Image
 
 from deit_jax.cli.main import main
 from deit_jax.data.batches import DamagedRecordError, read
+from deit_jax.data.checked_records import Resize
 from deit_jax.data.options import TrainInput
 from deit_jax.data.pipeline import train_batches
-from deit_jax.data.preparing import Resize, prepare
+from deit_jax.data.preparing import prepare
 from deit_jax.data.sources import open_source
+from tests.cli.stuck import StuckSource
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -110,30 +111,13 @@ def test_damaged_files_are_left_out_and_named(folder, tmp_path, capsys):
     assert main(command(copy, tmp_path / "out")) == 2
 
 
-@pytest.fixture
-def unfinished(folder, tmp_path):
-    """A copy of the folder in which a named pipe takes the place of one image.
-
-    Reading it waits for ever, so no preparation can finish, however fast it is.
-    """
-    copy = tmp_path / "folder"
-    shutil.copytree(folder, copy)
-    pipe = copy / "train" / "c" / "23.jpeg"
-    pipe.unlink()
-    os.mkfifo(pipe)
-    yield copy
-    # Whoever still reads gets an empty file, so that a failed test leaves nobody waiting.
-    with contextlib.suppress(OSError):
-        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
-
-
 def start(folder, output, workers):
-    """Starts a preparation; returns when it has written all shards but the one with the pipe."""
+    """Starts a preparation that cannot end; returns when it has written all shards but one."""
     # A shell that runs the tests in the background has them ignore it, which is handed down; what
     # is handled here is not.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
-        [sys.executable, "-m", "deit_jax", *command(folder, output), f"--workers={workers}"],
+        [sys.executable, "-m", "tests.cli.stuck", *command(folder, output), f"--workers={workers}"],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -183,11 +167,9 @@ def wait_for_end(pids):
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="processes are listed elsewhere")
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_killed_preparation_goes_on_and_ends_alike(
-    folder, prepared, unfinished, tmp_path, workers
-):
+def test_a_killed_preparation_goes_on_and_ends_alike(folder, prepared, tmp_path, workers):
     output = tmp_path / "set"
-    process = start(unfinished, output, workers)
+    process = start(folder, output, workers)
     children = workers_of(process)
     assert len(children) == workers
     # Not the workers: they end by themselves.
@@ -199,11 +181,8 @@ def test_a_killed_preparation_goes_on_and_ends_alike(
     assert len(finished) == (3 if workers == 1 else 4)
     with pytest.raises(FileNotFoundError, match="No prepared data set"):
         open_source("prepared", "train", str(output))
-    # The pipe gives way to the image.
-    (unfinished / "train" / "c" / "23.jpeg").unlink()
-    shutil.copy(folder / "train" / "c" / "23.jpeg", unfinished / "train" / "c")
-    assert main([*command(unfinished, output), "--short-side=9"]) == 2
-    assert main(command(unfinished, output)) == 0
+    assert main([*command(folder, output), "--short-side=9"]) == 2
+    assert main(command(folder, output)) == 0
     assert all(path.stat().st_mtime_ns == when for path, when in finished.items())
     names = sorted(path.name for path in prepared.iterdir())
     assert sorted(path.name for path in output.iterdir()) == names
@@ -216,8 +195,8 @@ def test_a_killed_preparation_goes_on_and_ends_alike(
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="processes are listed elsewhere")
-def test_the_death_of_a_worker_is_said(unfinished, tmp_path):
-    process = start(unfinished, tmp_path / "set", workers=2)
+def test_the_death_of_a_worker_is_said(folder, tmp_path):
+    process = start(folder, tmp_path / "set", workers=2)
     children = workers_of(process)
     os.kill(children[0], signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
@@ -228,8 +207,8 @@ def test_the_death_of_a_worker_is_said(unfinished, tmp_path):
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="processes are listed elsewhere")
-def test_an_interrupt_stops_everything_at_once_and_quietly(unfinished, tmp_path):
-    process = start(unfinished, tmp_path / "set", workers=2)
+def test_an_interrupt_stops_everything_at_once_and_quietly(folder, tmp_path):
+    process = start(folder, tmp_path / "set", workers=2)
     children = workers_of(process)
     # As a terminal does at Ctrl-C: to the workers too.
     os.killpg(process.pid, signal.SIGINT)
@@ -238,11 +217,11 @@ def test_an_interrupt_stops_everything_at_once_and_quietly(unfinished, tmp_path)
     wait_for_end(children)
 
 
-def test_an_interrupt_between_results_stops_the_workers_too(unfinished, tmp_path):
+def test_an_interrupt_between_results_stops_the_workers_too(folder, tmp_path):
     def interrupt(images):
         raise KeyboardInterrupt
 
-    sources = {"train": open_source("folder", "train", str(unfinished))}
+    sources = {"train": StuckSource(str(folder), "train")}
     # The exception is held, and with it every frame it came through.
     with pytest.raises(KeyboardInterrupt) as held:
         prepare(
@@ -285,3 +264,29 @@ def test_unusual_images_are_named(prepared, capsys):
         after = printed.split(f"{oddity}:\n", 1)[1]
         assert name in after.split("unusual", 1)[0]
     assert "37 images read again, 0 problems" in " ".join(printed.split())
+
+
+def test_what_resizing_hides_is_told_all_the_same(tmp_path, capsys):
+    folder = tmp_path / "images" / "train" / "a"
+    folder.mkdir(parents=True)
+    Image.fromarray(np.full((40, 50), 3000, np.uint16)).save(folder / "deep.png")
+    Image.new("CMYK", (50, 40)).save(folder / "cmyk.jpg")
+    Image.new("RGB", (50, 40)).save(folder / "plain.png")
+    # No JPEG is so wide; shrunk to 16 rows it still has 70,000 columns.
+    thin = np.random.default_rng(0).integers(0, 256, (17, 74_375, 3), np.uint8)
+    Image.fromarray(thin).save(folder / "thin.png", compress_level=1)
+    output = tmp_path / "out"
+    arguments = ["prepare", str(tmp_path / "images"), str(output), "--splits=train", "--workers=1"]
+    assert main([*arguments, "--short-side=16"]) == 0
+    source = open_source("prepared", "train", str(output))
+    assert read(source, 3)[0].shape == (16, 70_000, 3)
+    expected = Image.fromarray(thin).resize((70_000, 16), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(read(source, 3)[0], np.asarray(expected))
+    for again in (False, True):
+        if again:
+            assert main(["prepare", str(output), "--verify"]) == 0
+        printed = capsys.readouterr().out
+        # Nothing is said of PNG files that are JPEG now.
+        assert printed.count("unusual but sound") == 2
+        assert "values above 255 become white, as in Pillow and torchvision:\n" in printed
+        assert "CMYK, converted to RGB" in printed and "plain.png" not in printed

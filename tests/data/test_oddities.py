@@ -5,9 +5,13 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.datasets.folder import pil_loader
 
-from deit_jax.data.decode import decode
-from deit_jax.data.oddities import jpeg_end, oddities
+from deit_jax.data.decode import decode, decode_and_tell
+from deit_jax.data.oddities import jpeg_end, lost_values, oddities
+from deit_jax.data.options import EvalInput, TrainInput
+from deit_jax.data.pipeline import eval_batches, train_batches
+from deit_jax.data.sources import open_source
 
 PICTURE = Image.fromarray(
     np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8).repeat(3, 0).repeat(3, 1)
@@ -29,6 +33,8 @@ def rotated(value):
 
 
 PLAIN = encoded(PICTURE)
+W16 = "16-bit grey (I;16): values above 255 become white"
+BIG_ENDIAN = Image.frombytes("I;16B", (9, 9), bytes(range(162)))
 CASES = {
     "plain": (PLAIN, "a.JPEG", []),
     "progressive": (encoded(PICTURE, progressive=True), "a.jpg", []),
@@ -39,6 +45,14 @@ CASES = {
     "jpeg called png": (PLAIN, "a.png", ["JPEG in a file called .png"]),
     "cmyk": (encoded(PICTURE.convert("CMYK")), "a.jpeg", ["CMYK"]),
     "grey": (encoded(PICTURE.convert("L")), "a.jpeg", ["grey"]),
+    "16 bits": (encoded(Image.fromarray(np.full((9, 9), 300, np.uint16)), "PNG"), "a.png", [W16]),
+    "16 bits, big-endian": (encoded(BIG_ENDIAN, "TIFF"), "a.tif", ["16-bit grey (I;16B)"]),
+    "32 bits": (encoded(Image.new("I", (9, 9)), "TIFF"), "a.tif", ["over 8-bit grey (I)"]),
+    "floating point": (
+        encoded(Image.new("F", (9, 9)), "TIFF"),
+        "a.tif",
+        ["floating-point grey (F)"],
+    ),
     "transparent": (encoded(TRANSPARENT, "PNG"), "a.png", ["transparent"]),
     "rotated": (rotated(6), "a.jpeg", ["rotated by its EXIF tag"]),
     "garbage behind": (PLAIN + b"\xff\xd9 \xff\xd8 rubbish \xff\xd9", "a.jpeg", ["bytes after"]),
@@ -58,6 +72,41 @@ def test_oddities_are_told(name):
     found = oddities(data, file)
     assert len(found) == len(expected)
     assert all(f.startswith(e) for f, e in zip(found, expected, strict=True)), found
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I", "F", "L", "RGB", "1", "P", "CMYK"])
+def test_what_is_said_of_values_is_what_pillow_and_torchvision_do(tmp_path, mode):
+    values = np.array([[0, 1, 254, 255, 256, 1000, 65535]])
+    kind = {"I;16": "<u2", "I;16B": ">u2", "I": "<i4", "F": "<f4"}.get(mode)
+    if kind is None:
+        assert lost_values(mode) == ""
+        return
+    if mode == "F":
+        values = np.array([[0.0, 0.5, 0.99, 1.0, 254.9, 255.0, 1e9]])
+    file = tmp_path / "a.tif"
+    Image.frombytes(mode, (7, 1), values.astype(kind).tobytes()).save(file)
+    pixels, loss = decode_and_tell(file.read_bytes())
+    np.testing.assert_array_equal(pixels, np.asarray(pil_loader(str(file))))
+    np.testing.assert_array_equal(pixels[0, :, 1], np.clip(values[0], 0, 255).astype(np.uint8))
+    assert loss == lost_values(mode)
+    assert ("above 255 become white" in loss) and ("below 1 black" in loss) == (mode == "F")
+
+
+def test_a_stream_tells_of_odd_images_and_counts_each_once(tmp_path, caplog):
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    for number in range(15):
+        kind = np.uint8 if number % 5 == 4 else np.uint16
+        image = Image.fromarray(np.full((9, 9), 200 + number, kind))
+        image.save(tmp_path / "train" / "a" / f"{number:02}.png")
+    source = open_source("folder", "train", str(tmp_path))
+    train = TrainInput(image_size=(8, 8), batch_size=5, threads=0)
+    evaluation = EvalInput(image_size=(8, 8), batch_size=5, threads=0)
+    for batches in (train_batches(source, train, num_steps=9), eval_batches(source, evaluation)):
+        caplog.clear()
+        with batches:
+            list(batches)
+        assert [record.args[1] for record in caplog.records] == [1, 10]
+        assert "10 of 15 images so far" in caplog.text and f"{W16}, as in Pillow" in caplog.text
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 100, "optimize": True}])
