@@ -22,6 +22,7 @@ from deit_jax.augment.keys import image_keys, purpose
 from deit_jax.augment.mixing import mix
 from deit_jax.augment.pipeline import augment_images
 from deit_jax.augment.recipes import RECIPES, Recipe, recipe_named
+from deit_jax.cli.arguments import Parser, between, count, parse
 
 _EXAMPLE = """\
 example:
@@ -34,9 +35,12 @@ TIMM_POLICIES = {"deit": "rand-m9-mstd0.5-inc1", "deit-autoaugment": "original",
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; return the process's exit code."""
     parser = _parser()
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     try:
         recipe = recipe_named(args.recipe)
+        if args.train_model:
+            model_spec(args.train_model)
+        check_outputs([args.markdown])
     except ValueError as error:
         parser.error(str(error))
     images = pictures(args.batch_size, args.size)
@@ -96,11 +100,11 @@ def _speed(args: argparse.Namespace, recipe: Recipe, images: np.ndarray) -> list
     for function, _, _ in sides.values():
         function()
     for _ in range(args.repeats):
-        for name, (function, count, core) in sides.items():
+        for name, (function, many, core) in sides.items():
             clock = time.process_time if core else time.perf_counter
             start = clock()
             function()
-            seconds[name].append((clock() - start) / count)
+            seconds[name].append((clock() - start) / many)
     reference = seconds.get("timm, Pillow", seconds["deit_jax, Pillow"])
     rows = ["| side | images/s | times the last side |", "|---|---|---|"]
     for name, values in seconds.items():
@@ -207,8 +211,8 @@ def _listed(facts: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in facts.items())
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m benchmarks.augmentation",
         description=__doc__,
         epilog=_EXAMPLE,
@@ -216,13 +220,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--recipe", default="deit", help=f"of {', '.join(RECIPES)} (default deit)")
-    add("--batch-size", type=int, default=256, help="images of one call (default 256)")
-    add("--size", type=int, default=224, help="side in pixels (default 224)")
-    add("--repeats", type=int, default=7, help="rounds of turns (default 7)")
-    add("--pillow-images", type=int, default=64, help="images per turn of Pillow (default 64)")
-    add("--memory-batch", type=int, default=1024, help="batch for the memory (default 1024)")
+    add("--batch-size", type=count, default=256, help="images of one call (default 256)")
+    add("--size", type=between(16), default=224, help="side in pixels (default 224)")
+    add("--repeats", type=count, default=7, help="rounds of turns (default 7)")
+    add("--pillow-images", type=count, default=64, help="images per turn of Pillow (default 64)")
+    add("--memory-batch", type=count, default=1024, help="batch for the memory (default 1024)")
     add("--train-model", default="", help="also compare with a train step of this model")
-    add("--train-batch-size", type=int, default=0, help="its batch (default: --batch-size)")
+    add("--train-batch-size", type=between(0), default=0, help="its batch (default: --batch-size)")
     add("--dtype", choices=DTYPES, default="", help="of its products (default: by device)")
     add("--markdown", type=Path, metavar="FILE", help="write results as a Markdown page")
     return parser

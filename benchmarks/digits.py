@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from deit_jax.cli.arguments import Parser, count, parse
+
 EXPERIMENTS = ("teacher", "none", "soft", "hard")
 
 
@@ -28,15 +30,17 @@ def train(what: str, workdir: Path, teacher: Path, seed: int, flags: list[str]) 
     subprocess.run(command, check=True)
 
 
-def main() -> int:
-    """Train all seeds one after the other, then write the report."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seeds", type=int, default=5, help="how many; seeds 0, 1, ...")
+def _parser() -> Parser:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=count, default=5, help="how many; seeds 0, 1, ...")
     parser.add_argument("--output", type=Path, default=Path("runs/digits-seeds"))
     parser.add_argument("flags", nargs="*", help="more flags for train.py, after --")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Train all seeds one after the other, then write the report."""
+    arguments = parse(_parser())
     for seed in range(arguments.seeds):
         teacher = arguments.output / f"teacher-{seed}"
         for what in EXPERIMENTS:

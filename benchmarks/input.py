@@ -16,6 +16,7 @@ from benchmarks.arguments import check_outputs, numbers
 from benchmarks.input_report import to_markdown
 from benchmarks.input_side import Side
 from benchmarks.photographs import write_folder
+from deit_jax.cli.arguments import Parser, count, parse, positive
 
 _EXAMPLE = """\
 example:
@@ -28,7 +29,7 @@ _SHORT_SIDE = 256
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; return the process's exit code."""
     parser = _parser()
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     try:
         _check(args)
     except ValueError as error:
@@ -141,8 +142,6 @@ def _page(args: argparse.Namespace, argv: list[str] | None) -> dict[str, Any]:
 
 def _check(args: argparse.Namespace) -> None:
     """Raise ValueError before anything is written or measured."""
-    if min(args.images, args.batch_size, args.rounds, args.cores, *args.repeats) < 1:
-        raise ValueError("--images, --batch-size, --rounds, --cores and --repeats start at 1.")
     if args.images < 256 and max(args.repeats) > 1:
         raise ValueError("--images must be at least 256: timm's repeating sampler yields no fewer.")
     available = len(os.sched_getaffinity(0))
@@ -151,19 +150,19 @@ def _check(args: argparse.Namespace) -> None:
     check_outputs((args.json, args.markdown))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m benchmarks.input",
         description=__doc__,
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--images", type=int, default=512, help="JPEG files that are made (default 512)")
-    add("--batch-size", type=int, default=64, help="images of a batch (default 64)")
-    add("--rounds", type=int, default=5, help="rounds of turns (default 5)")
-    add("--seconds", type=float, default=5.0, help="that a turn measures for (default 5)")
-    add("--cores", type=int, default=2, help="measure on 1 to so many cores (default 2)")
+    add("--images", type=count, default=512, help="JPEG files that are made (default 512)")
+    add("--batch-size", type=count, default=64, help="images of a batch (default 64)")
+    add("--rounds", type=count, default=5, help="rounds of turns (default 5)")
+    add("--seconds", type=positive, default=5.0, help="that a turn measures for (default 5)")
+    add("--cores", type=count, default=2, help="measure on 1 to so many cores (default 2)")
     add("--repeats", type=numbers, default=(1, 3), help="copies of an image (default 1,3)")
     add(
         "--prepared",

@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks import report
 from benchmarks.arguments import check_outputs, numbers
 from benchmarks.cases import AGAINST, DTYPES, MODES, OURS, Case, check_case
+from deit_jax.cli.arguments import Parser, count, parse, positive
 
 _EXAMPLE = """\
 example:
@@ -23,7 +24,7 @@ example:
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; return the process's exit code."""
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments = parse(parser, argv)
     # JAX would take three quarters of a GPU's memory for itself and leave PyTorch too little.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     # Compile times are measured, so nothing may come from an earlier run.
@@ -111,10 +112,6 @@ def _check(arguments: argparse.Namespace, cases: list[Case]) -> None:
     """Raise ValueError before anything is compiled that would be in vain."""
     for case in cases:
         check_case(case, arguments.micro_batches)
-    if arguments.repeats < 1 or arguments.turn_seconds <= 0:
-        raise ValueError("--repeats must be at least 1 and --turn-seconds above 0.")
-    if arguments.build_threads < 1:
-        raise ValueError("--build-threads must be at least 1.")
     check_outputs((arguments.json, arguments.markdown))
     if not arguments.against:
         return
@@ -141,8 +138,8 @@ def without_files(argv: list[str]) -> list[str]:
     return kept
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m benchmarks.throughput",
         description=__doc__,
         epilog=_EXAMPLE,
@@ -169,14 +166,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--build-threads",
-        type=int,
+        type=count,
         default=1,
         metavar="N",
         help="compile N of deit_jax's programs at once, PyTorch's meanwhile; compile times then "
         "say nothing (default 1: one after the other)",
     )
-    add("--repeats", type=int, default=7, metavar="N", help="rounds of turns (default 7)")
-    add("--turn-seconds", type=float, default=0.5, help="shortest turn (default 0.5)")
+    add("--repeats", type=count, default=7, metavar="N", help="rounds of turns (default 7)")
+    add("--turn-seconds", type=positive, default=0.5, help="shortest turn (default 0.5)")
     add(
         "--memory",
         action="store_true",

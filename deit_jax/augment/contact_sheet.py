@@ -16,7 +16,7 @@ from deit_jax.augment.mixing import MixChoices, apply_mixing, draw_mixing
 from deit_jax.augment.operations import TABLE_KINDS, Kind
 from deit_jax.augment.options import AugmentOptions
 from deit_jax.augment.pipeline import apply_to_levels, apply_to_values
-from deit_jax.augment.recipes import RECIPES, Recipe, recipe_named
+from deit_jax.augment.recipes import Recipe, recipe_named
 from deit_jax.data.decode import decode
 from deit_jax.data.image_file import read_image_file
 
@@ -27,24 +27,9 @@ _UNITS = {
 }  # fmt: skip
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command `augment`."""
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="one or more image files")
-    parser.add_argument(
-        "--recipe", default="deit", help=f"one of {', '.join(RECIPES)} (default: deit)"
-    )
-    parser.add_argument("--output", default="augmentation.png", help="PNG file to write")
-    parser.add_argument("--columns", type=int, default=8, help="samples shown (default: 8)")
-    parser.add_argument("--size", type=int, default=224, help="side in pixels (default: 224)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all choices (default: 0)")
-    parser.add_argument("--epoch", type=int, default=0, help="epoch that is shown (default: 0)")
-
-
 def run(args: argparse.Namespace) -> int:
     """Write the contact sheet that `args` asks for; return the exit code."""
     recipe = recipe_named(args.recipe)
-    if args.columns < 1 or args.size < 16:
-        raise ValueError("--columns starts at 1 and --size at 16.")
     opened = [_open(path) for path in args.images]
     sources = [opened[column % len(opened)] for column in range(args.columns)]
     sheet = contact_sheet(sources, recipe, args.size, args.seed, args.epoch)

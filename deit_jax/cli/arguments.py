@@ -1,30 +1,92 @@
-"""Kinds of values on the command line, for `type=` of argparse."""
+"""Reading a command line: kinds of values for `type=` of argparse, one sentence for mistakes."""
 
 import argparse
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from deit_jax.schema.declare import shown
+
+_LARGEST = 2**31 - 1
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that answers a mistake with one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print it and leave with exit code 2."""
+        self.exit(2, f"error: {' '.join(message.split())}; see {self.prog} --help.\n")
+
+
+def parse(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """Parse a command line; a leading ~ of any value is the home directory.
+
+    No name of a model, a split or a recipe begins so; what does is a path.
+    """
+    parsed = parser.parse_args(arguments)
+    for name, value in vars(parsed).items():
+        setattr(parsed, name, _at_home(value))
+    return parsed
+
+
+def _at_home(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_at_home(element) for element in value]
+    if isinstance(value, Path):
+        return Path(os.path.expanduser(value))
+    return os.path.expanduser(value) if isinstance(value, str) else value
+
+
+def between(least: int, most: int = _LARGEST) -> Callable[[str], int]:
+    """Return the kind of whole numbers from `least` to `most`."""
+    limits = f"from {least} to {most:,}" if most != _LARGEST else f"of at least {least}"
+
+    def whole_number(text: str) -> int:
+        # No number that is meant has more digits.
+        if not re.fullmatch(r"[+-]?[0-9]{1,20}", text) or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{shown(text)} is no whole number {limits}")
+        return int(text)
+
+    return whole_number
+
+
+count = between(1)
+"""A whole number above 0."""
+
+seed = between(0, 2**64 - 1)
+"""What `config.seed` may be."""
 
 
 def checkpoint(text: str) -> str | int:
     """Which checkpoint of a run: best, latest or a step."""
     if text in ("best", "latest"):
         return text
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is neither best nor latest nor a step")
-    return int(text)
-
-
-def count(text: str) -> int:
-    """A whole number above 0."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is neither best nor latest nor a step")
     return int(text)
 
 
 def share(text: str) -> float:
     """A number above 0 and up to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share above 0 and up to 1")
+    if not 0 < (value := _real(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no share above 0 and up to 1")
     return value
+
+
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    if not 0 < (value := _real(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no positive number")
+    return value
+
+
+def _real(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

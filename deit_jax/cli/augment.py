@@ -7,12 +7,26 @@ Example:
 
 import argparse
 
+from deit_jax.cli.arguments import between, count, seed
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line, which is that of the augmentation room."""
-    from deit_jax.augment import contact_sheet
+    """Declare the command line."""
+    from deit_jax.augment.recipes import RECIPES
 
-    contact_sheet.add_arguments(parser)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="one or more image files")
+    parser.add_argument(
+        "--recipe", default="deit", help=f"one of {', '.join(RECIPES)} (default: deit)"
+    )
+    parser.add_argument("--output", default="augmentation.png", help="PNG file to write")
+    parser.add_argument("--columns", type=count, default=8, help="samples shown (default: 8)")
+    parser.add_argument(
+        "--size", type=between(16), default=224, help="side in pixels (default: 224)"
+    )
+    parser.add_argument("--seed", type=seed, default=0, help="seed of all choices (default: 0)")
+    parser.add_argument(
+        "--epoch", type=between(0), default=0, help="epoch that is shown (default: 0)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

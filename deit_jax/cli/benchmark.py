@@ -15,6 +15,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from deit_jax.cli.arguments import count, positive
+
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
@@ -33,11 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", metavar="FILE:WHAT", help="as for train.py, with --config.a.b=value"
     )
     parser.add_argument(
-        "--images", type=int, default=512, metavar="N", help="to time stages with (default: 512)"
+        "--images", type=count, default=512, metavar="N", help="to time stages with (default: 512)"
     )
     parser.add_argument(
         "--seconds",
-        type=float,
+        type=positive,
         default=10.0,
         help="to time stages, and the whole input, for at most (default: 10)",
     )
@@ -56,8 +58,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not args.config:
         raise ValueError("Give --config FILE:WHAT, such as --config configs/deit.py:small.")
-    if args.images < 1 or args.seconds <= 0:
-        raise ValueError("--images must be at least 1 and --seconds above 0.")
     from deit_jax.training.input_speed import measure_input
 
     facts = measure_input(

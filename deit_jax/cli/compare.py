@@ -12,8 +12,9 @@ Example:
 
 import argparse
 import json
-import math
 from pathlib import Path
+
+from deit_jax.cli.arguments import positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tolerance",
-        type=_positive,
+        type=positive,
         default=1e-5,
         metavar="X",
         help="largest relative difference; of gradients ten times that (default: 1e-5)",
@@ -93,13 +94,3 @@ def run(args: argparse.Namespace) -> int:
         show(report, console)
         say(console, f"Written: {picture}")
     return 0 if report.agrees else 1
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
-    return value

@@ -6,8 +6,8 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
+from deit_jax.cli.arguments import Parser, parse
 from deit_jax.compilation_cache import keep_compiled_programs
 from deit_jax.data.open_files import advice, are_too_many_open
 from deit_jax.files import print_any_name
@@ -28,13 +28,6 @@ COMMANDS = {
     "benchmark": "measure the input, and whether it or the model is the limit",
     "augment": "look at what augmentation does to images",
 }
-
-
-class _Parser(argparse.ArgumentParser):
-    """An argparse parser that answers a mistake with one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; see {self.prog} --help.\n")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -67,14 +60,20 @@ def main(arguments: Sequence[str]) -> int:
 def _run(name: str, arguments: Sequence[str]) -> int:
     keep_compiled_programs()
     command = importlib.import_module(f"deit_jax.cli.{name}")
-    parser = _Parser(
+    return command.run(parse(parser_of(name), arguments))
+
+
+def parser_of(name: str) -> Parser:
+    """Return the parser of a command's arguments."""
+    command = importlib.import_module(f"deit_jax.cli.{name}")
+    parser = Parser(
         prog=f"{PROGRAM} {name}",
         description=command.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     command.add_arguments(parser)
-    return command.run(parser.parse_args(arguments))
+    return parser
 
 
 def _device_failure() -> str:

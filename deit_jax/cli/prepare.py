@@ -27,6 +27,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deit_jax.cli.arguments import between, count
+
 if TYPE_CHECKING:
     from deit_jax.data.sources import Source
 
@@ -59,12 +61,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--incomplete", action="store_true", help="put up with other counts than --dataset has"
     )
     parser.add_argument(
-        "--short-side", type=int, default=0, help="pixels; 0 keeps the files as they are (default)"
+        "--short-side",
+        type=between(0),
+        default=0,
+        help="pixels; 0 keeps the files as they are (default)",
     )
-    parser.add_argument("--quality", type=int, default=90, help="of resized JPEG (default: 90)")
-    parser.add_argument("--shard-images", type=int, default=2048, help="images in a file")
     parser.add_argument(
-        "--workers", type=int, default=_cores(), help="processes (default: one for each core)"
+        "--quality", type=between(1, 100), default=90, help="of resized JPEG (default: 90)"
+    )
+    parser.add_argument("--shard-images", type=count, default=2048, help="images in a file")
+    parser.add_argument(
+        "--workers", type=count, default=_cores(), help="processes (default: one for each core)"
     )
     parser.add_argument(
         "--verify", action="store_true", help="only read a prepared SOURCE again, all of it"
@@ -77,11 +84,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.verify:
         images = sum(s["images"] for s in read_manifest(args.source)["splits"].values())
-        return _verify(Path(args.source).expanduser(), images, args.workers)
+        return _verify(Path(args.source), images, args.workers)
     if not args.output:
         raise ValueError("OUTPUT is missing: name the directory to write to.")
-    if args.short_side < 0 or not 1 <= args.quality <= 100 or args.shard_images < 1:
-        raise ValueError("--short-side must be >= 0, --quality 1 to 100, --shard-images positive.")
     return _write(_open(args), args)
 
 
@@ -90,7 +95,7 @@ def _open(args: argparse.Namespace) -> "dict[str, Source]":
     from deit_jax.data.opening import open_alone, open_named, open_splits
     from deit_jax.data.sources import require_same_classes
 
-    path = Path(args.source).expanduser()
+    path = Path(args.source)
     if not path.exists():
         raise FileNotFoundError(f"No file or folder {str(path)!r}.")
     print(f"opening {path}", flush=True)
@@ -127,7 +132,7 @@ def _write(sources: "dict[str, Source]", args: argparse.Namespace) -> int:
     from deit_jax.data.checked_records import Resize
     from deit_jax.data.preparing import prepare
 
-    output = Path(args.output).expanduser()
+    output = Path(args.output)
     for split, source in sources.items():
         print(f"{split}: {len(source):,} images of {source.num_classes:,} classes to {output}")
     total = sum(len(source) for source in sources.values())

@@ -20,6 +20,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from deit_jax.cli.arguments import seed
+
 _TABLES = "tables.md"
 
 
@@ -47,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--variants", nargs="+", metavar="NAME", help="what stands behind its colon (default: all)"
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="default: 0")
+    parser.add_argument(
+        "--seeds", nargs="+", type=seed, default=[0], metavar="N", help="default: 0"
+    )
     parser.add_argument("--workdir", metavar="DIR", help="directory for the run directories")
     parser.add_argument(
         "--print-slurm", action="store_true", help="print a SLURM job array, run nothing"

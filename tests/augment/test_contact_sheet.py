@@ -1,10 +1,10 @@
-import argparse
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from deit_jax.augment import contact_sheet
+from deit_jax.cli.arguments import parse
+from deit_jax.cli.main import parser_of
 
 
 @pytest.fixture
@@ -15,9 +15,7 @@ def photograph(pictures, tmp_path):
 
 
 def run(*words):
-    parser = argparse.ArgumentParser()
-    contact_sheet.add_arguments(parser)
-    return contact_sheet.run(parser.parse_args([str(word) for word in words]))
+    return contact_sheet.run(parse(parser_of("augment"), [str(word) for word in words]))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +49,6 @@ def test_the_crop_row_shows_the_crop(photograph, tmp_path):
     ("words", "error", "message"),
     [
         (["--recipe", "deit4"], ValueError, "Unknown recipe 'deit4'"),
-        (["--columns", "0"], ValueError, "--columns starts at 1"),
         (["missing.jpg"], FileNotFoundError, "no image file missing.jpg"),
     ],
 )

@@ -68,13 +68,13 @@ def test_forms_of_attention_are_programs_of_their_own_built_at_once(tmp_path):
         ([*MICRO, "--modes", "sleep"], "'sleep' is none of inference, train, distill"),
         ([*MICRO, "--batch-sizes", "four"], "'four' is not a comma-separated list"),
         ([*MICRO, "--batch-sizes", "0"], "A batch of 0 images"),
-        ([*MICRO, "--build-threads", "0"], "--build-threads must be at least 1"),
+        ([*MICRO, "--build-threads", "0"], "argument --build-threads: '0' is no whole number"),
         ([*MICRO, "--modes", "train", "--micro-batches", "3"], "cut into 3 micro-batches"),
         ([*MICRO, "--modes", "distill", "--teacher", "regnety"], "no model named 'regnety'"),
         (["--models", "regnety_micro", "--modes", "distill"], "is a teacher"),
         ([*MICRO, "--json", "no/such/folder/r.json"], "no/such/folder is not a directory"),
         ([*MICRO, "--against", "torch"], "timm"),
-        ([*MICRO, "--repeats", "0"], "--repeats must be at least 1"),
+        ([*MICRO, "--repeats", "0"], "argument --repeats: '0' is no whole number"),
     ],
 )
 def test_bad_input_ends_with_a_sentence(arguments, words, capsys):

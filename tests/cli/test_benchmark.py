@@ -116,7 +116,6 @@ def test_without_a_name_it_explains_what_there_is(capsys):
         (["benchmark", "input"], "Give --config FILE:WHAT"),
         (["benchmark", "input", "--config", "configs/digit.py:none"], "There is no config file"),
         (["benchmark", "input", "--config", "configs/digits.py:nome"], "Did you mean 'none'?"),
-        ([*MICRO, "--images", "0"], "--images must be at least 1"),
         ([*MICRO, "--config.data.source=folder", "--config.data.directory=nowhere"], "nowhere"),
         ([*MICRO, "--config.data.workers=-1"], "config.data.workers is -1"),
         ([*MICRO, "--config.data.workers=many"], "many"),
