@@ -80,7 +80,7 @@ def test_page_compares_round_by_round_with_the_same_cores():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--images", "0"], "start at 1"),
+        (["--images", "0"], "argument --images: '0' is no whole number"),
         (["--images", "100"], "at least 256"),
         (["--cores", "4096"], "--cores is 4096 but there are"),
         (["--repeats", "three"], "'three' is not a comma-separated list"),

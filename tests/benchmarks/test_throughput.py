@@ -67,7 +67,7 @@ def test_forms_of_attention_are_programs_of_their_own_built_at_once(tmp_path):
         (["--models", "deit_tny_patch16_224"], "deit_tiny_patch16_224"),
         ([*MICRO, "--modes", "sleep"], "'sleep' is none of inference, train, distill"),
         ([*MICRO, "--batch-sizes", "four"], "'four' is not a comma-separated list"),
-        ([*MICRO, "--batch-sizes", "0"], "A batch of 0 images"),
+        ([*MICRO, "--batch-sizes", "0"], "not a comma-separated list of whole numbers above 0"),
         ([*MICRO, "--build-threads", "0"], "argument --build-threads: '0' is no whole number"),
         ([*MICRO, "--modes", "train", "--micro-batches", "3"], "cut into 3 micro-batches"),
         ([*MICRO, "--modes", "distill", "--teacher", "regnety"], "no model named 'regnety'"),

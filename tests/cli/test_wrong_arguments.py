@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import math
 import shlex
 from pathlib import Path
 
@@ -35,32 +34,31 @@ def parser(name):
 
 
 def arguments(command):
-    """(action, how it is given, what has to be given beside it) of every argument but flags."""
-    needed = {
-        action: [*action.option_strings[-1:], str(min(action.choices or ["x"]))]
-        for action in command._actions
-        if action.required and action.nargs != 0
-    }
-    if "--models" in command._option_string_actions:
-        needed = {action: ["--models", "deit_micro_patch4_16"] for action in needed}
+    """(action, what gives it a value in a whole command line) of every argument but flags."""
+    required = [action for action in command._actions if action.required]
     for action in command._actions:
         if action.nargs == 0 or action.dest.startswith("config."):
             continue
-        beside = [word for other, words in needed.items() if other is not action for word in words]
-        yield action, action.option_strings[-1:], beside
+
+        def line(text, action=action):
+            others = [*required, action] if action not in required else required
+            values = {other: str(min(other.choices or ["x"])) for other in others} | {action: text}
+            return [word for a in others for word in (*a.option_strings[-1:], values[a])]
+
+        yield action, line
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, *BENCHMARKS])
 def test_wrong_values_are_one_sentence(name, capsys):
     command = parser(name)
     assert isinstance(command, Parser)
-    for action, option, beside in arguments(command):
+    for action, line in arguments(command):
         if action.type in (None, str, Path) and not action.choices:
             continue
         where = "/".join(action.option_strings) or action.metavar or action.dest
         for wrong in WRONG:
             try:
-                value = getattr(parse(command, [*beside, *option, wrong]), action.dest)
+                value = getattr(parse(command, line(wrong)), action.dest)
             except SystemExit as left:
                 error = capsys.readouterr().err
                 assert left.code == 2
@@ -76,10 +74,10 @@ def test_wrong_values_are_one_sentence(name, capsys):
 def test_every_path_may_begin_at_home(name, monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
     command = parser(name)
-    for action, option, beside in arguments(command):
+    for action, line in arguments(command):
         if action.choices or action.type not in (None, str, Path):
             continue
-        value = getattr(parse(command, [*beside, *option, "~/x"]), action.dest)
+        value = getattr(parse(command, line("~/x")), action.dest)
         value = value[0] if isinstance(value, list) else value
         assert str(value) == "/home/someone/x", (action.dest, value)
 
@@ -111,10 +109,10 @@ def test_says_what_to_give(line, words, capsys):
     assert words in capsys.readouterr().err
 
 
-def test_values_that_are_right():
+def test_only_a_leading_tilde_is_the_home():
     command = argparse.ArgumentParser()
-    command.add_argument("--path", nargs="+", default=["~/d"], type=Path)
-    command.add_argument("--number", type=float, default=math.pi)
+    command.add_argument("--path", nargs="+", default=["~/d"])
+    command.add_argument("--number", type=float, default=0.5)
     taken = parse(command, ["--path", "~/a", "b/~", "./~"])
-    assert taken.path == [Path.home() / "a", Path("b/~"), Path("~")]
-    assert taken.number == math.pi
+    assert taken.path == [str(Path.home() / "a"), "b/~", "./~"]
+    assert taken.number == 0.5 and parse(command, []).path == [str(Path.home() / "d")]
