@@ -3,7 +3,6 @@
 A stopped run goes on from its last checkpoint when the same command is given again.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -87,11 +86,10 @@ def main(arguments: list[str]) -> None:
         _fail([str(error)])
     if problems := validate(_CONFIG.value, device_count=jax.device_count()):
         _fail(problems)
-    workdir = os.path.expanduser(_WORKDIR.value)
     try:
         train(
             _CONFIG.value,
-            workdir,
+            _WORKDIR.value,
             allow_config_change=_ALLOW_CHANGE.value,
             interruption=_INTERRUPTION,
         )

@@ -2,11 +2,13 @@
 
 import copy
 import json
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from deit_jax.config.defaults import default_config
 from deit_jax.config.keys import flatten
+from deit_jax.schema import RULES
 
 BEFORE: dict[str, Any] = {"data.spread_copies": False, "mix.box": "timm"}
 """What runs did before a key existed, where a new run, or one with `reference=True`, does not."""
@@ -34,7 +36,10 @@ def complete(
     wanted = defaults if keys is None else keys
     added = {key: defaults[key] for key in wanted if key in defaults and key not in present}
     config = copy.deepcopy(dict(saved))
-    for key, value in added.items():
+    # Versions before this one kept a leading ~ as it was written.
+    paths = {key: present.get(key) for key, rule in RULES.items() if rule.path}
+    paths = {key: os.path.expanduser(path) for key, path in paths.items() if isinstance(path, str)}
+    for key, value in {**paths, **added}.items():
         *groups, name = key.split(".")
         group = config
         for part in groups:

@@ -57,6 +57,7 @@ def train(
         TrainingStopped: too many steps in a row were not finite, or all of them.
         Interrupted: a signal came; the state is saved.
     """
+    workdir = str(Path(workdir).expanduser())
     require_utf8(Path(workdir).absolute())
     if not allow_config_change:
         config = as_begun(workdir, config)

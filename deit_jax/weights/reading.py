@@ -88,7 +88,7 @@ def read_weights(
         ValueError: it is damaged, not known, or not of the model that was named. Whether it is
             complete is seen when it is fitted to a model.
     """
-    where = locate(os.fspath(path), download=download)
+    where = locate(os.path.expanduser(os.fspath(path)), download=download)
     run = _run_of(where, checkpoint)
     weights = _read_run(*run, which) if run else _interpret(read_file(where, which), model)
     if model and weights.model_name != model:

@@ -122,7 +122,7 @@ def write_weights(
         dtype: as they are if None.
         num_heads: of the attention; the registered model's if 0.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if layout != "transformers" and "dist_token" in weights.params:
         _require_both_heads(weights, layout)
     tensors = to_foreign(weights.params, weights.batch_stats, layout, weights.model_name)

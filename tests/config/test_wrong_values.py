@@ -12,6 +12,7 @@ from deit_jax.config.keys import flatten
 from deit_jax.config.validate import validate
 from deit_jax.schema import RULES
 from deit_jax.schema.declare import conform
+from deit_jax.sweeps.plan import read
 
 DEFAULTS = flatten(default_config())
 NUMBERS = [
@@ -203,3 +204,13 @@ def test_a_config_file_that_returns_something_else():
     for value in (None, 3, {"seed": 1}):
         (problem,) = configure(value, {})
         assert "default_config()" in problem
+
+
+def test_a_config_file_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    text = "from configs.digits import get_config as digits\n\n\ndef get_config(what):\n"
+    (tmp_path / "own.py").write_text(
+        f"{text}    config = digits(what)\n    config.seed = 7\n    return config\n"
+    )
+    assert read("~/own.py:none", ["--config.model.image_size=32"]).model.image_size == (32, 32)
+    assert read(f"{tmp_path}/own.py:none").seed == 7

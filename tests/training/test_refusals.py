@@ -24,7 +24,8 @@ def small(**changes):
 
 
 @pytest.mark.usefixtures("quick_compilation")
-def test_nothing_is_left_behind_and_the_corrected_command_works(tmp_path):
+def test_nothing_is_left_behind_and_the_corrected_command_works(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
     workdir = tmp_path / "run"
     for wrong, words in (
         # Seen when the step is traced: no side of 16 pixels is between these.
@@ -38,9 +39,9 @@ def test_nothing_is_left_behind_and_the_corrected_command_works(tmp_path):
         (small(model__weights=str(tmp_path / "none")), "config.model.weights"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=words):
-            train(wrong, str(workdir))
+            train(wrong, "~/run")
         assert not workdir.exists()
-    train(small(), str(workdir))
+    train(small(), "~/run")
     # Fewer epochs than it has had: the run is as it was, and its own command still is a success.
     before = (workdir / "config.json").read_bytes()
     with pytest.raises(ValueError, match=r"has taken 5 steps already.*epochs is 1, which are 1"):

@@ -152,6 +152,19 @@ def test_a_run_older_than_a_key_goes_on_with_its_default(tmp_path, caplog):
     assert not caplog.records
 
 
+def test_paths_that_an_older_version_saved_with_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    given = json.loads(strict_json(default_config()))
+    given["data"]["directory"] = "~/images"
+    open_run(tmp_path, given).close()
+    given["data"]["directory"] = "/home/someone/images"
+    assert config_changes(tmp_path, given) == {}
+    open_run(tmp_path, given).close()
+    given["data"]["directory"] = "/home/other/images"
+    with pytest.raises(ValueError, match="/home/someone/images -> /home/other/images"):
+        open_run(tmp_path, given)
+
+
 def test_a_run_older_than_the_default_of_a_key_keeps_its_ways(tmp_path, caplog):
     """Copies side by side and boxes of today's timm, also with `reference=True`; start by start."""
     asked = default_config()

@@ -321,3 +321,12 @@ def test_the_size_of_weights_is_the_default(asked, tmp_path):
     assert model.image_size == ((24, 24) if asked else (32, 24))
     if not asked:
         assert_same_logits(model, theirs, images((32, 24)))
+
+
+def test_paths_begin_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model = deit_jax.create_model("deit_micro_patch4_16", num_classes=2)
+    assert deit_jax.save_weights(model, "~/w.safetensors") == [tmp_path / "w.safetensors"]
+    deit_jax.load_weights(model, "~/w.safetensors")
+    again = deit_jax.create_model("deit_micro_patch4_16", weights="~/w.safetensors")
+    assert again.num_classes == 2
