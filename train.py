@@ -25,7 +25,7 @@ from deit_jax.config.command_line import (
     read_overrides,
 )
 from deit_jax.config.reference_flags import answers
-from deit_jax.files import print_any_name
+from deit_jax.files import print_any_name, sentence
 
 # Overrides are read here, not by config_flags: it looks for them in the command line it is given.
 _CONFIG = config_flags.DEFINE_config_file(
@@ -96,7 +96,7 @@ def main(arguments: list[str]) -> None:
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if flags.FLAGS.verbosity > 0:
             raise
-        _fail([advice() if are_too_many_open(error) else str(error)])
+        _fail([advice() if are_too_many_open(error) else sentence(error)])
     except TrainingStopped as error:
         print(f"stopped: {error}", file=sys.stderr)
         sys.exit(3)

@@ -119,6 +119,13 @@ def require_utf8(path: Path) -> None:
     )
 
 
+def sentence(error: Exception) -> str:
+    """Write an error raised by the house, or by the operating system, as one line."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}."
+    return " ".join(str(error).split())
+
+
 def remove_partials(directory: Path) -> None:
     """Delete what killed writers left in a directory that nobody else writes to now."""
     for path in directory.iterdir():

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from deit_jax.cli.arguments import Parser, parse
 from deit_jax.compilation_cache import keep_compiled_programs
 from deit_jax.data.open_files import advice, are_too_many_open
-from deit_jax.files import print_any_name
+from deit_jax.files import print_any_name, sentence
 
 PROGRAM = "python -m deit_jax"
 
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        return _fail(_sentence(error))
+        return _fail(advice() if are_too_many_open(error) else sentence(error))
     except KeyboardInterrupt:
         return 130
     except Exception:
@@ -102,15 +102,6 @@ def _overview() -> str:
             "Training is started with train.py: python train.py --help.",
         ]
     )
-
-
-def _sentence(error: Exception) -> str:
-    """Write an error raised by the house, or by the operating system, as one line."""
-    if are_too_many_open(error):
-        return advice()
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}."
-    return " ".join(str(error).split())
 
 
 def _fail(message: str) -> int:

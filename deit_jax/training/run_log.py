@@ -117,6 +117,7 @@ class _Events:
 
         self._event, self._scalar = Event, scalar
         # With the step in its name: files opened within a second would have the same one.
+        self._path = workdir
         self._writer = EventsWriter(str(workdir / "events"), f".{resume_step}")
         # TensorBoard drops what earlier files hold from this step on.
         start = SessionLog(status=SessionLog.START)
@@ -137,7 +138,7 @@ class _Events:
                 self._writer.write_event(event)
             self._writer.flush()
         except OSError as error:
-            _LOG.warning("TensorBoard events could not be written (%s).", error.strerror)
+            _LOG.warning("TensorBoard events not written to %s (%s).", self._path, error.strerror)
 
 
 def _open_events(workdir: Path, resume_step: int) -> _Events | None:
