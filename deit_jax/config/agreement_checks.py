@@ -29,7 +29,7 @@ def size_problems(config: ConfigDict, device_count: int) -> Iterator[str]:
             "whose statistics are of the whole batch; set it to 1."
         )
     group = config.mix.group
-    mixes = config.mix.mixup_alpha > 0 or config.mix.cutmix_alpha > 0
+    mixes = any((config.mix.mixup_alpha, config.mix.cutmix_alpha, config.mix.minmax))
     if mixes and group > 0 and (batch // max(device_count, 1)) % group:
         yield (
             f"config.mix.group is {group} but each of {device_count} devices holds "

@@ -65,7 +65,8 @@ def reference_problems(config: ConfigDict) -> Iterable[str]:
     for key, wanted in REFERENCE.items():
         if values[key] != wanted:
             yield f"config.reference is True but config.{key} is {values[key]!r}, not {wanted!r}."
-    if not config.mix.group and (config.mix.mixup_alpha > 0 or config.mix.cutmix_alpha > 0):
+    mix = config.mix
+    if not mix.group and any((mix.mixup_alpha, mix.cutmix_alpha, mix.minmax)):
         yield (
             "config.mix.group is 0, but the reference draws one mixing weight for each process; "
             "set it to the batch of one process (its --batch-size, 64 by default)."

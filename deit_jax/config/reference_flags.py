@@ -76,7 +76,11 @@ FLAGS = (
         "the class is the folder or the label of the data set prepared",
     ),
     Flag("`--model-ema`, `--no-model-ema`", "`ema.decay`", "0 switches it off"),
-    Flag("`--model-ema-decay 0.99996`", "`ema.decay`"),
+    Flag(
+        "`--model-ema-decay 0.99996`",
+        "`ema.decay`",
+        "a run that is too short for it says so at its start",
+    ),
     Flag(
         "`--model-ema-force-cpu`", "not needed", "the average is a part of the state on the devices"
     ),
@@ -97,9 +101,17 @@ FLAGS = (
     Flag("`--lr-noise`", "`schedule.noise_range`", "shares of the epochs: `=0.5,1.0`"),
     Flag("`--lr-noise-pct 0.67`", "`schedule.noise_limit`"),
     Flag("`--lr-noise-std 1.0`", "`schedule.noise_std`"),
-    Flag("`--warmup-lr 1e-6`", "`schedule.warmup_learning_rate`"),
+    Flag(
+        "`--warmup-lr 1e-6`",
+        "`schedule.warmup_learning_rate`",
+        "not scaled with the batch, as there; training says so where it lies above the peak",
+    ),
     Flag("`--warmup-epochs 5`", "`schedule.warmup_epochs`"),
-    Flag("`--min-lr 1e-5`", "`schedule.final_learning_rate`"),
+    Flag(
+        "`--min-lr 1e-5`",
+        "`schedule.final_learning_rate`",
+        "not scaled with the batch, as there; training says so where it lies above the peak",
+    ),
     Flag("`--decay-epochs 30`", "`schedule.decay_epochs`", "`step` only"),
     Flag("`--decay-rate 0.1`", "`schedule.decay_rate`", "`step` only"),
     Flag("`--cooldown-epochs 10`", "`schedule.cooldown_epochs`", "0 here: it has no effect there"),
@@ -122,7 +134,11 @@ FLAGS = (
         "`data.interpolation`",
         "of crops; `augment.interpolation` of rotations and shears",
     ),
-    Flag("`--repeated-aug`, `--no-repeated-aug`", "`data.repeats`", "3, or 1; also on one device"),
+    Flag(
+        "`--repeated-aug`, `--no-repeated-aug`",
+        "`data.repeats`",
+        "3, or 1; also on one device, where mixing groups take the place of processes",
+    ),
     Flag("`--smoothing 0.1`", "`training.label_smoothing`"),
     Flag("`--reprob 0.25`", "`augment.erasing_probability`"),
     Flag("`--remode pixel`", "`augment.erasing_mode`"),

@@ -41,6 +41,7 @@ def test_the_default_is_valid_on_one_and_eight_devices():
         ("data.crop_scale", (0.5, 0.1), "two areas"),
         ("data.eval_crop_ratio", 0.0, "(0, 1]"),
         ("mix.group", 3, "divisor"),
+        ("mix.box", "timm 0.3.2", "timm, reference"),
         ("distillation.kind", "hard", "config.teacher.weights is empty"),
         ("augment.policy", "rand-q9", "augment.policy"),
         ("optimizer.layer_decay", 0.0, "must be positive"),
@@ -61,6 +62,14 @@ def test_names_the_key_and_the_remedy(key, value, words):
         config[group][name] = value
     problems = validate(config, device_count=8)
     assert any(words in problem and key.split(".")[0] in problem for problem in problems), problems
+
+
+def test_boxes_without_alphas_are_mixing_too():
+    config = valid()
+    config.mix.update(mixup_alpha=0.0, cutmix_alpha=0.0, group=3)
+    assert validate(config) == []
+    config.mix.minmax = (0.2, 0.8)
+    assert [p for p in validate(config) if "mix.group" in p]
 
 
 def test_teacher_that_does_not_exist():
