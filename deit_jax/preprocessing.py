@@ -90,6 +90,7 @@ class Preprocessing:
         mean, std: of the normalisation, for pixels in [0, 1].
         assumed: what nothing said, so that it is the reference's: "normalisation", "crop".
         refused: why it cannot be done here, a sentence; "" if it can.
+        remark: what else is to be said of it, a sentence.
     """
 
     view: EvalView = field(default_factory=EvalView)
@@ -97,6 +98,7 @@ class Preprocessing:
     std: tuple[float, ...] = STD
     assumed: tuple[str, ...] = ("normalisation", "crop")
     refused: str = ""
+    remark: str = ""
 
     def require(self) -> "Preprocessing":
         """Return it if it can be done.
@@ -116,7 +118,7 @@ class Preprocessing:
 
     @property
     def note(self) -> str:
-        """A sentence about what was assumed or cannot be done; "" if there is nothing to say."""
+        """What was assumed, is odd or cannot be done, in sentences; "" if nothing."""
         if self.refused:
             return self.refused
         sentences = {
@@ -126,11 +128,13 @@ class Preprocessing:
             f"{float(self.view.crop_ratio[0]):.4g}",
         }
         missing = " and ".join(sentences[part] for part in self.assumed)
-        return f"Nothing says how its images are prepared; assumed: {missing}." if missing else ""
+        assumed = f"Nothing says how its images are prepared; assumed: {missing}."
+        return " ".join(filter(None, [self.remark, assumed if missing else ""]))
 
     def to_json(self) -> dict[str, Any]:
         """Return what programs may want to know."""
         content = asdict(self.view) | {"mean": self.mean, "std": self.std, "assumed": self.assumed}
+        content["note"] = self.note
         return content | {"crop_ratio": [float(ratio) for ratio in self.view.crop_ratio]}
 
 

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         names: Sequence[str] = read_class_names(args.classes, weights.num_classes)
     else:
         names = _names(weights)
-    shown = weights.facts.preprocessing.keeping(args.crop_ratio)
+    shown = weights.facts.preprocessing.require().keeping(args.crop_ratio)
     predictions = predict(
         model,
         paths,
@@ -91,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
             _show(console, prediction)
     if args.json:
         facts: dict[str, Any] = {"model": weights.model_name, "weights": weights.source}
+        facts["crop_ratio"] = float(shown.view.crop_ratio[0])
         facts["preprocessing"] = shown.to_json()
         print(json.dumps(facts | {"images": [_as_json(prediction) for prediction in done]}))
     return 1 if any(prediction.error for prediction in done) else 0

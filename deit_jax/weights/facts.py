@@ -72,11 +72,12 @@ def facts_of_file(file: WeightFile) -> Facts:
         )
     if file.preprocessor:
         known |= of_transformers(file.preprocessor, str(file.config.get("model_type", "")))
-        notes += _another_size(known.pop("output", None), known)
+        known["remark"] = _another_size(known.pop("output", None), known)
     if file.published:
         size = file.published.input_size
         known |= {"model": file.published.model, "image_size": (size, size)}
         known |= {"mean": MEAN, "std": STD, "view": EvalView.keeping(CROP_RATIO)}
+        known |= {"refused": "", "remark": ""}
         notes.append(_verified(file.published, file.sha256))
     elif named := named_like(file.path):
         size = named.input_size
@@ -91,21 +92,22 @@ def facts_of_file(file: WeightFile) -> Facts:
 
 def _preprocessing(known: dict[str, Any]) -> Preprocessing:
     """Take what is known of preprocessing out of what is known."""
-    stated = {key: known.pop(key) for key in ("mean", "std", "view", "refused") if key in known}
+    pieces = ("mean", "std", "view", "refused", "remark")
+    stated = {key: known.pop(key) for key in pieces if key in known}
     needs = {"normalisation": ("mean", "std"), "crop": ("view",)}
     assumed = [part for part, keys in needs.items() if not all(key in stated for key in keys)]
     return Preprocessing(**stated, assumed=tuple(assumed))
 
 
-def _another_size(output: tuple[int, int] | None, known: dict[str, Any]) -> list[str]:
+def _another_size(output: tuple[int, int] | None, known: dict[str, Any]) -> str:
     """Return a sentence if images are made for another size; set the size if nothing else did."""
     size: Any = known.setdefault("image_size", output)
     if output is None or output == size:
-        return []
-    return [
+        return ""
+    return (
         f"Its preprocessor_config.json makes images of {output[0]}x{output[1]} pixels, but the "
         f"network takes {size[0]}x{size[1]}: the same share of an image is shown at that size."
-    ]
+    )
 
 
 def _verified(published: PublishedFile, sha256: str) -> str:

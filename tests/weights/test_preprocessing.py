@@ -155,7 +155,7 @@ def test_another_size_than_the_networks_is_said(directory):
     (directory / "preprocessor_config.json").write_text(json.dumps({"size": SIZE}))
     facts = facts_of_file(read_file(directory))
     assert facts.image_size == (16, 16)
-    assert "24x24 pixels, but the network takes 16x16" in facts.notes[-1]
+    assert "24x24 pixels, but the network takes 16x16" in facts.preprocessing.note
 
 
 def test_the_header_of_our_files_keeps_it_all(directory):
