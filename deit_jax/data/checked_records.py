@@ -6,8 +6,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from PIL import Image
 
-from deit_jax.data.batches import DamagedRecordError, read
 from deit_jax.data.oddities import oddities
+from deit_jax.data.reading import DamagedRecordError, read
 from deit_jax.data.resize import Pixels, resize
 from deit_jax.data.sources import Record, Source
 

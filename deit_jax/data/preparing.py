@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deit_jax.data.batches import DamagedRecordError
 from deit_jax.data.checked_records import LastHeld, Resize, checked_record
 from deit_jax.data.damage import Damage
 from deit_jax.data.image_names import is_left_behind
 from deit_jax.data.jobs import in_processes
 from deit_jax.data.prepared import FORMAT, MANIFEST, pack
+from deit_jax.data.reading import DamagedRecordError
 from deit_jax.data.sources import HasFingerprint, Source
 from deit_jax.files import is_partial, remove_partials, write_json, written_whole
 

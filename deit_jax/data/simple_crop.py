@@ -4,10 +4,9 @@ Paper: arXiv 2204.07118, section 3.2 (for ImageNet-21k); reference code: augment
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
-from jaxtyping import Int64
 
 from deit_jax.data.resize import Box, Pixels, resize
 
@@ -37,22 +36,40 @@ def simple_random_crop(
         resized = (int(size[1] * height / width), size[1])
     else:
         resized = (size[0], int(size[0] * width / height))
-    rows, columns = (
-        _reflected(int(draw * (2 * PADDING + whole - wanted + 1)) - PADDING, wanted, whole)
+    down, across = (
+        _span(int(draw * (2 * PADDING + whole - wanted + 1)) - PADDING, wanted, whole)
         for draw, whole, wanted in zip(draws[:2], resized, size, strict=True)
     )
-    top, left = rows.min(), columns.min()
-    window = Box(top, left, rows.max() + 1 - top, columns.max() + 1 - left)
-    cut = resize(pixels, resized, window=window)[np.ix_(rows - top, columns - left)]
+    window = Box(down.start, across.start, down.lines, across.lines)
+    padded = np.pad(
+        resize(pixels, resized, window=window), (down.padding, across.padding, (0, 0)), "reflect"
+    )
+    cut = padded[down.skipped : down.skipped + size[0], across.skipped : across.skipped + size[1]]
     if out is None:
         return cut
     out[:] = cut
     return out
 
 
-def _reflected(first: int, count: int, whole: int) -> Int64[np.ndarray, "count"]:
-    """Numbers of lines from `first` on, where those outside 0 .. whole - 1 are mirrored into it."""
-    numbers = np.arange(first, first + count)
-    # The outermost line is not repeated.
-    numbers %= max(1, 2 * (whole - 1))
-    return np.minimum(numbers, max(1, 2 * (whole - 1)) - numbers)
+class _Span(NamedTuple):
+    """The lines of an image that a crop is made of, and what is added before and behind them.
+
+    Attributes:
+        start, lines: where they begin, and how many they are.
+        padding: how many are mirrored at either end.
+        skipped: of all these, those before the crop.
+    """
+
+    start: int
+    lines: int
+    padding: tuple[int, int]
+    skipped: int
+
+
+def _span(first: int, wanted: int, whole: int) -> _Span:
+    """Of `whole` lines that are mirrored at both ends, what `wanted` from `first` on consist of."""
+    before, behind = max(0, -first), max(0, first + wanted - whole)
+    # In a small crop some of the lines that are mirrored may lie outside of it.
+    start = max(0, min(first, whole - 1 - behind))
+    stop = min(whole, max(first + wanted, before + 1))
+    return _Span(start, stop - start, (before, behind), first - (start - before))

@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 
 from deit_jax.cli.main import main
-from deit_jax.data.batches import DamagedRecordError, read
 from deit_jax.data.checked_records import Resize
 from deit_jax.data.options import TrainInput
 from deit_jax.data.pipeline import train_batches
 from deit_jax.data.preparing import prepare
+from deit_jax.data.reading import DamagedRecordError, read
 from deit_jax.data.sources import open_source
 from tests.cli.stuck import StuckSource
 

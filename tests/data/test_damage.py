@@ -13,12 +13,12 @@ from PIL import Image
 
 from deit_jax.data import batches as batches_module
 from deit_jax.data import decode as decode_module
-from deit_jax.data.batches import DamagedRecordError, read
 from deit_jax.data.crop import CROP_DRAWS, random_resized_crop
 from deit_jax.data.damage import allowed_damage
 from deit_jax.data.decode import decode
 from deit_jax.data.options import EvalInput, TrainInput
 from deit_jax.data.pipeline import eval_batches, train_batches
+from deit_jax.data.reading import DamagedRecordError, read
 from deit_jax.data.sampling import crop_draws, substitutes
 from deit_jax.data.sources import open_source
 

@@ -14,10 +14,10 @@ import scipy.io
 from PIL import Image
 
 from deit_jax.cli.main import main
-from deit_jax.data.batches import read
 from deit_jax.data.datasets import DATASETS, differences
 from deit_jax.data.imagenet import open_imagenet_v2
 from deit_jax.data.opening import open_named
+from deit_jax.data.reading import read
 from deit_jax.data.sources import open_source
 from tests.data.small_tfds import prepare_three_classes
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 from deit_jax.cli.main import main
 from deit_jax.data import image_tree as module
-from deit_jax.data.batches import read
 from deit_jax.data.image_tree import image_tree
 from deit_jax.data.opening import open_alone, open_splits
+from deit_jax.data.reading import read
 from deit_jax.data.sources import open_source
 from deit_jax.evaluation.predict import find_images
 

@@ -7,7 +7,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 from deit_jax.data.options import TrainInput
-from deit_jax.data.simple_crop import PADDING, _reflected, simple_random_crop
+from deit_jax.data.simple_crop import PADDING, _span, simple_random_crop
 
 
 @pytest.mark.parametrize("shape", [(50, 70), (70, 50), (33, 33), (20, 61), (2, 700), (900, 1)])
@@ -37,9 +37,14 @@ def test_every_place_is_drawn_and_sizes_need_not_be_square():
 
 
 @pytest.mark.parametrize("whole", [1, 2, 3, 5, 20])
-def test_lines_are_reflected_as_numpy_does(whole):
+def test_spans_hold_the_lines_of_numpys_reflection(whole):
     padded = np.pad(np.arange(whole), PADDING, mode="reflect")
-    np.testing.assert_array_equal(_reflected(-PADDING, len(padded), whole), padded)
+    for wanted in range(1, whole + 1):
+        for first in range(-PADDING, whole + PADDING - wanted + 1):
+            start, count, padding, skipped = _span(first, wanted, whole)
+            lines = np.pad(np.arange(start, start + count), padding, mode="reflect")
+            expected = padded[first + PADDING :][:wanted]
+            np.testing.assert_array_equal(lines[skipped : skipped + wanted], expected)
 
 
 def test_it_is_an_option_of_training():

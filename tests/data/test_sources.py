@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from deit_jax.data.batches import read
+from deit_jax.data.reading import read
 from deit_jax.data.sources import (
     ArraySource,
     Subset,

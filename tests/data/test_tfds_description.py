@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from deit_jax.cli.main import main
-from deit_jax.data.batches import read
+from deit_jax.data.reading import read
 from deit_jax.data.sources import open_source
 from tests.data.small_tfds import (
     a_jpeg,

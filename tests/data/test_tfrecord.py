@@ -13,8 +13,8 @@ from tensorboardX.crc32c import CRC_INIT, crc_finalize, crc_update
 from tensorboardX.record_writer import RecordWriter
 
 from deit_jax.cli.main import main
-from deit_jax.data.batches import DamagedRecordError, read
 from deit_jax.data.crc32c import crc32c
+from deit_jax.data.reading import DamagedRecordError, read
 from deit_jax.data.sources import open_source, require_same_classes
 from deit_jax.data.tfds import TfdsSource
 from deit_jax.data.tfrecord import find_records, read_example, read_record
