@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 # First of all: a signal may come while libraries are loaded.
-from deit_jax.training.interruption import Interrupted, Interruption  # isort: skip
+from deit_jax.training.interruption import Interrupted, Interruption, leave_at_once  # isort: skip
 
 # Reader processes import this file too.
 _INTERRUPTION = Interruption.install() if __name__ == "__main__" else None
@@ -101,6 +101,9 @@ def main(arguments: list[str]) -> None:
         print(f"stopped: {error}", file=sys.stderr)
         sys.exit(3)
     except Interrupted as error:
+        if jax.process_count() == 1:
+            # All is on disk: the scheduler's patience need not suffice for the readers as well.
+            leave_at_once(error.code, str(error))
         print(error, file=sys.stderr)
         sys.exit(error.code)
     except KeyboardInterrupt:

@@ -65,7 +65,7 @@ class Interruption:
             leave: ends the process with an exit code, and a line of text for its user.
         """
         self.requested = False
-        self._leave = leave or _leave
+        self._leave = leave or leave_at_once
         self._signal = signal.SIGTERM
         self._time = 0.0
         self._worth_saving = self._saving = False
@@ -184,7 +184,7 @@ class Interruption:
             )
 
 
-def _leave(code: int, line: str) -> NoReturn:
+def leave_at_once(code: int, line: str) -> NoReturn:
     """End the process without waiting for anything, wherever the main thread is."""
     # What was printed before comes first; but a reader that has stopped reading must not hold it.
     flush = threading.Thread(target=_flush, daemon=True)

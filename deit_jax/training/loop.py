@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import jax
 from ml_collections import ConfigDict
 
+from deit_jax.data.pipeline import Batches
 from deit_jax.evaluation.evaluate import Metrics, evaluate
 from deit_jax.files import require_utf8
 from deit_jax.sharding import put_batch, replicated
@@ -107,6 +108,7 @@ class _Run:
         self.start = restored.step if restored else 0
         # A signal came while this step was evaluated.
         self.owes_evaluation = bool(restored and restored.meta.get(OWES_EVALUATION))
+        self.left_open: list[Batches] = []
         self.clock = Clock(restored.meta["seconds"] if restored else 0.0)
         # Runs from before these were kept begin to count anew.
         self.damaged: tuple[int, ...] = tuple(restored.meta.get("damaged", ()) if restored else ())
@@ -132,9 +134,8 @@ class _Run:
             self.progress.message(opening(setup, self.state, self.start))
             if setup.teacher and setup.teacher.note:
                 self.progress.message(setup.teacher.note)
-            batches = stack.enter_context(
-                contextlib.closing(setup.train_batches(self.start, known_damaged=self.damaged))
-            )
+            batches = setup.train_batches(self.start, known_damaged=self.damaged)
+            stack.callback(self.close, batches)
             evaluation = self.pay_evaluation() if self.owes_evaluation else None
             if self.start < total:
                 self.progress.message("Compiling the train step ...")
@@ -230,16 +231,25 @@ class _Run:
         weights = {"raw": (state["params"], state["batch_stats"])}
         if state["ema"]:
             weights["ema"] = (state["ema"]["params"], state["ema"]["batch_stats"])
-        with (
-            self.clock.paused(),
-            contextlib.closing(setup.eval_batches()) as batches,
-            contextlib.suppress(Abandoned),
-        ):
-            # Many processes must do the same, and hear of the signal after the step only.
-            alone = jax.process_count() == 1
-            watched = self.interruption.unless_requested(batches) if alone else batches
-            return evaluate(setup.eval_step, weights, watched, setup.mesh)
-        return None
+        batches = setup.eval_batches()
+        # Many processes must do the same, and hear of the signal after the step only.
+        alone = jax.process_count() == 1
+        watched = self.interruption.unless_requested(batches) if alone else batches
+        with self.clock.paused():
+            try:
+                return evaluate(setup.eval_step, weights, watched, setup.mesh)
+            except Abandoned:
+                return None
+            finally:
+                self.close(batches)
+
+    def close(self, batches: Batches) -> None:
+        """End the readers; but those of a process that a signal ends go with it, unwaited for."""
+        if self.interruption.requested and jax.process_count() == 1:
+            # Forgotten, they would be closed as garbage.
+            self.left_open.append(batches)
+        else:
+            batches.close()
 
     def log_evaluation(self, step: int, result: dict[str, Metrics]) -> None:
         """Write every number to the log and the deciding ones to the screen."""
