@@ -95,7 +95,7 @@ def test_timm_is_told_the_same(model, tmp_path):
     out = tmp_path / "hub"
     deit_jax.save_weights(model, out, layout="transformers", class_names=NAMES)
     (out / "preprocessor_config.json").write_text(json.dumps(processor))
-    write_weights(read_weights(out), tmp_path / "timm", layout="timm", num_heads=2)
+    write_weights(read_weights(out), tmp_path / "timm", layout="timm")
     theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True)
     options = timm.data.resolve_model_data_config(theirs)
     assert options["mean"] == [0.5] * 3 and options["crop_mode"] == "squash"
