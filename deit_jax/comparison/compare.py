@@ -47,18 +47,16 @@ def open_subject(weights: str, *, model: str = "", which: str = "model") -> Subj
         return random_subject(model or DEFAULT_MODEL, int(seed))
     found = read_weights(weights, which=which, model=model)
     function, params, batch_stats = complete_model(found)
-    tensors = read_with_torch(weights, which)
-    if tensors is not None:
-        for row in found.left_over:
-            tensors.pop(row.name, None)
     return Subject(
         name=found.model_name,
         function=function,
         params=_float32(params),
         batch_stats=_float32(batch_stats),
         weights=found.source,
-        tensors=tensors,
+        tensors=read_with_torch(weights, which),
         preprocessing=found.facts.preprocessing,
+        said=found.said,
+        left_over=frozenset(row.name for row in found.left_over),
     )
 
 

@@ -12,6 +12,7 @@ from deit_jax.evaluation.normalisation import to_input
 from deit_jax.models.functional import ModelFunction, Tree, abstract
 from deit_jax.models.registry import model_builder
 from deit_jax.preprocessing import ASSUMED, Preprocessing
+from deit_jax.weights.description import NOTHING, Description
 
 Images = Float[np.ndarray, "batch height width 3"]
 Pixels = UInt8[np.ndarray, "batch height width 3"]
@@ -30,6 +31,8 @@ class Subject:
         tensors: of the file itself, under their names there, as read without the help of this
             package; None where there is no such file.
         preprocessing: of the images.
+        said: what the file says of its network, by which the other side is built.
+        left_over: names of the file's tensors that are no part of the network.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Subject:
     weights: str
     tensors: dict[str, np.ndarray] | None = None
     preprocessing: Preprocessing = ASSUMED
+    said: Description = NOTHING
+    left_over: frozenset[str] = frozenset()
 
     @property
     def module(self) -> Any:

@@ -9,8 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-EPSILON = 1e-6
-
 
 class PatchEmbed(nn.Module):
     """Cuts the image into squares and projects each, row by row."""
@@ -68,11 +66,11 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Attention and MLP, each normalised before and added to its input, in DeiT III scaled."""
 
-    def __init__(self, width: int, num_heads: int, deit3: bool) -> None:
+    def __init__(self, width: int, num_heads: int, deit3: bool, epsilon: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=EPSILON)
+        self.norm1 = nn.LayerNorm(width, eps=epsilon)
         self.attn = Attention(width, num_heads)
-        self.norm2 = nn.LayerNorm(width, eps=EPSILON)
+        self.norm2 = nn.LayerNorm(width, eps=epsilon)
         self.mlp = Mlp(width)
         self.gamma_1 = nn.Parameter(torch.ones(width)) if deit3 else 1.0
         self.gamma_2 = nn.Parameter(torch.ones(width)) if deit3 else 1.0
@@ -97,6 +95,7 @@ class TorchDeit(nn.Module):
         num_heads: attention heads.
         distilled: with distillation token and its head; without, the second logits are None.
         deit3: with LayerScale, and position embeddings for the patches only.
+        epsilon: of the layer normalisation.
     """
 
     def __init__(
@@ -110,6 +109,7 @@ class TorchDeit(nn.Module):
         num_heads: int,
         distilled: bool,
         deit3: bool = False,
+        epsilon: float = 1e-6,
     ) -> None:
         super().__init__()
         patches = (image_size[0] // patch_size) * (image_size[1] // patch_size)
@@ -119,8 +119,9 @@ class TorchDeit(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.dist_token = nn.Parameter(torch.zeros(1, 1, width)) if distilled else None
         self.pos_embed = nn.Parameter(torch.zeros(1, patches + self.extra, width))
-        self.blocks = nn.Sequential(*(Block(width, num_heads, deit3) for _ in range(depth)))
-        self.norm = nn.LayerNorm(width, eps=EPSILON)
+        blocks = (Block(width, num_heads, deit3, epsilon) for _ in range(depth))
+        self.blocks = nn.Sequential(*blocks)
+        self.norm = nn.LayerNorm(width, eps=epsilon)
         self.head = nn.Linear(width, num_classes)
         self.head_dist = nn.Linear(width, num_classes) if distilled else None
 

@@ -1,6 +1,8 @@
 """The PyTorch models to compare with: timm's, transformers', and our own plain PyTorch.
 
-Each is built with the sizes of our model; weights go in strictly, none missing and none left over.
+Each is built as the file of weights describes its network, where its description is in the words of
+that project; else with the sizes of our model. Weights go in strictly: none is missing, and left
+over is what is no part of the network.
 """
 
 import re
@@ -14,11 +16,12 @@ from torch import Tensor, nn
 
 from deit_jax.comparison.extras import require
 from deit_jax.comparison.subject import Subject
-from deit_jax.comparison.torch_deit import EPSILON, TorchDeit
+from deit_jax.comparison.torch_deit import TorchDeit
 from deit_jax.comparison.torch_side import TorchSide
 from deit_jax.models.layers import LAYER_SCALE_INIT
 from deit_jax.models.vit import VisionTransformer
 from deit_jax.weights.convnets import convnet_family
+from deit_jax.weights.description import CONFIG
 from deit_jax.weights.names import detect_layout, to_foreign
 from deit_jax.weights.trees import flatten
 
@@ -41,6 +44,8 @@ _TRANSFORMERS = (
     (r"head", "{head}"),
     (r"head_dist", "distillation_classifier"),
 )
+# Options of timm that would fetch other weights than those of the file.
+_TIMM_LOADING = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path")
 # Modules of timm that are not called as our results.
 _TIMM = {
     (None, "tokens"): "blocks.0",
@@ -99,16 +104,17 @@ def _sizes(subject: Subject) -> dict[str, Any]:
         patch_size=model.patch_embed.patch_size,
         width=model.cls_token.shape[-1],
         depth=model.depth,
-        num_heads=model.blocks["0"].attn.num_heads,
+        num_heads=model.num_heads,
         distilled=model.has_distillation_head,
         deit3=model.deit3,
+        epsilon=model.epsilon,
     )
 
 
 def _official(subject: Subject, state: State) -> Built:
     sizes = _sizes(subject)
     model = TorchDeit(subject.module.num_classes, subject.module.image_size, **sizes)
-    _load(model, state)
+    _load(model, state, subject.left_over)
     return f"plain PyTorch {torch.__version__}", model, partial(_timm_module, None)
 
 
@@ -118,10 +124,13 @@ def _timm(subject: Subject, state: State) -> Built:
     options: dict[str, Any] = {"num_classes": ours.num_classes}
     if is_transformer(subject):
         options["img_size"] = ours.image_size
-    if is_transformer(subject) and not timm.is_model(subject.name):
+    if own := _timm_s_own(timm, subject):
+        said = {k: v for k, v in subject.said.options.items() if k not in _TIMM_LOADING}
+        model = timm.create_model(own, **said | options)
+    elif is_transformer(subject) and not timm.is_model(subject.name):
         # Sizes that are not published, built from timm's classes.
         sizes = _sizes(subject)
-        options |= {"embed_dim": sizes.pop("width")}
+        options |= {"embed_dim": sizes.pop("width"), "norm_layer": _norm(sizes.pop("epsilon"))}
         if sizes.pop("deit3"):
             options |= {"no_embed_class": True, "init_values": LAYER_SCALE_INIT}
         classes = require("timm.models")
@@ -134,10 +143,22 @@ def _timm(subject: Subject, state: State) -> Built:
     else:
         _check_timm_name(timm, subject)
         if is_transformer(subject):
-            options["depth"] = ours.depth
+            options |= {"depth": ours.depth, "num_heads": ours.num_heads}
+            options["norm_layer"] = _norm(ours.epsilon)
         model = timm.create_model(subject.name, **options)
-    _load(model, state)
+    _load(model, state, subject.left_over)
     return f"timm {timm.__version__}", model, partial(_timm_module, convnet_family(subject.name))
+
+
+def _timm_s_own(timm: Any, subject: Subject) -> str:
+    """Return the architecture that a config.json in timm's words describes, or ""."""
+    said = subject.said
+    described = said.words == "timm" and said.where == CONFIG and timm.is_model(said.name)
+    return said.name if described else ""
+
+
+def _norm(epsilon: float) -> Callable[..., nn.Module]:
+    return partial(nn.LayerNorm, eps=epsilon)
 
 
 def _check_timm_name(timm: Any, subject: Subject) -> None:
@@ -163,24 +184,28 @@ def _transformers(subject: Subject, state: State) -> Built:
         if sizes["distilled"]
         else (package.ViTConfig, package.ViTForImageClassification)
     )
-    config = config_class(
-        hidden_size=sizes["width"],
-        num_hidden_layers=sizes["depth"],
-        num_attention_heads=sizes["num_heads"],
-        intermediate_size=4 * sizes["width"],
-        image_size=subject.module.image_size,
-        patch_size=sizes["patch_size"],
-        num_labels=subject.module.num_classes,
-        # Its default, 1e-12, is not what the weights were trained with.
-        layer_norm_eps=EPSILON,
-    )
+    if subject.said.words == "transformers":
+        config = config_class.from_dict(dict(subject.said.options))
+    else:
+        config = config_class(
+            hidden_size=sizes["width"],
+            num_hidden_layers=sizes["depth"],
+            num_attention_heads=sizes["num_heads"],
+            intermediate_size=4 * sizes["width"],
+            patch_size=sizes["patch_size"],
+            # Its default, 1e-12, is not what DeiT was trained with.
+            layer_norm_eps=sizes["epsilon"],
+        )
+    config.image_size = subject.module.image_size
+    config.num_labels = subject.module.num_classes
     package.utils.logging.set_verbosity_error()
     package.utils.logging.disable_progress_bar()
     # Through its own loader, which knows the names that its files have had.
     model, report = model_class.from_pretrained(
         None, config=config, state_dict=state, output_loading_info=True
     )
-    _refuse(report["missing_keys"], report["unexpected_keys"], report["mismatched_keys"])
+    unexpected = set(report["unexpected_keys"]) - subject.left_over
+    _refuse(report["missing_keys"], unexpected, report["mismatched_keys"])
     root, head = ("deit", "cls_classifier") if sizes["distilled"] else ("vit", "classifier")
 
     def module_name(name: str) -> str:
@@ -192,8 +217,9 @@ def _transformers(subject: Subject, state: State) -> Built:
     return f"transformers {package.__version__}", model.float(), module_name
 
 
-def _load(model: nn.Module, state: State) -> None:
+def _load(model: nn.Module, state: State, left_over: frozenset[str]) -> None:
     wanted = model.state_dict()
+    state = {name: t for name, t in state.items() if name in wanted or name not in left_over}
     shapes = [n for n in wanted if n in state and wanted[n].shape != state[n].shape]
     _refuse(wanted.keys() - state.keys(), state.keys() - wanted.keys(), shapes)
     model.load_state_dict(state)

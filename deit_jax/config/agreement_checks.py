@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from deit_jax.models.registry import list_models, model_spec
 from deit_jax.weights.convnets import convnet_family
 from deit_jax.weights.hub import find_in_cache
 
@@ -43,6 +44,22 @@ def size_problems(config: ConfigDict, device_count: int) -> Iterator[str]:
         yield (
             f"config.model.image_size is {height, width}, which {config.model.name} cannot cut "
             f"into patches of {patch} pixels; use multiples of {patch}."
+        )
+    yield from _head_problems(config)
+
+
+def _head_problems(config: ConfigDict) -> Iterator[str]:
+    name, heads = config.model.name, config.model.num_heads
+    if heads <= 0 or name not in list_models():
+        return
+    # Convnets are registered without a width.
+    width = getattr(model_spec(name).build, "keywords", {}).get("width", 0)
+    if not width:
+        yield f"config.model.num_heads is {heads} but {name} is a convnet; set it to 0."
+    elif width % heads:
+        yield (
+            f"config.model.num_heads is {heads}, into which the width {width} of {name} cannot be "
+            "cut; use a divisor of it, or 0 for the model's own."
         )
 
 

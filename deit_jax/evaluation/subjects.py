@@ -140,6 +140,7 @@ def _read_run(path: str, which: str, checkpoint: str | int) -> Subject:
             num_classes=model["num_classes"],
             image_size=size,
             dtype=jnp.dtype(model["dtype"]),
+            num_heads=model["num_heads"],
         )
     )
     return Subject(

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Key
 
 from deit_jax.models.attention import Attention, AttentionForm, first_tokens
 from deit_jax.models.layers import (
+    LAYER_NORM_EPSILON,
     LayerNorm,
     LayerScale,
     Linear,
@@ -55,12 +56,13 @@ class Block(nnx.Module):
         rngs: nnx.Rngs,
         layer_scale: bool = False,
         attention: AttentionForm = "auto",
+        epsilon: float = LAYER_NORM_EPSILON,
     ) -> None:
-        self.norm1 = LayerNorm(width)
+        self.norm1 = LayerNorm(width, epsilon)
         self.attn = Attention(
             width, num_heads, drop_rate=drop_rate, dtype=dtype, rngs=rngs, form=attention
         )
-        self.norm2 = LayerNorm(width)
+        self.norm2 = LayerNorm(width, epsilon)
         self.mlp = Mlp(width, MLP_RATIO * width, drop_rate=drop_rate, dtype=dtype, rngs=rngs)
         self.drop_path_rate = drop_path_rate
         self.layer_scale = layer_scale

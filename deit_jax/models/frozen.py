@@ -18,6 +18,7 @@ def freeze(
     num_classes: int | None = None,
     image_size: int | tuple[int, int] | None = None,
     dtype: Any = jnp.float32,
+    **options: Any,
 ) -> tuple[ModelFunction, Tree]:
     """Turn the weights of a trained model into one that can only be run.
 
@@ -29,11 +30,14 @@ def freeze(
         num_classes: classes of each head; the model's own default if None.
         image_size: (height, width) or one number for both, in pixels; default if None.
         dtype: type of the operands of products and convolutions.
+        **options: more of those of `model_builder`.
 
     Returns:
         Function and parameters, to be called as `function.head_logits(params, {}, images)`.
     """
-    build = model_builder(name, num_classes=num_classes, image_size=image_size, dtype=dtype)
+    build = model_builder(
+        name, num_classes=num_classes, image_size=image_size, dtype=dtype, **options
+    )
     return fold_batch_norm(abstract(build)[0], params, batch_stats)
 
 

@@ -14,6 +14,7 @@ from flax import nnx
 from deit_jax.models import deit, efficientnet, regnet, resnet
 from deit_jax.models.attention import AttentionForm
 from deit_jax.models.functional import Builder, Classifier
+from deit_jax.models.layers import LAYER_NORM_EPSILON
 from deit_jax.schema import RULES
 from deit_jax.schema.declare import conform
 from deit_jax.seeds import seed_key
@@ -80,6 +81,8 @@ def model_builder(
     drop_path_rate: float = 0.0,
     dtype: Any = jnp.float32,
     attention: AttentionForm = "auto",
+    num_heads: int = 0,
+    epsilon: float = LAYER_NORM_EPSILON,
 ) -> Builder:
     """Return a function from `nnx.Rngs` to the named model, for `functional.abstract` and jit.
 
@@ -93,6 +96,11 @@ def model_builder(
         dtype: type of the operands of matrix products and convolutions. Parameters, softmax,
             normalisation statistics and logits are float32 whatever it is.
         attention: how a transformer computes attention; convnets have none.
+        num_heads: of a transformer's attention; the model's own if 0.
+        epsilon: of a transformer's layer normalisation.
+
+    Raises:
+        ValueError: there is no such model, or it is a convnet and has no such option.
     """
     spec = model_spec(name)
     given = {
@@ -100,13 +108,23 @@ def model_builder(
         "image_size": spec.image_size if image_size is None else image_size,
         "drop_rate": drop_rate,
         "drop_path_rate": drop_path_rate,
+        "num_heads": num_heads,
     }
     # One rule for a value, wherever it is given.
     checked = {key: conform(key, value, RULES[f"model.{key}"]) for key, value in given.items()}
-    options: dict[str, Any] = {"attention": attention} if name in deit.MODELS else {}
+    options: dict[str, Any] = {}
+    heads = checked.pop("num_heads")
+    if name in deit.MODELS:
+        options = {"attention": attention, "epsilon": epsilon}
+        options |= {"num_heads": heads} if heads else {}
+    elif heads or epsilon != LAYER_NORM_EPSILON:
+        raise ValueError(f"{name} is a convnet, which takes neither num_heads nor epsilon.")
 
     def build(rngs: nnx.Rngs) -> nnx.Module:
-        return spec.build(dtype=dtype, rngs=rngs, **checked, **options)
+        model: Any = spec.build(dtype=dtype, rngs=rngs, **checked, **options)
+        # Tensors do not tell tf_efficientnet from efficientnet: what is written needs the name.
+        model.model_name = name
+        return model
 
     return build
 

@@ -17,7 +17,15 @@ from deit_jax.models.attention import AttentionForm
 from deit_jax.models.block import Block
 from deit_jax.models.functional import HeadLogits
 from deit_jax.models.fusion import fuse
-from deit_jax.models.layers import INIT_STD, LayerNorm, Linear, PatchEmbed, dropout, fold_keys
+from deit_jax.models.layers import (
+    INIT_STD,
+    LAYER_NORM_EPSILON,
+    LayerNorm,
+    Linear,
+    PatchEmbed,
+    dropout,
+    fold_keys,
+)
 
 
 class VisionTransformer(nnx.Module):
@@ -39,6 +47,7 @@ class VisionTransformer(nnx.Module):
         distilled: add the distillation token and its head.
         deit3: the network of DeiT III: LayerScale on every branch, position embeddings for the
             patches only, stochastic depth alike in all blocks.
+        epsilon: of the layer normalisation, added to the variance.
 
     Raises:
         ValueError: the image cannot be cut into patches, the width not into heads, or a probability
@@ -61,9 +70,10 @@ class VisionTransformer(nnx.Module):
         num_heads: int,
         distilled: bool = False,
         deit3: bool = False,
+        epsilon: float = LAYER_NORM_EPSILON,
     ) -> None:
         _check_image_size(image_size, patch_size)
-        if width % num_heads:
+        if num_heads < 1 or width % num_heads:
             raise ValueError(
                 f"num_heads={num_heads} does not divide width={width}; choose another."
             )
@@ -76,6 +86,8 @@ class VisionTransformer(nnx.Module):
         self.num_prefix_tokens = 2 if distilled else 1
         self.drop_rate = drop_rate
         self.deit3 = deit3
+        self.num_heads = num_heads
+        self.epsilon = epsilon
         patches = (image_size[0] // patch_size) * (image_size[1] // patch_size)
         self.num_tokens = self.num_prefix_tokens + patches
         self.depth = depth
@@ -90,7 +102,12 @@ class VisionTransformer(nnx.Module):
             self.dist_token = embedding(1)
         self.pos_embed = embedding(patches if deit3 else self.num_tokens)
         options: dict[str, Any] = dict(
-            drop_rate=drop_rate, dtype=dtype, rngs=rngs, layer_scale=deit3, attention=attention
+            drop_rate=drop_rate,
+            dtype=dtype,
+            rngs=rngs,
+            layer_scale=deit3,
+            attention=attention,
+            epsilon=epsilon,
         )
         rising = [i / max(depth - 1, 1) for i in range(depth)]
         rates = [drop_path_rate * (1.0 if deit3 else share) for share in rising]
@@ -100,7 +117,7 @@ class VisionTransformer(nnx.Module):
                 for i, rate in enumerate(rates)
             }
         )
-        self.norm = LayerNorm(width)
+        self.norm = LayerNorm(width, epsilon)
         self.head = Linear(width, num_classes, dtype=dtype, rngs=rngs)
         if distilled:
             self.head_dist = Linear(width, num_classes, dtype=dtype, rngs=rngs)

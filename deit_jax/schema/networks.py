@@ -23,6 +23,8 @@ class Model:
     )
     # Start from these weights: whatever deit_jax.load_weights reads. "": fresh initialisation.
     weights: str = key("", path=True)
+    # Attention heads of a transformer; 0: as its name says. Weights of other heads are refused.
+    num_heads: int = key(0, NOT_NEGATIVE)
     drop_rate: float = key(0.0, BELOW_ONE)
     # Stochastic depth of the last block, rising linearly from 0; of DeiT III: of all blocks.
     drop_path_rate: float = key(0.1, BELOW_ONE)

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from deit_jax.training.state import TrainState
 from deit_jax.weights.adapt import Fitted
 from deit_jax.weights.load import fit_weights
+from deit_jax.weights.network import registered
 from deit_jax.weights.reading import Weights, read_weights
 
 _LOG = logging.getLogger("deit_jax")
@@ -30,12 +31,13 @@ def load_initial(
     if not path:
         return None
     try:
-        weights = read_weights(path)
+        weights = read_weights(path, like=config.model.name)
         _warn(config, weights, class_names)
         return fit_weights(
             weights,
             (abstract_state["params"], abstract_state["batch_stats"]),
             tuple(config.model.image_size),
+            registered(config.model.name, config.model.num_heads),
         )
     except FileNotFoundError as error:
         raise FileNotFoundError(f"config.model.weights: {error}") from error

@@ -122,6 +122,8 @@ def _estimate_model(config: ConfigDict) -> dict[str, Any]:
             num_classes=config.model.num_classes,
             image_size=size,
             dtype=jnp.dtype(options.dtype),
+            # A teacher's are those of its weights; they cost the same.
+            num_heads=options.get("num_heads", 0),
         )
         return forward_flops(builder, (1, *size))
 

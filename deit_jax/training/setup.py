@@ -164,6 +164,7 @@ def _student_builder(config: ConfigDict) -> Builder:
         image_size=tuple(model.image_size),
         drop_rate=model.drop_rate,
         drop_path_rate=model.drop_path_rate,
+        num_heads=model.num_heads,
         dtype=jnp.dtype(model.dtype),
         attention="recompute" if config.training.repeatable else "auto",
     )

@@ -22,7 +22,8 @@ from deit_jax.training.run_directory import load_run, run_preprocessing
 from deit_jax.training.teacher_view import Colour, TeacherView
 from deit_jax.weights.adapt import Grids, fit
 from deit_jax.weights.convnets import convnet_family
-from deit_jax.weights.load import fit_weights, grid_of
+from deit_jax.weights.load import complete_model, grid_of
+from deit_jax.weights.network import Network, registered
 from deit_jax.weights.reading import is_run, read_weights
 
 _LOG = logging.getLogger("deit_jax")
@@ -49,6 +50,7 @@ class _Source:
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
     preprocessing: Preprocessing
+    network: Network
     facts: dict[str, Any]
 
 
@@ -75,6 +77,7 @@ def load_teacher(config: ConfigDict, class_names: Sequence[str] = ()) -> Teacher
         num_classes=source.num_classes,
         image_size=size,
         dtype=jnp.dtype(options.dtype),
+        **source.network.options(),
     )
     mapping = _classes(config, source, class_names)
     view = TeacherView(
@@ -142,9 +145,11 @@ def _read_run(config: ConfigDict) -> _Source:
     facts = {"step": meta["step"], "top1": (meta["metrics"] or {}).get("top1")}
     own = (int(model["image_size"][0]), int(model["image_size"][1]))
     size = _size(config, model["name"], own)
-    _, *target = abstract(
-        model_builder(model["name"], num_classes=model["num_classes"], image_size=size)
+    network = registered(model["name"], model.get("num_heads", 0))
+    build = model_builder(
+        model["name"], num_classes=model["num_classes"], image_size=size, **network.options()
     )
+    _, *target = abstract(build)
     grids = Grids(grid_of(params, own), grid_of(target[0], size))
     fitted = fit((params, batch_stats), (target[0], target[1]), grids, source=options.weights)
     return _Source(
@@ -155,6 +160,7 @@ def _read_run(config: ConfigDict) -> _Source:
         class_names_of_run(options.weights, trained, meta),
         size,
         run_preprocessing(trained),
+        network,
         facts,
     )
 
@@ -165,19 +171,23 @@ def _read_file(config: ConfigDict) -> _Source:
     which = "ema" if options.ema else "model"
     try:
         weights = read_weights(options.weights, which=which, model=_named(config))
-        name = weights.model_name or options.name
-        size = _size(config, name, weights.image_size)
-        build = model_builder(name, num_classes=weights.num_classes, image_size=size)
-        _, params, batch_stats = abstract(build)
-        fitted = fit_weights(weights, (params, batch_stats), size)
+        size = _size(config, weights.model_name or options.name, weights.image_size)
+        _, params, batch_stats = complete_model(weights, size)
     except ValueError as error:
         # It is often the name that is wrong.
         raise ValueError(f"The teacher (config.teacher.name={options.name}): {error}") from error
     facts = {"step": None, "top1": weights.published.top1 if weights.published else None}
     shown = weights.facts.preprocessing
-    names = weights.facts.labels
     return _Source(
-        name, fitted.params, fitted.batch_stats, weights.num_classes, names, size, shown, facts
+        weights.model_name,
+        params,
+        batch_stats,
+        weights.num_classes,
+        weights.facts.labels,
+        size,
+        shown,
+        weights.network,
+        facts,
     )
 
 

@@ -45,10 +45,11 @@ def fit(
 ) -> Fitted:
     """Fit loaded arrays to the shapes of a model.
 
-    Three differences are bridged, each with a row in the report:
+    Four differences are bridged, each with a row in the report:
 
     - another resolution: the position embeddings are interpolated (`weights.resize`);
-    - another number of classes: the heads keep their fresh initialisation;
+    - another number of classes, or a backbone without head: the heads keep their fresh
+      initialisation;
     - a distillation token on one side only. A plain model's weights start a distilled one: its
       token and second head keep their fresh initialisation, and the token's position embedding
       is the class token's, since neither has a place in the image. In the other direction the
@@ -110,7 +111,9 @@ def _fit_one(
     """Return the array for one place of the model, None to leave it as it is, and its row."""
     name, shape, array = ".".join(path), tuple(want[path].shape), have.get(path)
     if array is None:
-        if path[0] not in _OF_THE_TOKEN or ("cls_token",) not in have:
+        of_the_token = path[0] in _OF_THE_TOKEN and ("cls_token",) in have
+        of_no_head = path[0] in HEADS and not any(other[0] in HEADS for other in have)
+        if not (of_the_token or of_no_head):
             raise ValueError(f"{name} is missing")
         return None, Row(name, shape, "re-initialised", "there is none in the weights")
     if path == _POSITIONS:

@@ -56,7 +56,7 @@ def convnet_layout(names: Mapping[str, Any] | Sequence[str]) -> str | None:
 
     A ResNet's are "timm", which are torchvision's as well.
     """
-    return next((layout for name, (_, layout) in _MARKERS.items() if name in names), None)
+    return next((layout for name, (_, layout) in MARKERS.items() if name in names), None)
 
 
 def guess_convnet(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
@@ -68,7 +68,7 @@ def guess_convnet(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     Args:
         shapes: of a state dict's tensors, by foreign name.
     """
-    found = [where for name, where in _MARKERS.items() if name in shapes]
+    found = [where for name, where in MARKERS.items() if name in shapes]
     if not found:
         return None
     family, layout = found[0]
@@ -160,11 +160,11 @@ _RENAME = {
     ("efficientnet", "timm"): _efficientnet_timm,
     ("efficientnet", "torchvision"): _efficientnet_torchvision,
 }
-# A tensor that every model of the family and layout has, and no other.
-_MARKERS = {
+MARKERS = {
     "s1.b1.conv2.conv.weight": ("regnet", "timm"),
     "trunk_output.block1.block1-0.f.b.0.weight": ("regnet", "torchvision"),
     "layer1.0.conv2.weight": ("resnet", "timm"),
     "blocks.0.0.conv_dw.weight": ("efficientnet", "timm"),
     "features.1.0.block.0.0.weight": ("efficientnet", "torchvision"),
 }
+"""Family and layout by a tensor that every such model has, and no other."""

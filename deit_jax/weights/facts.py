@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from deit_jax.models.layers import LAYER_NORM_EPSILON
 from deit_jax.preprocessing import ASSUMED, CROP_RATIO, MEAN, STD, EvalView, Preprocessing, Ratio
 from deit_jax.weights.files import WeightFile
 from deit_jax.weights.image_processor import of_timm, of_transformers
@@ -63,13 +62,7 @@ def facts_of_file(file: WeightFile) -> Facts:
     known = _of_arguments(file.metadata) | _of_config(file.config) | _of_header(file.metadata)
     notes = []
     if prefix := file.metadata.get("stripped_prefix"):
-        notes.append(f"The prefix {prefix!r} was cut off all names.")
-    epsilon = file.config.get("layer_norm_eps", LAYER_NORM_EPSILON)
-    if epsilon != LAYER_NORM_EPSILON:
-        notes.append(
-            f"Its config.json says layer_norm_eps={epsilon}; computed with {LAYER_NORM_EPSILON}, "
-            "with which DeiT was trained."
-        )
+        notes.append(f"The prefix {prefix!r} was cut off the names.")
     if file.preprocessor:
         known |= of_transformers(file.preprocessor, str(file.config.get("model_type", "")))
         known["remark"] = _another_size(known.pop("output", None), known)

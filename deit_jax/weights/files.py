@@ -3,9 +3,9 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,14 +13,10 @@ from deit_jax.weights.messages import in_short, quoted
 from deit_jax.weights.pth import is_tensor, read_pth
 from deit_jax.weights.published import PublishedFile, identify
 from deit_jax.weights.safetensors_reader import read_safetensors
+from deit_jax.weights.shards import find_weights, is_index, read_index
 from deit_jax.weights.torch_containers import is_pth
+from deit_jax.weights.wrappers import WHICH, network_prefix, state_dict, with_root
 
-# What a directory of a Hugging Face repository may hold, the best first.
-WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
-# In checkpoints of the reference and of timm.
-_WRAPPERS = {"model": ("model", "state_dict"), "ema": ("model_ema", "state_dict_ema")}
-# Left by DistributedDataParallel and by torch.compile.
-_PREFIXES = ("module.", "_orig_mod.")
 _LARGEST_CONFIG = 2**24
 PREPROCESSOR = "preprocessor_config.json"
 PREPROCESSORS = (PREPROCESSOR, "processor_config.json")
@@ -33,7 +29,7 @@ class WeightFile:
     """The content of a file of weights.
 
     Attributes:
-        path: of the file, inside the directory if one was named.
+        path: of the file, or of the index of several, inside the directory if one was named.
         format: "pth" or "safetensors".
         tensors: arrays by their foreign names; not to be written to, they may share memory.
         config: what a `config.json` beside the file holds, {} if there is none.
@@ -41,8 +37,10 @@ class WeightFile:
         sha256: of the file.
         published: which file of the authors of DeiT it is, if it is one.
         metadata: texts: what a safetensors header says, or what a training checkpoint says of its
-            run (`epoch`, `arch`, `args.model` ...); and as `stripped_prefix` what all names began
+            run (`epoch`, `arch`, `args.model` ...); and as `stripped_prefix` what the names began
             with and was cut off.
+        beside: shapes of tensors that are not the network's, by name: without that prefix.
+        arguments: what timm's training gave to the model beside its name, {} in other files.
     """
 
     path: Path
@@ -53,6 +51,8 @@ class WeightFile:
     sha256: str
     published: PublishedFile | None
     metadata: dict[str, str]
+    beside: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_file(path: str | Path, which: str = "model") -> WeightFile:
@@ -63,56 +63,90 @@ def read_file(path: str | Path, which: str = "model") -> WeightFile:
     known: if the authors of DeiT published it, or if it lies in the cache of Hugging Face.
 
     Args:
-        path: of the file or directory.
+        path: of the file, of the index of several, or of a directory with either.
         which: of a training checkpoint, "model" or "ema" (the averaged weights).
 
     Raises:
         FileNotFoundError: there is no such file, or none in the directory.
         ValueError: the file is damaged, no file of weights, or does not hold what was asked for.
     """
-    if which not in _WRAPPERS:
-        raise ValueError(f"There are no {which!r} weights; choose from {', '.join(_WRAPPERS)}.")
-    path = _find(Path(path))
-    kind = _format_of(path)
+    if which not in WHICH:
+        raise ValueError(f"There are no {which!r} weights; choose from {', '.join(WHICH)}.")
+    path = find_weights(Path(path))
     sha256 = sha256_of(path)
     published = identify(path, sha256)
-    _check_blob_name(path, sha256)
+    if is_index(path):
+        content = _read_shards(path, which)
+    else:
+        _check_blob_name(path, sha256)
+        content = _read_one(path, which, sha256)
+    if not content.tensors:
+        raise ValueError(f"{path} holds no tensors.")
+    prefix = network_prefix(path, content.tensors)
+    beside = {n: t.shape for n, t in content.tensors.items() if not n.startswith(prefix)}
+    if prefix:
+        content.metadata["stripped_prefix"] = prefix
+    inside = (name for name in content.tensors if name not in beside)
+    names = with_root(name.removeprefix(prefix) for name in inside)
+    return WeightFile(
+        path,
+        content.format,
+        {name: content.tensors[prefix + old] for name, old in names.items()},
+        _read_config(path.with_name("config.json")),
+        _read_preprocessor(path.parent),
+        sha256,
+        published,
+        content.metadata,
+        beside,
+        content.arguments,
+    )
+
+
+class _Content(NamedTuple):
+    """What one file holds, before prefixes are cut off."""
+
+    format: str
+    tensors: dict[str, np.ndarray]
+    metadata: dict[str, str]
+    arguments: dict[str, Any]
+
+
+def _read_one(path: Path, which: str, sha256: str) -> _Content:
+    kind = _format_of(path)
+    arguments: dict[str, Any] = {}
     if kind == "pth":
         metadata: dict[str, str] = {}
 
         def select(content: Any) -> Any:
             metadata.update(_notes(content))
-            return _state_dict(path, content, which)
+            arguments.update(_model_arguments(content))
+            return state_dict(path, content, which, is_tensor)
 
         tensors = read_pth(path, select)
-        metadata |= _read_sidecar(path, sha256)
-    else:
-        if which == "ema":
-            raise ValueError(f"{path} is a safetensors file, which holds one set of weights only.")
-        tensors, metadata = read_safetensors(path)
-    if not tensors:
-        raise ValueError(f"{path} holds no tensors.")
-    tensors, prefix = _strip_prefix(tensors)
-    if prefix:
-        metadata["stripped_prefix"] = prefix
-    config = _read_config(path.with_name("config.json"))
-    preprocessor = _read_preprocessor(path.parent)
-    return WeightFile(path, kind, tensors, config, preprocessor, sha256, published, metadata)
+        return _Content(kind, tensors, metadata | _read_sidecar(path, sha256), arguments)
+    if which == "ema":
+        raise ValueError(f"{path} is a safetensors file, which holds one set of weights only.")
+    return _Content(kind, *read_safetensors(path), arguments)
 
 
-def _find(path: Path) -> Path:
-    if path.is_dir():
-        for name in WEIGHT_NAMES:
-            if (path / name).is_file():
-                return path / name
-        raise FileNotFoundError(
-            f"There is no {' or '.join(WEIGHT_NAMES)} in {path}; name the file of weights itself."
-        )
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}.")
-    if not path.is_file():
-        raise ValueError(f"{path} is neither a file nor a directory.")
-    return path
+def _read_shards(index: Path, which: str) -> _Content:
+    """Read all files that an index names; each must hold what the index says, and no more."""
+    tensors: dict[str, np.ndarray] = {}
+    kind = ""
+    for name, wanted in read_index(index).items():
+        shard = index.with_name(name)
+        if not shard.is_file():
+            raise FileNotFoundError(
+                f"There is no {name} beside {index}, which names it; copy all of its files."
+            )
+        digest = sha256_of(shard)
+        _check_blob_name(shard, digest)
+        content = _read_one(shard, which, digest)
+        if odd := sorted(wanted ^ content.tensors.keys()):
+            raise ValueError(f"{index} does not fit to {name}: {quoted(odd[0])} is in one alone.")
+        tensors |= content.tensors
+        kind = content.format
+    return _Content(kind, tensors, {}, {})
 
 
 def _format_of(path: Path) -> str:
@@ -150,27 +184,6 @@ def _check_blob_name(path: Path, sha256: str) -> None:
         )
 
 
-def _state_dict(path: Path, content: Any, which: str) -> dict[str, Any]:
-    """Find the tensors by name in what a `.pth` file holds."""
-    if not isinstance(content, dict):
-        kind = "tensor" if is_tensor(content) else type(content).__name__
-        raise ValueError(f"{path} holds one object, a {kind}, instead of named tensors.")
-    bare = bool(content) and all(is_tensor(value) for value in content.values())
-    found = next((content[key] for key in _WRAPPERS[which] if key in content), None)
-    if bare and which == "model":
-        found = content
-    if not isinstance(found, dict):
-        there = "only tensors" if bare else ", ".join(map(quoted, list(content)[:12])) or "nothing"
-        raise ValueError(
-            f"{path} has no {' or '.join(map(repr, _WRAPPERS[which]))} to take the {which} weights "
-            f"from; it holds {there}."
-        )
-    for name, value in found.items():
-        if not (isinstance(name, str) and is_tensor(value)):
-            raise ValueError(f"{path} holds weights of which {quoted(name)} is no named tensor.")
-    return found
-
-
 def _notes(content: Any) -> dict[str, str]:
     """Collect the numbers and words that a training checkpoint says of its run."""
     if not isinstance(content, dict):
@@ -185,11 +198,15 @@ def _notes(content: Any) -> dict[str, str]:
     }
 
 
-def _strip_prefix(tensors: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str]:
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) and name != prefix for name in tensors):
-            return {name.removeprefix(prefix): array for name, array in tensors.items()}, prefix
-    return tensors, ""
+def _model_arguments(content: Any) -> dict[str, Any]:
+    """Return the arguments that timm's training gave to the model, beside its name."""
+    found = content.get("args") if isinstance(content, dict) else None
+    if not isinstance(found, Mapping):
+        return {}
+    options = found.get("model_kwargs")
+    pool = found.get("gp")
+    own = dict(options) if isinstance(options, Mapping) else {}
+    return own | ({"global_pool": pool} if isinstance(pool, str) else {})
 
 
 def _read_config(path: Path) -> dict[str, Any]:

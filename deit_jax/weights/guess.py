@@ -7,11 +7,29 @@ from typing import Any, cast
 import numpy as np
 
 from deit_jax.models.functional import Tree
+from deit_jax.models.layers import LAYER_NORM_EPSILON
 from deit_jax.models.registry import list_models, model_spec
-from deit_jax.weights.convnets import convnet_family, guess_convnet
+from deit_jax.weights.convnets import convnet_family, convnet_layout, guess_convnet
+from deit_jax.weights.description import (
+    Description,
+    default_heads,
+    registered_convnet,
+    same_tensors,
+)
 from deit_jax.weights.facts import Facts
+from deit_jax.weights.foreign_parts import check_parts
+from deit_jax.weights.messages import quoted
+from deit_jax.weights.options import (
+    check_heads,
+    check_timm_convnet,
+    check_timm_transformer,
+    check_transformers,
+)
 from deit_jax.weights.resize import prefix_positions
 from deit_jax.weights.trees import flatten
+
+# Of transformers; the encoder of a masked auto-encoder is a ViT.
+_MODEL_TYPES = ("vit", "deit", "vit_mae")
 
 
 def is_transformer(tensors: Mapping[str, Any]) -> bool:
@@ -19,23 +37,54 @@ def is_transformer(tensors: Mapping[str, Any]) -> bool:
     return any(name == "cls_token" or name.endswith(".cls_token") for name in tensors)
 
 
-def name_convnet(tensors: Mapping[str, np.ndarray], facts: Facts) -> str:
-    """Return the registered name of a convnet.
+def name_convnet(
+    tensors: Mapping[str, np.ndarray], said: Description, model: str = ""
+) -> tuple[str, str]:
+    """Return the registered name of a convnet, and a note where it had to be assumed.
+
+    Args:
+        tensors: by their foreign names.
+        said: what the file says of its network.
+        model: registered name, by which networks of the same tensors are told apart.
 
     Raises:
-        ValueError: there is no such model here.
+        ValueError: there is no such model here, or what is said is another network.
     """
     name = guess_convnet({name: tuple(tensor.shape) for name, tensor in tensors.items()})
     if name is None:
         first = next(iter(tensors))
         raise ValueError(
             f"No model here has these {len(tensors)} tensors (the first is {first} "
-            f"{tensors[first].shape}){f', of {facts.model!r}' if facts.model else ''}; "
+            f"{tensors[first].shape}){f', of {said.name!r}' if said.name else ''}; "
             "`python -m deit_jax models` lists those that can be loaded."
         )
-    # timm's tf_efficientnet have the shapes of efficientnet, but pad differently.
-    same_shapes = facts.model in list_models() and facts.model.endswith(name)
-    return facts.model if same_shapes else name
+    alike = same_tensors(name)
+    ours = [n for n in (name, *alike) if n in list_models()]
+    if said.words:
+        declared = registered_convnet(said.name)
+        if declared not in ours:
+            raise ValueError(_other_network(said, name))
+        check_timm_convnet(said, declared)
+        return declared, ""
+    chosen = model if model in ours else name
+    # torchvision's own names are of one network alone.
+    if not alike or model in ours or convnet_layout(tensors) == "torchvision":
+        return chosen, ""
+    others = same_tensors(chosen)
+    loaded = [n for n in others if n in list_models()]
+    remedy = f"say so with --model {loaded[0]} if it is that" if loaded else "it must be that"
+    return chosen, (
+        f"Nothing in the file names its network, and {' and '.join(others)} of timm have the same "
+        f"tensors: taken for {chosen}; {remedy}."
+    )
+
+
+def _other_network(said: Description, name: str) -> str:
+    remedy = f"; if the name is one of your own, say --model {name}" if said.own_words else ""
+    return (
+        f"{said.where} says that it is {quoted(said.name)}, which is not computed here; read as "
+        f"{name} it would give other results{remedy}."
+    )
 
 
 def name_own_convnet(params: Tree) -> str:
@@ -69,24 +118,88 @@ def name_transformer(params: Tree, image_size: tuple[int, int], facts: Facts) ->
     return next(iter(of_size + fits), "")
 
 
+def transformer_network(params: Tree, said: Description) -> tuple[int, float]:
+    """Return the heads and the epsilon that a transformer is described with; (0, ...) if it is not.
+
+    Raises:
+        ValueError: another network is described than is computed here, or the tensors show one.
+    """
+    check_parts(params)
+    sizes = _sizes(params)
+    layer_scale = "ls1" in params["blocks"]["0"]
+    heads: Any = 0
+    epsilon = LAYER_NORM_EPSILON
+    if said.words == "transformers":
+        if said.name not in _MODEL_TYPES:
+            raise ValueError(
+                f"{said.where} says model_type={quoted(said.name)}, which is not computed here."
+            )
+        heads, epsilon = check_transformers(said, sizes)
+    elif said.words == "timm":
+        known = default_heads(said.name) if said.name else 0
+        if known is None:
+            fits = next((name for name in list_models() if _matches(name, params)), "a DeiT")
+            raise ValueError(_other_network(said, fits))
+        check_timm_transformer(said, sizes, layer_scale)
+        heads = said.options.get("num_heads", known)
+        epsilon = said.options.get("epsilon", epsilon)
+    return (check_heads(said, heads, sizes["width"]) if heads != 0 else 0), epsilon
+
+
+def assumed_transformer(name: str) -> str:
+    """Return a sentence about what tensors alone do not show of a registered transformer."""
+    if not name:
+        return ""
+    return (
+        f"Nothing in the file describes its network: taken for {name}, with {default_heads(name)} "
+        "attention heads and the exact GELU (a config.json beside it can say otherwise)."
+    )
+
+
+def _sizes(params: Tree) -> dict[str, int]:
+    """Sizes of a transformer, from its tensors."""
+    patch, _, _, width = params["patch_embed"]["proj"]["kernel"].shape
+    hidden = params["blocks"]["0"]["mlp"]["fc1"]["kernel"].shape[1]
+    return {"patch": patch, "width": width, "depth": len(params["blocks"]), "hidden": hidden}
+
+
 def transformer_image_size(params: Tree, facts: Facts) -> tuple[int, int]:
     """Return (height, width) in pixels, as the facts say or taking the image for a square.
 
     Raises:
-        ValueError: the patches are no square and nothing says what else.
+        ValueError: the patches are no square and nothing says what else; or the class token has a
+            position embedding where it has none here, or none where it has one.
     """
     patch = params["patch_embed"]["proj"]["kernel"].shape[0]
-    patches = params["pos_embed"].shape[1] - prefix_positions(params)
-    size = facts.image_size
-    if size and (size[0] // patch) * (size[1] // patch) == patches:
+    count, prefix = params["pos_embed"].shape[1], prefix_positions(params)
+    patches, size = count - prefix, facts.image_size
+    grid = (size[0] // patch) * (size[1] // patch) if size else 0
+    if size and grid == patches:
         return size
-    side = math.isqrt(patches)
-    if side * side != patches:
+    if _is_square(patches):
+        side = math.isqrt(patches) * patch
+        return side, side
+    # As many as there are patches where no prefix token has one, one more where the class token
+    # has one beside LayerScale.
+    other = count - 1 if prefix == 0 else count
+    if prefix == 0 and (grid == other or _is_square(other)):
         raise ValueError(
-            f"The position embeddings are for {patches} patches of {patch} pixels, which are no "
-            "square, and nothing in the file says how many are in a row."
+            "it is a vision transformer with LayerScale (init_values) and a position embedding for "
+            "its class token, which is not computed here."
         )
-    return side * patch, side * patch
+    without = "without position embeddings for its class token (no_embed_class)"
+    if grid == other:
+        raise ValueError(f"it is a vision transformer {without}, which is not computed here.")
+    maybe = f"; or it is one {without}, which is not computed here" if _is_square(other) else ""
+    raise ValueError(
+        f"The {count} position embeddings are for {patches} patches of {patch} pixels, which are "
+        "no square, and nothing in the file says how many are in a row (a config.json beside it "
+        f"can: image_size, [height, width] in pixels){maybe}."
+    )
+
+
+def _is_square(number: int) -> bool:
+    return math.isqrt(number) ** 2 == number
 
 
 def _matches(name: str, params: Tree) -> bool:

@@ -11,8 +11,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from deit_jax.weights.files import PREPROCESSOR, WEIGHT_NAMES
+from deit_jax.weights.files import PREPROCESSOR
 from deit_jax.weights.messages import in_short
+from deit_jax.weights.shards import INDEX_NAMES, WEIGHT_NAMES, files_of, is_complete
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
@@ -46,8 +47,7 @@ def find_in_cache(repo_id: str) -> Path | None:
         return None
     snapshot = repository / "snapshots" / commit
     # A link whose blob is gone, or a snapshot without weights, is as good as none.
-    complete = any((snapshot / name).is_file() for name in WEIGHT_NAMES)
-    return snapshot if complete else None
+    return snapshot if is_complete(snapshot) else None
 
 
 def locate(name_or_path: str | Path, download: bool = False) -> Path:
@@ -103,9 +103,9 @@ def _download(repo_id: str) -> Path:
             return None
 
     try:
-        weights = next(filter(None, map(fetch, WEIGHT_NAMES)), None)
+        weights = next(filter(None, map(fetch, (*WEIGHT_NAMES, *INDEX_NAMES))), None)
         if weights is not None:
-            for name in _DESCRIPTIONS:
+            for name in {*files_of(weights), *_DESCRIPTIONS} - {weights.name}:
                 fetch(name)
     except (OSError, ValueError) as error:
         raise OSError(f"{repo_id} could not be downloaded: {in_short(error)}.") from error

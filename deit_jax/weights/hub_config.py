@@ -4,7 +4,6 @@ from typing import Any
 
 from deit_jax.models.block import MLP_RATIO
 from deit_jax.models.functional import Tree
-from deit_jax.models.layers import LAYER_NORM_EPSILON
 from deit_jax.weights.convnets import convnet_family
 from deit_jax.weights.facts import Facts
 from deit_jax.weights.image_processor import to_timm
@@ -67,9 +66,18 @@ def timm_config(
 
 
 def transformers_config(
-    params: Tree, facts: Facts, *, num_classes: int, image_size: tuple[int, int], num_heads: int
+    params: Tree,
+    facts: Facts,
+    *,
+    num_classes: int,
+    image_size: tuple[int, int],
+    num_heads: int,
+    epsilon: float,
 ) -> dict[str, Any]:
-    """Return what transformers' `from_pretrained` reads; arguments as for `timm_config`."""
+    """Return what transformers' `from_pretrained` reads; arguments as for `timm_config`.
+
+    `epsilon` is of the layer normalisation.
+    """
     if "head_dist" in params:
         kind, model_type = "DeiTForImageClassificationWithTeacher", "deit"
     elif "dist_token" in params:
@@ -92,7 +100,7 @@ def transformers_config(
         "num_channels": 3,
         "qkv_bias": True,
         "hidden_act": "gelu",
-        "layer_norm_eps": LAYER_NORM_EPSILON,
+        "layer_norm_eps": epsilon,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "id2label": {str(index): label for index, label in enumerate(labels)},

@@ -8,7 +8,6 @@ import jax
 from flax import nnx
 
 from deit_jax.models.functional import (
-    Builder,
     Classifier,
     ModelFunction,
     Tree,
@@ -17,6 +16,7 @@ from deit_jax.models.functional import (
 )
 from deit_jax.models.registry import create_model, model_builder
 from deit_jax.weights.adapt import Fitted, Grids, fit
+from deit_jax.weights.network import Network, difference, network_of
 from deit_jax.weights.reading import Weights, read_weights
 from deit_jax.weights.remembered import remember
 from deit_jax.weights.report import LoadReport
@@ -30,6 +30,7 @@ def fit_weights(
     weights: Weights,
     target: tuple[Tree, Tree],
     image_size: tuple[int, int],
+    network: Network,
     *,
     position_resize: ResizeRule = "reference",
 ) -> Fitted:
@@ -39,11 +40,13 @@ def fit_weights(
         weights: as read.
         target: parameters and BatchNorm statistics of the model.
         image_size: (height, width) of the model, in pixels.
+        network: what the trees do not show of the model.
         position_resize: "reference" or "timm"; see `resize.resize_positions`.
 
     Raises:
-        ValueError: they do not fit.
+        ValueError: they do not fit, or are described as of a network that computes something else.
     """
+    described = difference(weights.source, weights.network, network) if weights.described else ""
     grids = Grids(
         grid_of(weights.params, weights.image_size), grid_of(target[0], image_size), position_resize
     )
@@ -53,7 +56,7 @@ def fit_weights(
         grids,
         source=weights.source,
         left_over=weights.left_over,
-        notes=weights.notes,
+        notes=(*weights.notes, *filter(None, [described])),
     )
 
 
@@ -61,34 +64,51 @@ def fit_to_itself(weights: Weights) -> Fitted:
     """Fit weights to the registered model they are of.
 
     Raises:
-        ValueError: no registered model has their sizes, or they do not fill it.
+        ValueError: no registered model has their sizes, they do not fill it, or are of a backbone
+            without head.
     """
-    _, *target = abstract(_builder(weights))
-    return fit_weights(weights, (target[0], target[1]), weights.image_size)
+    return _own(weights, weights.image_size)[1]
 
 
-def complete_model(weights: Weights) -> tuple[ModelFunction, Tree, Tree]:
+def complete_model(
+    weights: Weights, image_size: tuple[int, int] | None = None
+) -> tuple[ModelFunction, Tree, Tree]:
     """Return function, parameters and BatchNorm statistics of the model that weights are of.
+
+    Args:
+        weights: as read.
+        image_size: (height, width) in pixels to build it for; that of the weights if None.
 
     Raises:
         ValueError: as `fit_to_itself`; or something would have to be initialised afresh.
     """
-    function, params, batch_stats = abstract(_builder(weights))
-    fitted = fit_weights(weights, (params, batch_stats), weights.image_size)
+    function, fitted = _own(weights, image_size or weights.image_size)
     if fitted.report.warning:
         raise ValueError(f"{weights.source} is not complete: {fitted.report.warning}")
     return function, fitted.params, fitted.batch_stats
 
 
-def _builder(weights: Weights) -> Builder:
+def _own(weights: Weights, image_size: tuple[int, int]) -> tuple[ModelFunction, Fitted]:
+    """Build the model that weights are of, in shapes, and fit them to it."""
     if not weights.model_name:
         raise ValueError(
             f"{weights.source} is a vision transformer of sizes that no model here has; "
             "`python -m deit_jax models` lists those that there are."
         )
-    return model_builder(
-        weights.model_name, num_classes=weights.num_classes, image_size=weights.image_size
+    if not weights.num_classes:
+        raise ValueError(
+            f"{weights.source} has no classification head, so it is no classifier but a start: "
+            "train it on your data (--config.model.weights), or give it to "
+            "create_model(weights=...), either of which makes a new head."
+        )
+    build = model_builder(
+        weights.model_name,
+        num_classes=weights.num_classes,
+        image_size=image_size,
+        **weights.network.options(),
     )
+    function, params, batch_stats = abstract(build)
+    return function, fit_weights(weights, (params, batch_stats), image_size, weights.network)
 
 
 def load_weights(
@@ -120,7 +140,8 @@ def load_weights(
     Raises:
         FileNotFoundError, ValueError: as `read_weights`; or the weights do not fit the model.
     """
-    weights = read_weights(path, which=which, checkpoint=checkpoint, download=download)
+    like = network_of(model).name
+    weights = read_weights(path, which=which, checkpoint=checkpoint, download=download, like=like)
     return _load_into(model, weights, position_resize)
 
 
@@ -128,13 +149,16 @@ def create_loaded(
     name: str, path: str | os.PathLike[str], *, seed: int = 0, **options: Any
 ) -> Classifier:
     """Build a model and load weights into it: `create_model` with `weights`; see there."""
-    weights = read_weights(path)
+    weights = read_weights(path, like=name)
     if options.get("num_classes") is None:
-        options["num_classes"] = weights.num_classes
+        # A backbone has none: then the model's own default.
+        options["num_classes"] = weights.num_classes or None
     # A convnet takes any size, and its file need not say one.
-    stated = "pos_embed" in weights.params or weights.facts.image_size
-    if options.get("image_size") is None and stated:
+    transformer = "pos_embed" in weights.params
+    if options.get("image_size") is None and (transformer or weights.facts.image_size):
         options["image_size"] = weights.image_size
+    if weights.described and transformer:
+        options = weights.network.options() | options
     model = create_model(name, seed=seed, **options)
     report = _load_into(model, weights, "reference")
     _LOG.info("%s", report.table())
@@ -144,7 +168,8 @@ def create_loaded(
 def _load_into(model: nnx.Module | Classifier, weights: Weights, rule: ResizeRule) -> LoadReport:
     _, params, batch_stats = split(model)
     size = cast(Classifier, model).image_size
-    fitted = fit_weights(weights, (params, batch_stats), size, position_resize=rule)
+    network = network_of(model)
+    fitted = fit_weights(weights, (params, batch_stats), size, network, position_resize=rule)
     nnx.update(model, *_placed(fitted, params, batch_stats))
     remember(model, weights.facts)
     if fitted.report.warning:

@@ -15,6 +15,7 @@ import numpy as np
 
 from deit_jax.models.functional import Tree
 from deit_jax.weights.convnets import convnet_layout, convnet_names
+from deit_jax.weights.foreign_parts import foreign_part
 from deit_jax.weights.trees import Path, flatten, nest
 
 LAYOUTS = ("official", "timm", "transformers")
@@ -67,9 +68,12 @@ _TABLE = (
 )
 _SUFFIX = {"kernel": ".weight", "scale": ".weight", "bias": ".bias", "gamma": ".gamma", "": ""}
 
-# Tensors without a part in classification: BatchNorm's counter of batches, and what transformers
-# adds for other tasks.
-_DISPENSABLE = re.compile(r"num_batches_tracked$|^(deit|vit)\.(pooler\.|embeddings\.mask_token$)")
+# Tensors without a part in classification: BatchNorm's counter of batches, what transformers adds
+# for other tasks, and the decoder that masked auto-encoders (arXiv 2111.06377) are trained with.
+_DISPENSABLE = re.compile(
+    r"num_batches_tracked$|^(deit|vit)\.(pooler\.|embeddings\.mask_token$)"
+    r"|^mask_token$|^decoder[._]"
+)
 
 
 def detect_layout(names: Mapping[str, Any]) -> str:
@@ -149,6 +153,8 @@ def from_foreign(
                 break
     left_over = [name for name in tensors if name not in used]
     unknown = [name for name in left_over if not _DISPENSABLE.search(name)]
+    if unknown and not convnet and (part := foreign_part(unknown)):
+        raise ValueError(f"it is a vision transformer with {part}, which is not computed here.")
     if unknown:
         raise ValueError(
             f"The weights hold {len(unknown)} tensors that {convnet or 'DeiT'} does not have, such "

@@ -11,8 +11,7 @@ import numpy as np
 from flax import nnx
 
 from deit_jax.files import write_json
-from deit_jax.models.functional import Classifier, split
-from deit_jax.models.registry import model_spec
+from deit_jax.models.functional import Classifier, Tree, split
 from deit_jax.preprocessing import Preprocessing
 from deit_jax.weights.facts import Facts
 from deit_jax.weights.files import (
@@ -26,6 +25,7 @@ from deit_jax.weights.guess import name_own_convnet, name_transformer
 from deit_jax.weights.hub_config import timm_config, transformers_config
 from deit_jax.weights.image_processor import to_transformers
 from deit_jax.weights.names import to_foreign
+from deit_jax.weights.network import SMALL_EPSILON, network_of
 from deit_jax.weights.reading import Weights
 from deit_jax.weights.remembered import remembered
 from deit_jax.weights.writing import write_pth, write_safetensors
@@ -85,22 +85,27 @@ def save_weights(
         preprocessing=preprocessing or known.preprocessing,
         labels=tuple(class_names) or known.labels,
     )
-    transformer = "pos_embed" in params
-    name = name_transformer(params, size, Facts()) if transformer else name_own_convnet(params)
+    network = network_of(model)
     weights = Weights(
         type(model).__name__,
         "deit_jax",
-        name,
+        network.name or _guess(params, size),
         classifier.num_classes,
         size,
         params,
         batch_stats,
         facts,
+        num_heads=network.num_heads,
+        epsilon=network.epsilon,
     )
-    heads = cast(Any, model).blocks["0"].attn.num_heads if transformer else 0
-    return write_weights(
-        weights, path, layout=layout, overwrite=overwrite, dtype=dtype, num_heads=heads
-    )
+    return write_weights(weights, path, layout=layout, overwrite=overwrite, dtype=dtype)
+
+
+def _guess(params: Tree, size: tuple[int, int]) -> str:
+    """Name a model that `model_builder` did not build by its arrays."""
+    if "pos_embed" in params:
+        return name_transformer(params, size, Facts())
+    return name_own_convnet(params)
 
 
 def write_weights(
@@ -110,7 +115,6 @@ def write_weights(
     layout: str = "timm",
     overwrite: bool = False,
     dtype: str | None = None,
-    num_heads: int = 0,
 ) -> list[Path]:
     """Write weights as they were read; results and errors as of `save_weights`.
 
@@ -120,9 +124,13 @@ def write_weights(
         layout: names of the tensors.
         overwrite: whether existing files may be replaced.
         dtype: as they are if None.
-        num_heads: of the attention; the registered model's if 0.
     """
     path = Path(path).expanduser()
+    if not weights.num_classes:
+        raise ValueError(
+            f"{weights.source} has no classification head; load it into a model with "
+            "create_model(NAME, num_classes=N, weights=...) and save that."
+        )
     if layout != "transformers" and "dist_token" in weights.params:
         _require_both_heads(weights, layout)
     tensors = to_foreign(weights.params, weights.batch_stats, layout, weights.model_name)
@@ -130,11 +138,13 @@ def write_weights(
         tensors = {name: _cast(name, tensor, dtype) for name, tensor in tensors.items()}
     weights.facts.preprocessing.require()
     texts = weights.facts.of(weights.model_name, weights.image_size).metadata()
+    texts |= weights.network.metadata()
     if path.suffix == ".safetensors":
         write_safetensors(path, tensors, texts, overwrite)
         return [path]
     if path.suffix in (".pth", ".pt", ".bin"):
         if layout == "official":
+            _require_registered(weights)
             write_pth(path, {"model": tensors, **texts}, overwrite)
             return [path]
         return _write_bare(path, tensors, texts, overwrite)
@@ -143,7 +153,7 @@ def write_weights(
             f"{path} would be a file of unknown kind; name a .safetensors or .pth file, or a "
             "directory without a suffix."
         )
-    configs = {_CONFIG: _config(weights, layout, num_heads)}
+    configs = {_CONFIG: _config(weights, layout)}
     if layout == "transformers":
         configs |= _preprocessor(weights)
     return _write_directory(path, tensors, texts, configs, overwrite)
@@ -202,19 +212,29 @@ def _write_directory(
     return [path / name for name in (_WEIGHTS, *configs)]
 
 
-def _config(weights: Weights, layout: str, num_heads: int) -> dict[str, Any]:
+def _require_registered(weights: Weights) -> None:
+    if unlike := weights.network.unlike_registered():
+        raise ValueError(
+            f"The reference builds no {weights.model_name} with {unlike}; choose the layout timm "
+            "or transformers."
+        )
+
+
+def _config(weights: Weights, layout: str) -> dict[str, Any]:
     if layout == "official":
         raise ValueError("The reference has no directories of weights; name a file to write to.")
-    transformer = "pos_embed" in weights.params
-    if transformer and not num_heads:
-        num_heads = cast(Any, model_spec(weights.model_name).build).keywords["num_heads"]
     sizes: dict[str, Any] = {
         "num_classes": weights.num_classes,
         "image_size": weights.image_size,
-        "num_heads": num_heads,
+        "num_heads": weights.num_heads,
     }
     if layout == "transformers":
-        return transformers_config(weights.params, weights.facts, **sizes)
+        return transformers_config(weights.params, weights.facts, epsilon=weights.epsilon, **sizes)
+    if weights.epsilon > SMALL_EPSILON:
+        raise ValueError(
+            f"A config.json of timm has no place for layer_norm_eps={weights.epsilon} of "
+            f"{weights.source}; choose the layout transformers, or name a .safetensors file."
+        )
     return timm_config(weights.model_name, weights.params, weights.facts, **sizes)
 
 

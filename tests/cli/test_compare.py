@@ -7,12 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
+import timm
 import torch
 from PIL import Image
 
 from deit_jax.cli.main import main
 from deit_jax.comparison import compare
-from tests.weights.small_models import DISTILLED, PLAIN, timm_model, transformers_model
+from deit_jax.weights import guess
+from tests.weights.described import timm_directory, transformers_directory
+from tests.weights.small_models import (
+    DISTILLED,
+    PLAIN,
+    randomised,
+    timm_model,
+    transformers_model,
+)
 
 
 @pytest.fixture
@@ -97,6 +106,62 @@ def test_files_go_into_pytorch_as_they_are(tmp_path, picture, capsys, kind, monk
     if mistaken:
         assert run(picture, *command) == 1
         assert "is blocks.0.attn, by" in json.loads(capsys.readouterr().out)["verdict"]
+
+
+@pytest.mark.parametrize("against", ["timm", "transformers"])
+def test_the_other_side_is_what_the_file_describes(tmp_path, picture, capsys, against, monkeypatch):
+    """Read with other heads or another activation than the file says, it no longer agrees."""
+    path = tmp_path / "hub"
+    if against == "timm":
+        timm_directory(path, num_heads=4)
+    else:
+        transformers_directory(path, num_attention_heads=4, layer_norm_eps=1e-3)
+    command = (path, "--json", "--against")
+    assert run(picture, *command, against) == 0
+    assert json.loads(capsys.readouterr().out)["loaded"] == "the file itself"
+    # Built in other words, it is the same network.
+    assert run(picture, *command, "official") == 0
+
+    def misread(heads, epsilon):
+        for name, value in (
+            ("check_timm_transformer", None),
+            ("check_transformers", (heads, epsilon)),
+            ("check_heads", heads),
+        ):
+            monkeypatch.setattr(guess, name, lambda *_, value=value: value)
+
+    misread(2, 1e-6)
+    assert run(picture, *command, against) == 1
+    capsys.readouterr()
+    config = json.loads((path / "config.json").read_text())
+    config.get("model_args", config)[{"timm": "act_layer"}.get(against, "hidden_act")] = "relu"
+    (path / "config.json").write_text(json.dumps(config))
+    misread(4, 1e-3)
+    assert run(picture, *command, against) == 1
+    assert "is blocks.0.mlp, by" in json.loads(capsys.readouterr().out)["verdict"]
+
+
+def test_files_with_batch_normalisation_go_into_pytorch(tmp_path):
+    """All tensors of the file, the counters of batches among them."""
+    theirs = timm.create_model("efficientnet_b0", num_classes=3)
+    torch.save({"model": prefixed(theirs.state_dict())}, tmp_path / "a.pth")
+    subject = compare.open_subject(str(tmp_path / "a.pth"), model="efficientnet_b0")
+    other = compare.build_torch_side(subject, "timm")
+    assert other.loaded_from == "the file itself"
+    for name, tensor in other.model.state_dict().items():
+        assert torch.equal(tensor, theirs.state_dict()[name])
+
+
+def prefixed(state):
+    return {f"module._orig_mod.{name}": tensor for name, tensor in state.items()}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["regnety_040", "resnet50"])
+def test_files_of_convnets_agree(tmp_path, picture, name):
+    theirs = randomised(timm.create_model(name, num_classes=10))
+    torch.save(theirs.state_dict(), tmp_path / "a.pth")
+    assert run(picture, tmp_path / "a.pth") == 0
 
 
 @pytest.mark.parametrize(

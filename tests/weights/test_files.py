@@ -96,8 +96,8 @@ def test_weights_that_are_not_there(tmp_path):
     path = save(tmp_path / "x.pth", TENSORS)
     with pytest.raises(ValueError, match="to take the ema weights from; it holds only tensors"):
         read_file(path, "ema")
-    path = save(tmp_path / "x.pth", {"net": TENSORS, "epoch": 1})
-    with pytest.raises(ValueError, match=r"no 'model' or 'state_dict' .* it holds 'net', 'epoch'"):
+    path = save(tmp_path / "x.pth", {"mine": TENSORS, "epoch": 1})
+    with pytest.raises(ValueError, match=r"no 'model' or 'state_dict' .* it holds 'mine', 'epoch'"):
         read_file(path)
     path = save(tmp_path / "x.pth", {"model": {"a": torch.ones(1), "b": 3}})
     with pytest.raises(ValueError, match="of which 'b' is no named tensor"):
@@ -116,11 +116,13 @@ def test_weights_that_are_not_there(tmp_path):
 
 
 def test_prefixes_of_wrapped_modules_are_cut_off(tmp_path):
-    for prefix in ("module.", "_orig_mod."):
-        wrapped = {f"{prefix}{name}": tensor for name, tensor in TENSORS.items()}
-        found = read_file(save(tmp_path / "x.pth", {"model": wrapped}))
-        assert_read(found)
-        assert found.metadata["stripped_prefix"] == prefix
+    tensors = TENSORS | {"cls_token": torch.ones(1)}
+    for prefix in ("module.", "_orig_mod.", "net._orig_mod.module."):
+        wrapped = {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+        found = read_file(save(tmp_path / "x.pth", {"model": wrapped | {"b": torch.ones(2)}}))
+        assert_read(found, tensors)
+        assert found.metadata["stripped_prefix"] == prefix and found.beside == {"b": (2,)}
+    # Nothing shows a network that would begin here.
     mixed = {"module.a": torch.ones(1), "b": torch.ones(1)}
     found = read_file(save(tmp_path / "x.pth", mixed))
     assert sorted(found.tensors) == ["b", "module.a"]

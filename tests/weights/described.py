@@ -1,0 +1,41 @@
+"""Directories as timm and transformers write them, of networks that their tensors do not show."""
+
+import json
+
+import safetensors.torch
+import timm
+import torch
+
+from tests.weights.small_models import randomised, transformers_model
+
+SIZES = dict(img_size=16, patch_size=4, embed_dim=64, depth=3, num_heads=2, num_classes=10)
+
+
+def sharpened(model):
+    """Random weights three times as large: attention is far from uniform."""
+    with torch.no_grad():
+        for tensor in model.parameters():
+            if tensor.ndim == 2:
+                tensor.mul_(3)
+    return model
+
+
+def timm_directory(path, architecture="deit_tiny_patch16_224", **options):
+    """A directory as timm's `save_for_hf` writes it, and timm's model of it."""
+    theirs = sharpened(randomised(timm.create_model(architecture, **SIZES | options)))
+    path.mkdir(exist_ok=True)
+    safetensors.torch.save_file(theirs.state_dict(), path / "model.safetensors")
+    config = {
+        "architecture": architecture,
+        "num_classes": 10,
+        "model_args": {k: v for k, v in (SIZES | options).items() if k != "num_classes"},
+        "pretrained_cfg": {"input_size": [3, 16, 16]},
+    }
+    (path / "config.json").write_text(json.dumps(config))
+    return theirs
+
+
+def transformers_directory(path, kind="vit", **options):
+    theirs = sharpened(transformers_model(kind, **options))
+    theirs.save_pretrained(path)
+    return theirs

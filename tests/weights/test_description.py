@@ -1,0 +1,299 @@
+"""Networks that tensors do not tell apart: what a file's own config says is computed, or refused.
+
+The oracle is the other project's own model. Its weights are large enough for a wrong number of
+heads, activation or epsilon to show (checked here); float32 on both sides, 1e-5 of the largest
+logit.
+"""
+
+import argparse
+import json
+
+import jax
+import numpy as np
+import pytest
+import timm
+import torch
+
+import deit_jax
+from deit_jax.models.registry import list_models
+from deit_jax.weights.description import SAME_TENSORS, default_heads, registered_convnet
+from deit_jax.weights.load import complete_model
+from deit_jax.weights.network import Network
+from deit_jax.weights.reading import read_weights
+from deit_jax.weights.save import write_weights
+from tests.weights.described import timm_directory, transformers_directory
+from tests.weights.small_models import PLAIN, images, randomised, timm_model, torch_logits
+
+
+def our_logits(weights, pixels):
+    function, params, batch_stats = complete_model(weights)
+    run = jax.jit(lambda p, b, x: function.merge(p, b)(x))
+    with jax.default_matmul_precision("highest"):
+        return np.asarray(run(params, batch_stats, pixels))
+
+
+def relative(ours, theirs):
+    return np.abs(ours - theirs).max() / np.abs(theirs).max()
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "network"),
+    [
+        ("timm", {"num_heads": 4}, Network(PLAIN, 4)),
+        ("transformers", {"num_attention_heads": 8}, Network(PLAIN, 8)),
+        ("transformers", {"layer_norm_eps": 1e-2}, Network(PLAIN, 2, 1e-2)),
+        ("transformers", {"layer_norm_eps": 1e-12, "num_attention_heads": 1}, None),
+    ],
+)
+def test_heads_and_epsilon_are_those_of_the_config(words, options, network, tmp_path):
+    directory = {"timm": timm_directory, "transformers": transformers_directory}[words]
+    theirs = directory(tmp_path / "a", **options)
+    weights = read_weights(tmp_path / "a")
+    network = network or Network(PLAIN, 1, 1e-12)
+    assert weights.network == network and not weights.assumed
+    expected = torch_logits(theirs, images())
+    assert relative(our_logits(weights, images()), expected) < 1e-5
+    model = deit_jax.create_model(PLAIN, weights=tmp_path / "a")
+    assert (model.num_heads, model.epsilon) == (network.num_heads, network.epsilon)
+    # The same tensors with nothing beside them are another network, which the notes admit.
+    (tmp_path / "a" / "config.json").unlink()
+    bare = read_weights(tmp_path / "a")
+    assert bare.network == Network(PLAIN, 2)
+    assert "2 attention heads and the exact GELU" in " ".join(bare.notes)
+    assert relative(our_logits(bare, images()), expected) > 1e-3
+
+
+@pytest.mark.parametrize("layout", ["timm", "transformers", "timm.safetensors", "timm.pth"])
+def test_heads_go_to_other_layouts_and_come_back(layout, tmp_path):
+    theirs = timm_directory(tmp_path / "a", num_heads=8)
+    weights, path = read_weights(tmp_path / "a"), tmp_path / layout
+    write_weights(weights, path, layout=layout.partition(".")[0])
+    back = read_weights(path)
+    assert back.network == weights.network
+    expected = torch_logits(theirs, images())
+    assert relative(our_logits(back, images()), expected) < 1e-5
+    if layout == "timm":
+        again = timm.create_model(f"local-dir:{path}", pretrained=True).eval()
+        np.testing.assert_array_equal(torch_logits(again, images()), expected)
+    with pytest.raises(ValueError, match=r"reference builds no .* with 8 attention heads"):
+        write_weights(weights, tmp_path / "official.pth", layout="official")
+
+
+def test_an_epsilon_goes_where_there_is_a_place_for_it(tmp_path):
+    transformers_directory(tmp_path / "a", layer_norm_eps=1e-3)
+    weights = read_weights(tmp_path / "a")
+    write_weights(weights, tmp_path / "b", layout="transformers")
+    write_weights(weights, tmp_path / "b.safetensors", layout="timm")
+    for path in ("b", "b.safetensors"):
+        assert read_weights(tmp_path / path).epsilon == 1e-3
+    with pytest.raises(ValueError, match=r"no place for layer_norm_eps=0.001"):
+        write_weights(weights, tmp_path / "c", layout="timm")
+
+
+def test_models_of_other_heads_do_not_take_them(tmp_path):
+    timm_directory(tmp_path / "a", num_heads=4)
+    model = deit_jax.create_model(PLAIN)
+    with pytest.raises(ValueError, match=r"4 attention heads, and the model has 2; build .*=4"):
+        deit_jax.load_weights(model, tmp_path / "a")
+    with pytest.raises(ValueError, match="4 attention heads, and the model has 2"):
+        deit_jax.create_model(PLAIN, weights=tmp_path / "a", num_heads=2)
+    deit_jax.load_weights(deit_jax.create_model(PLAIN, num_heads=4), tmp_path / "a")
+    transformers_directory(tmp_path / "b", layer_norm_eps=1e-3)
+    with pytest.raises(ValueError, match=r"layer_norm_eps=0.001, and the model has 1e-06"):
+        deit_jax.load_weights(model, tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"act_layer": "relu"}, r"act_layer='relu', which is not computed here \('gelu' is\)"),
+        ({"act_layer": "gelu_tanh"}, "act_layer='gelu_tanh'"),
+        ({"global_pool": "avg", "fc_norm": False}, "global_pool='avg'"),
+        ({"no_embed_class": True}, "no_embed_class=True; without LayerScale"),
+        ({"pre_norm": True}, "pre_norm"),
+        ({"class_token": False, "global_pool": "avg"}, "No model here has these"),
+        ({"reg_tokens": 4}, "register tokens"),
+        ({"qk_norm": True}, "normalised queries and keys"),
+        ({"scale_attn_norm": True}, "scale_attn_norm"),
+        ({"init_values": 0.1}, "no_embed_class=False; with LayerScale only no_embed_class=True"),
+        ({"mlp_ratio": 2.0}, "128 features inside its MLP at a width of 64"),
+        ({"qkv_bias": False}, "no bias on queries, keys and values"),
+        ({"in_chans": 1}, "in_chans=1"),
+        ({"num_heads": 3}, "3 attention heads, into which a width of 64"),
+        ({"rotary": "yes"}, "rotary='yes', which is not known here"),
+        ({"depth": 2}, "depth=2, but the tensors are of 3"),
+    ],
+)
+def test_options_of_timm_that_are_not_computed_are_named(options, words, tmp_path):
+    # The others timm would not build.
+    timm_s = options if options.keys().isdisjoint(("rotary", "num_heads", "depth")) else {}
+    timm_directory(tmp_path / "a", **timm_s)
+    path = tmp_path / "a" / "config.json"
+    config = json.loads(path.read_text())
+    config["model_args"] |= options
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=words) as caught:
+        read_weights(tmp_path / "a")
+    assert str(tmp_path / "a" / "model.safetensors") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hidden_act", "relu"),
+        ("hidden_act", "gelu_new"),
+        ("hidden_act", "quick_gelu"),
+        ("qkv_bias", False),
+        ("num_channels", 1),
+        ("model_type", "dinov2"),
+        ("hidden_size", 128),
+        ("num_hidden_layers", 6),
+        ("intermediate_size", 128),
+        ("layer_norm_eps", "small"),
+        ("quantization_config", {"bits": 8}),
+        ("pruned_heads", {"0": [1]}),
+        ("use_swiglu", True),
+    ],
+)
+def test_keys_of_transformers_that_are_not_computed_are_named(key, value, tmp_path):
+    transformers_directory(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text()) | {"custom_note": None, "finetuning_task": "x"}
+    path.write_text(json.dumps(config))
+    assert read_weights(tmp_path).network == Network(PLAIN, 2)
+    path.write_text(json.dumps(config | {key: value}))
+    with pytest.raises(ValueError, match=f"its config.json says {key}="):
+        read_weights(tmp_path)
+
+
+def test_what_a_transformers_config_leaves_out_has_its_defaults(tmp_path):
+    transformers_directory(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    del config["num_attention_heads"], config["layer_norm_eps"]
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="says 12 attention heads, into which a width of 64"):
+        read_weights(tmp_path)
+    path.write_text(json.dumps(config | {"num_attention_heads": 2}))
+    assert read_weights(tmp_path).epsilon == 1e-12
+
+
+def convnet_file(path, name, **content):
+    """Tensors of the shapes of a convnet, all zeros: only what is said of them counts here."""
+    with torch.device("meta"):
+        state = timm.create_model(name).state_dict()
+    torch.save({"state_dict": {k: torch.zeros(v.shape) for k, v in state.items()}} | content, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("declared", "read_as"),
+    [
+        ("efficientnet_b0", "efficientnet_b0"),
+        ("tf_efficientnet_b0.in1k", "tf_efficientnet_b0"),
+        ("tf_efficientnet_b0_ns", "tf_efficientnet_b0"),
+        ("efficientnet_blur_b0", None),
+        ("resnet50", None),
+        ("mine", None),
+    ],
+)
+def test_a_declared_architecture_is_obeyed_or_refused(declared, read_as, tmp_path):
+    path = convnet_file(tmp_path / "a.pth", "efficientnet_b0", arch=declared)
+    if read_as:
+        weights = read_weights(path)
+        assert weights.model_name == read_as and not weights.assumed
+    else:
+        with pytest.raises(ValueError, match=f"says that it is {declared!r}, which is not comp"):
+            read_weights(path)
+    # A name that no network has is outweighed by what someone says, another network's is not.
+    if declared == "mine":
+        assert read_weights(path, model="efficientnet_b0").model_name == "efficientnet_b0"
+    elif not read_as:
+        with pytest.raises(ValueError, match="not computed here"):
+            read_weights(path, model="efficientnet_b0")
+
+
+def test_what_is_assumed_of_undescribed_tensors_is_said(tmp_path, caplog):
+    path = convnet_file(tmp_path / "a.pth", "efficientnet_b0")
+    weights = read_weights(path)
+    assert weights.model_name == "efficientnet_b0"
+    assert "efficientnet_blur_b0 and tf_efficientnet_b0 of timm have the same" in weights.assumed
+    assert "say so with --model tf_efficientnet_b0" in weights.assumed
+    said = read_weights(path, model="tf_efficientnet_b0")
+    assert said.model_name == "tf_efficientnet_b0" and not said.assumed
+    assert read_weights(path, like="tf_efficientnet_b0").model_name == "tf_efficientnet_b0"
+
+
+@pytest.mark.full
+def test_networks_of_the_same_tensors_are_all_known():
+    """Of all of timm's, as the table says; 40 s of building them without memory."""
+
+    def key(name):
+        with torch.device("meta"):
+            state = timm.create_model(name).state_dict()
+        return frozenset((k, tuple(v.shape)) for k, v in state.items())
+
+    ours = [n for n in SAME_TENSORS if timm.is_model(n)]
+    keys = {key(name): name for name in ours}
+    patterns = ("*resnet*", "*efficientnet*", "*regnet*", "*resnex*")
+    found: dict[str, set] = {name: set() for name in ours}
+    for name in {n for p in patterns for n in timm.list_models(p)}:
+        if (mine := keys.get(key(name))) not in (None, name):
+            found[mine].add(name)
+    assert found == {name: set(others) for name, others in SAME_TENSORS.items()}
+
+
+def test_a_model_is_written_under_its_own_name(tmp_path):
+    """timm's model of the directory is TensorFlow's, as ours is, and its logits are that one's.
+
+    (That ours computes what timm's of that name does, test_convnets_parity.py shows.)
+    """
+    theirs = {
+        n: timm.create_model(n, num_classes=3) for n in ("tf_efficientnet_b0", "efficientnet_b0")
+    }
+    state = randomised(theirs["tf_efficientnet_b0"]).state_dict()
+    theirs["efficientnet_b0"].load_state_dict(state)
+    torch.save(state, tmp_path / "a.pth")
+    weights = read_weights(tmp_path / "a.pth", model="tf_efficientnet_b0")
+    model = complete_model(weights)[0].merge(weights.params, weights.batch_stats)
+    deit_jax.save_weights(model, tmp_path / "b")
+    config = json.loads((tmp_path / "b" / "config.json").read_text())
+    assert config["architecture"] == "tf_efficientnet_b0"
+    again = timm.create_model(f"local-dir:{tmp_path / 'b'}", pretrained=True).eval()
+    pixels = images((64, 64), batch=1)
+    expected = {name: torch_logits(model.eval(), pixels) for name, model in theirs.items()}
+    np.testing.assert_array_equal(torch_logits(again, pixels), expected["tf_efficientnet_b0"])
+    assert relative(expected["efficientnet_b0"], expected["tf_efficientnet_b0"]) > 1e-3
+    assert read_weights(tmp_path / "b").model_name == "tf_efficientnet_b0"
+    # The other numerics are another network, whose model does not take the weights.
+    other = complete_model(read_weights(tmp_path / "a.pth"))[0].merge(
+        weights.params, weights.batch_stats
+    )
+    with pytest.raises(ValueError, match="computes something else from the same tensors"):
+        deit_jax.load_weights(other, tmp_path / "b")
+
+
+def test_names_of_the_same_networks():
+    assert default_heads("vit_base_patch16_224_in21k") == 12
+    assert default_heads("deit_large_patch16_LS") == default_heads("vit_large_patch16_384") == 16
+    others = ("vit_base_patch16_clip_224", "vit_base_patch16_224_miil", "vit_base_patch16_rope_224")
+    assert [default_heads(name) for name in others] == [None] * 3
+    assert registered_convnet("regnet_y_16gf") == "regnety_160"
+    for name in ("tv_resnet50", "gluon_resnet50_v1b", "swsl_resnet50"):
+        assert registered_convnet(name) == "resnet50"
+    # timm's own names of ours, with its heads: no table of ours has a part in them.
+    for name in filter(timm.is_model, list_models("deit*")):
+        with torch.device("meta"):
+            assert default_heads(name) == timm.create_model(name).blocks[0].attn.num_heads
+
+
+def test_arguments_of_a_training_count(tmp_path):
+    theirs = timm_model(num_heads=2)
+    arguments = argparse.Namespace(model="deit_micro_patch4_16", model_kwargs={"act_layer": "relu"})
+    torch.save({"state_dict": theirs.state_dict(), "args": arguments}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="the training arguments in it says act_layer='relu'"):
+        read_weights(tmp_path / "a.pth")
+    arguments.model_kwargs = {"num_heads": 4, "drop_rate": 0.1}
+    torch.save({"state_dict": theirs.state_dict(), "args": arguments}, tmp_path / "a.pth")
+    assert read_weights(tmp_path / "a.pth").num_heads == 4
