@@ -21,10 +21,8 @@ from deit_jax.data.image_names import LeftOut, has_image_ending, is_left_behind
 from deit_jax.data.names import Names
 
 ARCHIVES: Final = (".tar", ".zip")
-_IRREGULAR: Final = (
-    "members that are links, devices, encrypted or have names that lead out of the archive"
-)
-_DROPPING: Final = "members that systems leave behind"
+_IRREGULAR: Final = "links, devices, encrypted members, names that lead out of the archive"
+_DROPPING: Final = "what systems leave behind"
 _COMPRESSED: Final = (".tgz", ".gz", ".bz2", ".xz", ".zst")
 # What the standard library raises over damaged files; OverflowError: sizes beyond 63 bits.
 _UNREADABLE: Final = (

@@ -57,7 +57,7 @@ class LeftOut:
         """Note a file or folder.
 
         Args:
-            reason: that completes "3 ...".
+            reason: what such things are, in the plural.
             name: the first of a reason is named.
         """
         count, example = self._found.get(reason, (0, name))
@@ -67,7 +67,7 @@ class LeftOut:
         """Log one warning, if there is anything to say."""
         if self._found:
             listed = "; ".join(
-                f"{count:,} {reason}, such as {example!r}"
+                f"{reason} ({count:,}, such as {example!r})"
                 for reason, (count, example) in self._found.items()
             )
             _LOG.warning("%s: left out: %s.", where, listed)

@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 from deit_jax.data.image_names import LeftOut, has_image_ending, is_left_behind
 from deit_jax.data.open_files import check_open_files
 
-_DROPPING: Final = "that systems leave behind"
-_IRREGULAR: Final = "that are no regular files (pipes, devices)"
+_DROPPING: Final = "what systems leave behind"
+_IRREGULAR: Final = "pipes and devices"
 _AGAIN: Final = "links to folders that are read elsewhere or hold this one"
 
 
