@@ -16,6 +16,7 @@ from typing import BinaryIO, Final, NamedTuple
 
 import numpy as np
 
+from deit_jax.data.identity import combine, of_numbers
 from deit_jax.data.image_file import MOST_BYTES
 from deit_jax.data.image_names import LeftOut, has_image_ending, is_left_behind
 from deit_jax.data.names import Names
@@ -84,6 +85,11 @@ class Archive:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def identity(self) -> str:
+        """Of names, sizes and, of a zip, the checksums of the images."""
+        return combine([self.names.digest(), of_numbers(self._where[:, 2], self._where[:, 4])])
 
     def name(self, index: int) -> str:
         """What errors call a member: the archive's path and the name inside it."""

@@ -36,6 +36,11 @@ class LastHeld:
         """The label of every image."""
         return self._source.labels
 
+    @property
+    def identity(self) -> str:
+        """Of the source."""
+        return self._source.identity
+
     def __len__(self) -> int:
         return len(self._source)
 

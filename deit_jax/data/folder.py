@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deit_jax.data.identity import combine, of_numbers, sizes_of_files
 from deit_jax.data.image_file import read_image_file
 from deit_jax.data.image_names import EXTENSIONS
 from deit_jax.data.image_tree import image_tree
@@ -64,6 +65,12 @@ class FolderSource:
     def num_classes(self) -> int:
         """Labels are 0 .. num_classes - 1."""
         return len(self.class_names)
+
+    @property
+    def identity(self) -> str:
+        """Of paths below the split's folder, labels and sizes of files."""
+        sizes = sizes_of_files(self.root, self._paths)
+        return combine([self._paths.digest(), of_numbers(self.labels, sizes)])
 
     def __len__(self) -> int:
         return len(self.labels)

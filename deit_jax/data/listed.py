@@ -9,6 +9,7 @@ import numpy as np
 
 from deit_jax.data.archives import Archive
 from deit_jax.data.folder import in_order
+from deit_jax.data.identity import combine, of_numbers, sizes_of_files
 from deit_jax.data.image_file import read_image_file
 from deit_jax.data.image_tree import image_tree
 from deit_jax.data.names import Names
@@ -21,6 +22,11 @@ class Files(Protocol):
     names: Names
 
     def __len__(self) -> int: ...
+
+    @property
+    def identity(self) -> str:
+        """Of names and sizes."""
+        ...
 
     def name(self, index: int) -> str:
         """What errors call a file."""
@@ -51,6 +57,11 @@ class FolderFiles:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def identity(self) -> str:
+        """Of names and sizes."""
+        return combine([self.names.digest(), of_numbers(sizes_of_files(self.root, self.names))])
 
     def name(self, index: int) -> str:
         """Path of an image."""
@@ -92,6 +103,11 @@ class ListedSource:
     def num_classes(self) -> int:
         """Labels are 0 .. num_classes - 1."""
         return len(self.class_names)
+
+    @property
+    def identity(self) -> str:
+        """Of all files, of which of them these are and of their labels."""
+        return combine([self.files.identity, of_numbers(self.chosen, self.labels)])
 
     def __len__(self) -> int:
         return len(self.labels)

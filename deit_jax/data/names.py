@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from deit_jax.data.identity import combine
+
 
 class Names:
     """An immutable list of texts, kept as one block of bytes (35 MB for ImageNet's paths).
@@ -20,6 +22,10 @@ class Names:
 
     def __len__(self) -> int:
         return len(self._ends)
+
+    def digest(self) -> str:
+        """SHA-256 over all texts in their order."""
+        return combine([self._block, self._ends.astype("<i8").tobytes()])
 
     def __getitem__(self, index: int) -> str:
         start = self._ends[index - 1] if index else 0

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Int32
 
+from deit_jax.data.identity import combine
 from deit_jax.data.sources import Record
 
 MANIFEST: Final = "manifest.json"
@@ -98,6 +99,7 @@ class PreparedSource:
         self.class_names = tuple(manifest["classes"])
         self._ends = np.cumsum([shard["images"] for shard in shards]).tolist()
         self._split = split
+        self._shards = json.dumps(shards, sort_keys=True)
         self._keep_readers()
 
     def _keep_readers(self) -> None:
@@ -113,6 +115,11 @@ class PreparedSource:
     def labels(self) -> Int32[np.ndarray, "images"]:
         """The label of every image, from a file beside the shards."""
         return np.load(self.root / f"{self._split}-labels.npy", allow_pickle=False)
+
+    @property
+    def identity(self) -> str:
+        """Of the manifest, which has the checksum of each shard."""
+        return combine([self._shards])
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0

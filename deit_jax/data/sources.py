@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
+from deit_jax.data.identity import combine, of_numbers
 from deit_jax.data.sampling import balanced_order
 
 
@@ -43,6 +44,14 @@ class Source(Protocol):
     @property
     def labels(self) -> Int32[np.ndarray, "images"]:
         """The label of every image, without decoding any."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Differs between sources whose records differ in number, order, name, size or label.
+
+        As far as that is known without reading images; see `deit_jax.data.identity`.
+        """
         ...
 
     def __len__(self) -> int: ...
@@ -87,6 +96,14 @@ class ArraySource:
         """Labels are 0 .. num_classes - 1."""
         return len(self.class_names)
 
+    @property
+    def identity(self) -> str:
+        """Of images and labels."""
+        shape = ",".join(map(str, self.images.shape))
+        return combine(
+            [shape, np.ascontiguousarray(self.images).tobytes(), of_numbers(self.labels)]
+        )
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -116,6 +133,11 @@ class Subset:
     def labels(self) -> Int32[np.ndarray, "images"]:
         """The label of every image of the subset."""
         return self.source.labels[self.indices]
+
+    @property
+    def identity(self) -> str:
+        """Of the source and of which images these are."""
+        return combine([self.source.identity, of_numbers(self.indices)])
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -148,6 +170,11 @@ class Joined:
     def labels(self) -> Int32[np.ndarray, "images"]:
         """The label of every image."""
         return np.concatenate([source.labels for source in self.sources])
+
+    @property
+    def identity(self) -> str:
+        """Of all sources in their order."""
+        return combine(source.identity for source in self.sources)
 
     def __len__(self) -> int:
         return self._ends[-1]

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from deit_jax.data.identity import combine, of_numbers
 from deit_jax.data.sampling import balanced_order
 from deit_jax.data.sources import Record, Source, subset
 
@@ -28,6 +29,11 @@ class ClassSubset:
     def num_classes(self) -> int:
         """Labels are 0 .. num_classes - 1."""
         return len(self.class_names)
+
+    @property
+    def identity(self) -> str:
+        """Of the source, of which images these are and of their labels."""
+        return combine([self.source.identity, of_numbers(self.indices, self.labels)])
 
     def __len__(self) -> int:
         return len(self.indices)

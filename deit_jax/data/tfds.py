@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from jaxtyping import Int32
 
+from deit_jax.data.identity import combine
 from deit_jax.data.sources import Record
 from deit_jax.data.split_slices import ALL, Slice, parse_split
 from deit_jax.data.tfds_description import DESCRIPTION, Description, read_description
@@ -74,6 +75,11 @@ class TfdsSource:
     def fingerprint(self) -> str:
         """Of what is known of the files without reading the records."""
         return self._files.fingerprint([(p.path, p.first, p.records) for p in self._pieces])
+
+    @property
+    def identity(self) -> str:
+        """Of the fingerprint: labels would have to be read."""
+        return combine([self.name.rpartition("/")[2], self.fingerprint])
 
     @functools.cached_property
     def labels(self) -> Int32[np.ndarray, "images"]:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from deit_jax.config.saved import complete
 from deit_jax.data.class_mapping import (
     SAME_CLASSES,
     Classes,
@@ -21,14 +20,14 @@ from deit_jax.data.sources import Source, open_source
 from deit_jax.data.subsets import keep_classes
 from deit_jax.evaluation.evaluate import Metrics
 from deit_jax.evaluation.predictions import Answers, measure
-from deit_jax.models.functional import ModelFunction, Tree, abstract
+from deit_jax.models.functional import ModelFunction, Tree, abstract, require_shapes
 from deit_jax.models.fusion import FusionRule
 from deit_jax.models.registry import model_builder
 from deit_jax.preprocessing import Preprocessing
 from deit_jax.sharding import create_mesh
 from deit_jax.training.checkpoint import load_weights
 from deit_jax.training.run_classes import class_names_of_run
-from deit_jax.training.run_directory import load_run, run_preprocessing
+from deit_jax.training.run_files import load_run, run_preprocessing
 from deit_jax.weights.load import complete_model
 from deit_jax.weights.reading import read_weights
 
@@ -121,20 +120,21 @@ def read_subject(
 def _is_run(path: Path) -> bool:
     """Whether it is a run, even one without checkpoint: others' `config.json` say other things."""
     try:
-        return "config" in json.loads((path / "config.json").read_text())
-    except (OSError, ValueError):
+        record = json.loads((path / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
         return False
+    return isinstance(record, dict) and "config" in record
 
 
 def _read_run(path: str, which: str, checkpoint: str | int) -> Subject:
-    config, _ = complete(load_run(path).config)
+    config = load_run(path).config
     model, data, evaluation = config["model"], config["data"], config["evaluation"]
     which = which or evaluation["weights"]
     params, batch_stats, meta = load_weights(
         Path(path) / "checkpoints", checkpoint, "params" if which == "raw" else "ema"
     )
     size = (int(model["image_size"][0]), int(model["image_size"][1]))
-    function, _, _ = abstract(
+    function, *shapes = abstract(
         model_builder(
             model["name"],
             num_classes=model["num_classes"],
@@ -143,6 +143,7 @@ def _read_run(path: str, which: str, checkpoint: str | int) -> Subject:
             num_heads=model["num_heads"],
         )
     )
+    require_shapes((params, batch_stats), (shapes[0], shapes[1]), path)
     return Subject(
         path,
         model["name"],

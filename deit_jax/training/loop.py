@@ -19,6 +19,7 @@ from deit_jax.training.checkpoint_directory import OWES_EVALUATION, add_metrics,
 from deit_jax.training.clock import Clock
 from deit_jax.training.initial import load_initial
 from deit_jax.training.interruption import Abandoned, Interruption
+from deit_jax.training.made_from import made_from
 from deit_jax.training.processes import any_process
 from deit_jax.training.progress import Progress
 from deit_jax.training.refusals import refuse_early
@@ -73,8 +74,13 @@ def train(
     names = setup.train_source.class_names
     weights = None if saved else load_initial(config, setup.abstract_state, names)
     refuse_early(setup, max(saved, default=0))
+    first = jax.process_index() == 0
     with open_run(
-        workdir, config, allow_config_change=allow_config_change, class_names=names
+        workdir,
+        config,
+        made_from=made_from(setup, weights) if first else None,
+        allow_config_change=allow_config_change,
+        class_names=names,
     ) as run:
         kept = config.checkpoint
         with Checkpoints(

@@ -1,29 +1,18 @@
 """What a finished run says about itself: `result.json`."""
 
-import hashlib
 import importlib.metadata
-import json
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from deit_jax.evaluation.evaluate import Metrics
-from deit_jax.models.functional import Tree, count_parameters
+from deit_jax.models.functional import count_parameters
+from deit_jax.training.fingerprint import digest
+from deit_jax.training.log_lines import read_lines
 from deit_jax.training.setup import Setup
 from deit_jax.training.state import TrainState
 from deit_jax.version import __version__
-
-
-def digest(tree: Tree) -> str:
-    """SHA-256 over names, types, shapes and bytes of all arrays: equal only if every bit is."""
-    total = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree)):
-        array = np.ascontiguousarray(leaf)
-        total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-        total.update(array.tobytes())
-    return total.hexdigest()
 
 
 def best_evaluation(workdir: str | Path, metric: str) -> dict[str, Any]:
@@ -32,10 +21,9 @@ def best_evaluation(workdir: str | Path, metric: str) -> dict[str, Any]:
     The latest of equals, as checkpoint retention has it: that one is still there.
     """
     best: dict[str, Any] = {"step": 0, "metric": metric, "value": -1.0}
-    for line in (Path(workdir) / "metrics.jsonl").read_text().splitlines():
-        row = json.loads(line)
+    for _, row in read_lines(Path(workdir) / "metrics.jsonl"):
         value = row.get(metric)
-        if row["split"] == "eval" and isinstance(value, float) and value >= best["value"]:
+        if row["split"] == "eval" and value is not None and value >= best["value"]:
             best |= {"step": row["step"], "value": value}
     return best
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from deit_jax.data.sources import open_source
 from deit_jax.data.subsets import keep_classes
-from deit_jax.training.run_directory import load_run
+from deit_jax.training.run_files import load_run
 
 
 def class_names_of_run(

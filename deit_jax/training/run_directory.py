@@ -19,8 +19,9 @@ from deit_jax.config.keys import flatten
 from deit_jax.config.saved import BEFORE, complete, kept
 from deit_jax.data.image_names import is_left_behind
 from deit_jax.files import is_partial, remove_partials, strict_json, write_json
-from deit_jax.preprocessing import EvalView, Preprocessing
 from deit_jax.schema.networks import Teacher
+from deit_jax.training.made_from import MadeFrom, changes
+from deit_jax.training.run_files import read_record
 from deit_jax.training.run_record import circumstances, differences
 
 _LOG = logging.getLogger("deit_jax")
@@ -35,23 +36,6 @@ MAY_CHANGE = (
     "log.*",
 )
 """Keys that decide when something is read, shown or saved, but not what is computed."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run as a reader sees it.
-
-    Attributes:
-        path: absolute path.
-        config: of the run.
-        result: None until it has finished.
-        class_names: () in runs from before they were kept.
-    """
-
-    path: Path
-    config: dict[str, Any]
-    result: dict[str, Any] | None
-    class_names: tuple[str, ...] = ()
 
 
 @dataclass
@@ -93,6 +77,7 @@ def open_run(
     workdir: str | Path,
     config: Any,
     *,
+    made_from: MadeFrom | None = None,
     allow_config_change: bool = False,
     may_change: Sequence[str] = MAY_CHANGE,
     class_names: Sequence[str] = (),
@@ -104,14 +89,16 @@ def open_run(
     Args:
         workdir: the directory.
         config: nested configuration, a mapping or an `ml_collections.ConfigDict`.
-        allow_config_change: go on although other keys have changed than those of `may_change`.
+        made_from: data, teacher, weights and devices, to be recorded and compared.
+        allow_config_change: go on although other keys have changed than those of `may_change`, or
+            what the run was made from.
         may_change: shell patterns of dotted keys that may differ from the saved ones.
         class_names: of the data, for whoever reads the run.
 
     Raises:
         FileExistsError: it is a file, or holds something that is no run.
         ValueError: it cannot be written to, another process uses it, or the run in it was started
-            with another configuration.
+            with another configuration or made from something else.
     """
     path = Path(workdir).absolute()
     if jax.process_index() != 0:
@@ -123,10 +110,13 @@ def open_run(
         # As it will be when it is read again: tuples are lists.
         facts = {"class_names": list(class_names)} if class_names else {}
         record = json.loads(strict_json({"config": config, **facts, **circumstances()}))
-        saved = _read_record(path) if run.resumed else None
+        saved = read_record(path) if run.resumed else None
         if saved is not None:
             allowed = ("*",) if allow_config_change else may_change
             record = _continue(path, saved, record, allowed)
+            record = _go_on_from(record, made_from, path, allow_config_change)
+        elif made_from:
+            record["made_from"] = made_from
         if record != saved:
             write_json(path / "config.json", record)
     except OSError as error:
@@ -143,7 +133,7 @@ def config_changes(workdir: str | Path, config: Any) -> dict[str, list[Any]]:
 
     Keys of `MAY_CHANGE` are left out, and those in which `as_begun` would follow the run.
     """
-    now, record = json.loads(strict_json(config)), _read_record(Path(workdir))
+    now, record = json.loads(strict_json(config)), read_record(workdir)
     saved, _ = complete(record["config"], flatten(now))
     changed, ours = differences(saved, now), (*MAY_CHANGE, *kept(record))
     if now.get("teacher", {}).get("name") == Teacher().name:
@@ -162,7 +152,7 @@ def as_begun(workdir: str | Path, config: ConfigDict) -> ConfigDict:
         return config
     config = config.copy_and_resolve_references()
     given = flatten(config)
-    for key, value in kept(_read_record(path)).items():
+    for key, value in kept(read_record(path)).items():
         if given.get(key, value) != value:
             config.update_from_flattened_dict({key: value})
             _LOG.warning(
@@ -171,36 +161,13 @@ def as_begun(workdir: str | Path, config: ConfigDict) -> ConfigDict:
     return config
 
 
-def load_run(workdir: str | Path) -> Run:
-    """Read configuration and result of a run; nothing is changed.
-
-    Raises:
-        FileNotFoundError: there is no run in that directory.
-        ValueError: a file of it cannot be understood.
-    """
-    path = Path(workdir).absolute()
-    if not (path / "config.json").is_file():
-        raise FileNotFoundError(f"There is no run in {path} (it has no config.json).")
-    has_result = (path / "result.json").is_file()
-    result = _read_json(path / "result.json") if has_result else None
-    record = _read_record(path)
-    return Run(path, record["config"], result, tuple(record.get("class_names", ())))
-
-
-def run_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
-    """Return how a run shows images to the network that it evaluates."""
-    view = EvalView.keeping(config["data"]["eval_crop_ratio"])
-    mean, std = (tuple(config["augment"][key]) for key in ("mean", "std"))
-    return Preprocessing(view, mean, std, assumed=())
-
-
 def _refuse_foreign(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"{path} is a file; choose another --workdir.")
     if not path.is_dir():
         return
     if (path / "config.json").is_file():
-        _read_record(path)
+        read_record(path)
         return
     # Ours alone if a start was interrupted before it had written the configuration.
     names = {entry.name for entry in path.iterdir()} - {_LOCK}
@@ -269,6 +236,39 @@ def _continue(
     }
 
 
+def _go_on_from(
+    record: dict[str, Any], now: MadeFrom | None, path: Path, allow_change: bool
+) -> dict[str, Any]:
+    """Compare what the run was made from; return the record brought up to date, or refuse."""
+    if now is None:
+        return record
+    saved = record.get("made_from")
+    if saved is None:
+        _LOG.warning(
+            "The run in %s is older than the record of what a run was made from: whether data and "
+            "teacher are still the same is not known. They are recorded now.",
+            path,
+        )
+        return {**record, "made_from": now}
+    found = changes(saved, now)
+    if found.refused and not allow_change:
+        raise ValueError(
+            f"The run in {path} was made from something else ({'; '.join(found.refused)}). Put "
+            "that back, use a new --workdir, or --allow_config_change to go on all the same."
+        )
+    for phrase in found.refused:
+        _LOG.warning("Going on although something has changed: %s.", phrase)
+    for phrase in found.warned:
+        _LOG.warning("Going on with other last bits than before: %s.", phrase)
+    # Weights to start from are read only once.
+    now = {**now, "initial": now["initial"] or saved.get("initial")}
+    phrases = [*found.refused, *found.warned]
+    if not phrases:
+        return record
+    history = [*record.get("history", []), {**circumstances(), "changed": {}, "replaced": phrases}]
+    return {**record, "made_from": now, "history": history}
+
+
 def _allowed(key: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatch(key, pattern) for pattern in patterns)
 
@@ -279,18 +279,3 @@ def _unwritable(path: Path, error: OSError) -> ValueError:
 
 def _arrow(pair: Sequence[Any]) -> str:
     return f"{pair[0]} -> {pair[1]}"
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    """Read `config.json`, unless something else wrote it."""
-    record = _read_json(path / "config.json")
-    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
-        raise ValueError(f"{path} holds no run: its config.json was not written by deit_jax.")
-    return record
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}.") from error

@@ -1,7 +1,6 @@
 """The numbers of a run over its steps: `metrics.jsonl` and TensorBoard events."""
 
 import contextlib
-import json
 import logging
 import os
 import time
@@ -13,6 +12,7 @@ from typing import Any
 import jax
 
 from deit_jax.files import strict_json, written_whole
+from deit_jax.training.log_lines import read_lines
 
 _LOG = logging.getLogger("deit_jax")
 
@@ -41,14 +41,18 @@ class RunLog:
             owes_evaluation: whether that step is yet to be evaluated; a line that says otherwise
                 is removed.
             tensorboard: whether to write TensorBoard events as well.
+
+        Raises:
+            ValueError: lines in the middle are damaged; the file is left as it is.
         """
         self._file: int | None = None
         self._events: _Events | None = None
         self._pending = b""
+        self.lines = 0
         if jax.process_index() != 0:
             return
         self._path = path = Path(workdir) / "metrics.jsonl"
-        _truncate(path, resume_step, owes_evaluation)
+        self.lines = _truncate(path, resume_step, owes_evaluation)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         if tensorboard:
             self._events = _open_events(Path(workdir), resume_step)
@@ -88,6 +92,7 @@ class RunLog:
             return
         line = strict_json({"step": step, "split": split, **values})
         self._pending += line.encode() + b"\n"
+        self.lines += 1
         self._flush()
         if self._events is not None:
             self._events.write(step, split, values)
@@ -151,26 +156,23 @@ def _open_events(workdir: Path, resume_step: int) -> _Events | None:
     return None
 
 
-def _truncate(path: Path, resume_step: int, owes_evaluation: bool) -> None:
-    """Remove lines of later steps, and what a killed process left of a line; all or nothing."""
-    if not path.exists():
-        return
+def _truncate(path: Path, resume_step: int, owes_evaluation: bool) -> int:
+    """Remove lines of later steps, and what a killed process left of a line; all or nothing.
 
-    def stays(line: bytes) -> bool:
-        step, split = _place(line)
-        owed = owes_evaluation and step == resume_step and split == "eval"
-        return step <= resume_step and not owed
+    Returns:
+        How many lines stay.
 
-    kept = b"".join(line + b"\n" for line in path.read_bytes().splitlines() if stays(line))
-    if kept != path.read_bytes():
+    Raises:
+        ValueError: a line before the last one is damaged: no crash leaves that.
+    """
+
+    def stays(row: Mapping[str, Any]) -> bool:
+        owed = owes_evaluation and row["step"] == resume_step and row["split"] == "eval"
+        return row["step"] <= resume_step and not owed
+
+    kept = [line.text for line in read_lines(path) if stays(line.row)]
+    content = b"".join(text + b"\n" for text in kept)
+    if path.exists() and content != path.read_bytes():
         with written_whole(path) as partial:
-            partial.write_bytes(kept)
-
-
-def _place(line: bytes) -> tuple[float, str]:
-    """Return step and split of a line; infinity if it is not a whole one."""
-    try:
-        row = json.loads(line)
-        return int(row["step"]), str(row.get("split"))
-    except (ValueError, TypeError, KeyError):
-        return float("inf"), ""
+            partial.write_bytes(content)
+    return len(kept)

@@ -4,7 +4,7 @@ import importlib.metadata
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +56,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, lis
     old, new = flatten(old), flatten(new)
     pairs = {key: [old.get(key, "(none)"), new.get(key, "(none)")] for key in {**old, **new}}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def listed(items: Sequence[Any], most: int = 5) -> str:
+    """Return the first of some items as a phrase, and how many more there are."""
+    more = [f"{len(items) - most:,} more"] if len(items) > most else []
+    words = [*map(str, items[:most]), *more]
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -17,8 +17,9 @@ from deit_jax.models.registry import model_builder
 from deit_jax.preprocessing import Preprocessing
 from deit_jax.schema.networks import Teacher as TeacherKeys
 from deit_jax.training.checkpoint import load_weights
+from deit_jax.training.fingerprint import digest
 from deit_jax.training.run_classes import class_names_of_run
-from deit_jax.training.run_directory import load_run, run_preprocessing
+from deit_jax.training.run_files import load_run, run_preprocessing
 from deit_jax.training.teacher_view import Colour, TeacherView
 from deit_jax.weights.adapt import Grids, fit
 from deit_jax.weights.convnets import convnet_family
@@ -31,11 +32,21 @@ _LOG = logging.getLogger("deit_jax")
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model to ask, its parameters, where they came from (for `result.json`), and a note."""
+    """A model to ask.
+
+    Attributes:
+        function: how it sees the student's images.
+        params: folded parameters.
+        facts: where they came from, for `result.json`.
+        digest: of the weights as they were read. Folding them is arithmetic, whose last bits
+            depend on the device.
+        note: a sentence about its classes.
+    """
 
     function: TeacherView
     params: Tree
     facts: dict[str, Any] = field(default_factory=dict)
+    digest: str = ""
     note: str = ""
 
 
@@ -88,7 +99,8 @@ def load_teacher(config: ConfigDict, class_names: Sequence[str] = ()) -> Teacher
         classes=mapping.classes,
     )
     facts = {"name": source.name, "weights": options.weights, **source.facts, "ema": options.ema}
-    return Teacher(view, params, facts, mapping.note)
+    read = {"params": source.params, "batch_stats": source.batch_stats}
+    return Teacher(view, params, facts, digest(read), mapping.note)
 
 
 def _colours(config: ConfigDict, own: Preprocessing) -> tuple[Colour, Colour]:

@@ -1,13 +1,13 @@
 """Finished runs of named experiments, put where the paper's tables have them."""
 
 import importlib
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from deit_jax.config.paper import Cell, PaperTable
+from deit_jax.training.run_files import read_record
 from deit_jax.viewing.experiments import Key, Spread, experiment_key, spread
 from deit_jax.viewing.runs import RunRecord, read_run
 from deit_jax.viewing.table3 import percent
@@ -70,7 +70,7 @@ def collect(directories: Iterable[str | Path]) -> Collection:
 
 def started_as(run: Path) -> Experiment | None:
     """Return the experiment that a run's command line names, if it does."""
-    command = json.loads((run / "config.json").read_text()).get("command", [])
+    command = read_record(run).get("command", [])
     given = re.search(r"(?:^| )--?config[= ](\S*?(\w+)\.py)(?::(\S+))?", " ".join(command))
     return (given[2], given[3] or "") if given else None
 
@@ -141,7 +141,7 @@ def _overrides(collection: Collection, family: str, table: PaperTable) -> list[s
     for row in table.rows.values():
         for cell in filter(None, row):
             for run in collection.runs.get((cell.family or family, cell.argument), ()):
-                record = json.loads((run.path / "config.json").read_text())
+                record = read_record(run.path)
                 given |= dict.fromkeys(record.get("overrides", []))
     free = (
         "config.seed=",

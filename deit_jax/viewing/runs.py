@@ -1,12 +1,12 @@
 """Run directories as they lie on disk, read without starting JAX; they may still be growing."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from deit_jax.config.saved import complete
+from deit_jax.training.log_lines import read_lines
+from deit_jax.training.run_files import load_run
 
 Weights = Literal["raw", "ema"]
 Split = Literal["train", "eval"]
@@ -73,13 +73,14 @@ class RunRecord:
         """
         if self.result and step in (None, self.result["steps"]):
             heads = self.result["evaluation"].get(weights, {})
-            found = {head: heads[head]["top1"] for head in HEADS if head in heads}
+            found = {head: heads.get(head, {}).get("top1") for head in HEADS}
             evaluated = True
         else:
             rows = [row for row in self.lines("eval") if step in (None, row["step"])]
             keys = {head: f"{weights}/{head}/top1" for head in HEADS}
-            found = {head: rows[-1][key] for head, key in keys.items() if rows and key in rows[-1]}
+            found = {head: rows[-1].get(key) for head, key in keys.items() if rows}
             evaluated = bool(rows)
+        found = {head: top1 for head, top1 in found.items() if top1 is not None}
         if evaluated and not found:
             raise ValueError(
                 f"{self.path} has no accuracies of its {weights} weights"
@@ -106,14 +107,9 @@ def read_run(directory: str | Path) -> RunRecord:
             else "give the --workdir of a train.py command."
         )
         raise ValueError(f"{path} is no run directory (it has no config.json); {hint}")
-    config = _read_json(path / "config.json")
-    finished = (path / "result.json").is_file()
-    return RunRecord(
-        path=path,
-        config=complete(config["config"])[0],
-        rows=tuple(_read_rows(path / "metrics.jsonl")),
-        result=_read_json(path / "result.json") if finished else None,
-    )
+    run = load_run(path)
+    rows = tuple(_read_rows(path / "metrics.jsonl"))
+    return RunRecord(path, run.config, rows, run.result)
 
 
 def read_runs(directories: Iterable[str | Path]) -> list[RunRecord]:
@@ -122,26 +118,9 @@ def read_runs(directories: Iterable[str | Path]) -> list[RunRecord]:
     return [read_run(directory) for directory in unique.values()]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged: {error}; restore it or leave this run out."
-        ) from error
-
-
 def _read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read `metrics.jsonl`; the last line may be incomplete, as a run may be writing it now."""
-    lines = path.read_text().splitlines() if path.is_file() else []
+    """Read `metrics.jsonl`; of each step and split the last line counts."""
     rows: dict[tuple[int, str], dict[str, Any]] = {}
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            rows[row["step"], row["split"]] = row
-        except (ValueError, KeyError, TypeError) as error:
-            if number < len(lines):
-                raise ValueError(
-                    f"{path} is damaged in line {number}; repair it or leave this run out."
-                ) from error
+    for _, row in read_lines(path, needs=("epoch",)):
+        rows[row["step"], row["split"]] = row
     return sorted(rows.values(), key=lambda row: row["step"])

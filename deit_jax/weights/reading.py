@@ -203,7 +203,7 @@ def _read_run(run: Path, checkpoint: str | int, which: str) -> Weights:
     # Imported here, since training lies above weights: it loads them into new runs.
     from deit_jax.training.checkpoint import load_weights as read_checkpoint
     from deit_jax.training.run_classes import class_names_of_run
-    from deit_jax.training.run_directory import load_run, run_preprocessing
+    from deit_jax.training.run_files import load_run, run_preprocessing
 
     if which not in ("model", "ema"):
         raise ValueError(f"There are no {which!r} weights; choose model or ema.")

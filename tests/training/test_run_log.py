@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from deit_jax.training.result import best_evaluation
 from deit_jax.training.run_log import RunLog
 
 TIMING = {"images_per_second"}
@@ -97,14 +98,57 @@ def test_a_resumed_log_equals_an_uninterrupted_one(tmp_path, saved):
     assert all(shown[k] == v for k, v in expected.items() if k[0].split("/")[-1] not in TIMING)
 
 
-def test_a_torn_line_of_an_earlier_step_is_dropped_and_a_whole_one_kept(tmp_path):
+ONE = '{"step": 1, "split": "train", "loss": 2.0}\n'
+TWO = '{"step": 2, "split": "train", "loss": 1.0}'
+
+
+@pytest.mark.parametrize("torn", ['{"step": 2, "lo', "\0\0\0", '{"step": 2}\n', "[3]"])
+def test_what_a_crash_leaves_of_the_last_line_is_dropped_and_a_whole_one_kept(tmp_path, torn):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "loss": 2.0}\n\0\0\0\n[3]\n{"step": 2, "loss": 1.0}')
-    train(tmp_path, 2, 3, tensorboard=False)
-    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 3]
-    path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    path.write_text(ONE + torn)
     RunLog(tmp_path, resume_step=2, tensorboard=False)
-    assert path.read_text() == '{"step": 1, "loss": 2.0}\n'
+    assert path.read_text() == ONE
+    path.write_text(ONE + TWO)
+    RunLog(tmp_path, resume_step=2, tensorboard=False)
+    assert path.read_text() == ONE + TWO + "\n"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        '{"step": 2, "lo',
+        "\0\0\0",
+        "[3]",
+        "5",
+        '"step"',
+        "",
+        "\xff",
+        "[" * 100_000,
+        '{"split": "train", "loss": 1.0}',
+        '{"step": 2, "loss": 1.0}',
+        '{"step": "2", "split": "train"}',
+        '{"step": 2.5, "split": "train"}',
+        '{"step": -1, "split": "train"}',
+        '{"step": true, "split": "train"}',
+        '{"step": null, "split": "train"}',
+        '{"step": 2, "split": "test"}',
+        '{"step": 2, "split": ["train"]}',
+        '{"step": 2, "split": "train", "loss": "1.0"}',
+        '{"step": 2, "split": "train", "loss": [1.0]}',
+    ],
+    ids=lambda text: repr(text)[:40],
+)
+def test_damage_before_the_last_line_is_named_and_nothing_is_removed(tmp_path, damage):
+    path = tmp_path / "metrics.jsonl"
+    content = (ONE + damage + "\n" + ONE + damage + "\n" + TWO + "\n").encode("latin-1")
+    path.write_bytes(content)
+    for read in (
+        lambda: RunLog(tmp_path, resume_step=0, tensorboard=False),
+        lambda: best_evaluation(tmp_path, "raw/class/top1"),
+    ):
+        with pytest.raises(ValueError, match=r"metrics.jsonl is damaged in lines 2 and 4 of 5;"):
+            read()
+    assert path.read_bytes() == content
 
 
 def test_an_evaluation_that_is_owed_is_not_in_the_log_twice(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from configs import ablation
 from deit_jax.cli.main import main
+from deit_jax.config.defaults import default_config
 from deit_jax.viewing.paper_tables import collect, markdown, paper_tables, started_as
 
 
@@ -110,7 +111,8 @@ def test_unfinished_and_unnamed_runs_are_said_to_be_left_out(named, run_director
     ],
 )
 def test_the_command_line_names_the_experiment(tmp_path, command, expected):
-    (tmp_path / "config.json").write_text(json.dumps({"config": {}, "command": command}))
+    record = {"config": default_config().to_dict()}
+    (tmp_path / "config.json").write_text(json.dumps(record | {"command": command}))
     assert started_as(tmp_path) == (None if expected is None else ("distill", expected))
 
 

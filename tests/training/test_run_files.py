@@ -1,0 +1,190 @@
+"""Whatever stands in the files of a run, each of its readers answers with a sentence."""
+
+import copy
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from configs.digits import get_config
+from deit_jax.cli.evaluate import _logged
+from deit_jax.cli.predict import _names
+from deit_jax.evaluation import subjects
+from deit_jax.files import strict_json
+from deit_jax.models.functional import abstract
+from deit_jax.models.registry import model_builder
+from deit_jax.training import checkpoint, run_directory, teacher
+from deit_jax.training.result import best_evaluation
+from deit_jax.training.run_directory import open_run
+from deit_jax.training.run_files import load_run
+from deit_jax.training.run_log import RunLog
+from deit_jax.viewing.comparison import compare
+from deit_jax.viewing.curves import curve
+from deit_jax.viewing.paper_tables import started_as
+from deit_jax.viewing.table3 import markdown
+from deit_jax.weights.reading import read_weights
+
+NAME = "deit_micro_distilled_patch4_16"
+HEADS = {head: {"top1": 50.0, "top5": 90.0, "loss": 1.0} for head in ("class", "fused")}
+WRONG = [None, True, -1, 0, 1.5, float("nan"), float("inf"), 10**400, "text", [], [[1]], ["a"], {}]
+WRONG += [{"a": 1}]
+
+
+def config():
+    config = get_config("hard")
+    config.model.name = NAME
+    config.teacher.weights = "runs/teacher"
+    return config
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run with a log and a result, whose checkpoint is of zeros."""
+    path = tmp_path / "run"
+    (path / "checkpoints").mkdir(parents=True)
+    history = [{"changed": {"log.every_steps": [1, 2]}, "versions": {"jax": "0.9"}}]
+    circumstances = {"overrides": [], "command": ["train.py"], "versions": {}, "git_commit": ""}
+    record = {"config": config().to_dict(), **circumstances, "history": history}
+    (path / "config.json").write_text(strict_json(record))
+    flat = {f"raw/{head}/{key}": v for head, of in HEADS.items() for key, v in of.items()}
+    rows = [{"step": 5, "split": "train", "epoch": 0.5, "loss": 2.0}]
+    rows += [{"step": 10, "split": "eval", "epoch": 1.0, **flat}]
+    rows += [{"step": 15, "split": "train", "epoch": 1.5, "loss": 1.0}]
+    (path / "metrics.jsonl").write_text("".join(strict_json(row) + "\n" for row in rows))
+    result = {"steps": 15, "epochs": 1.5, "seconds": 9.0, "evaluation": {"raw": HEADS}}
+    result |= {"distillation": {"token": True}, "data": {"train_images": 9, "eval_images": 8}}
+    result |= {"teacher": {"step": 7}, "best": {"step": 10}}
+    (path / "result.json").write_text(strict_json(result))
+    trees = abstract(model_builder(NAME))[1:]
+    params, stats = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), trees)
+    notes = {"step": 10, "metrics": {"top1": 50.0}, "seconds": 9.0}
+    # Asking git takes longer than all else.
+    monkeypatch.setattr(run_directory, "circumstances", lambda: circumstances)
+    for module in (checkpoint, subjects, teacher):
+        monkeypatch.setattr(module, "load_weights", lambda *_: (params, stats, notes))
+    return path
+
+
+def report(path):
+    comparison = compare([path])
+    markdown(comparison)
+    for experiment in comparison.students:
+        curve(experiment, "eval", "raw/fused/top1")
+        curve(experiment, "train", "loss")
+    started_as(path)
+
+
+def resume(path):
+    with open_run(path, config()), RunLog(path, resume_step=15, tensorboard=False):
+        best_evaluation(path, "raw/fused/top1")
+
+
+def evaluate(path):
+    subject = subjects.read_subject(str(path))
+    _logged(subject, subject.place, {"fusion": subject.fusion})
+
+
+def predict(path):
+    _names(read_weights(path))
+
+
+def teach(path):
+    student = config()
+    student.teacher.name, student.teacher.weights = NAME, str(path)
+    student.teacher.dtype = "float32"
+    teacher.load_teacher(student)
+
+
+READERS = {"report": report, "resume": resume, "evaluate": evaluate, "predict": predict}
+READERS["teach"] = teach
+
+
+def places(value, at=()):
+    """All keys of nested mappings and lists, as paths."""
+    if isinstance(value, dict | list):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield (*at, key)
+            yield from places(value[key], (*at, key))
+
+
+def mutations(content):
+    """Yield (what was done, content) with each key missing, and with each value a wrong one."""
+    for place in places(content):
+        for wrong in ("missing", *WRONG):
+            changed = copy.deepcopy(content)
+            *parents, last = place
+            inner = changed
+            for key in parents:
+                inner = inner[key]
+            if wrong == "missing":
+                del inner[last]
+            else:
+                inner[last] = wrong
+            yield f"{place} {wrong!r:.40}", changed
+
+
+def answer(read, path):
+    """Let a reader read; return its sentence, or "" if it had nothing to say."""
+    try:
+        read(path)
+    except (ValueError, FileNotFoundError) as error:
+        assert "\n" not in str(error)
+        return str(error)
+    return ""
+
+
+def test_the_run_is_sound(run):
+    assert {name: answer(read, run) for name, read in READERS.items()} == dict.fromkeys(READERS, "")
+
+
+# What readers of weights look at.
+USED = [
+    "'model', 'name'",
+    "'model', 'num",
+    "'model', 'image",
+    "'evaluation', 'batch",
+    "'data', 'cl",
+]
+
+
+def test_every_configuration(run):
+    record = json.loads((run / "config.json").read_text())
+    for what, changed in mutations(record):
+        (run / "config.json").write_text(json.dumps(changed))
+        try:
+            answer(resume, run)
+            # The other readers begin with this one.
+            if not answer(load_run, run):
+                answer(report, run)
+                # Readers of weights build a model each time.
+                if any(what.startswith(f"('config', {key}") for key in USED):
+                    answer(evaluate, run)
+                    answer(teach, run)
+        except Exception as error:
+            raise AssertionError(what) from error
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "result.json"])
+def test_every_log_and_result(run, name):
+    text = (run / name).read_text()
+    is_log = name == "metrics.jsonl"
+    content = [json.loads(line) for line in text.splitlines()] if is_log else json.loads(text)
+    for what, changed in mutations(content):
+        lines = [json.dumps(row) + "\n" for row in changed] if is_log else [json.dumps(changed)]
+        (run / name).write_text("".join(lines))
+        for read in (report, resume):
+            try:
+                answer(read, run)
+            except Exception as error:
+                raise AssertionError(f"{read.__name__}: {what}") from error
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "result.json"])
+@pytest.mark.parametrize("content", ["", "{", "5", "null", "[]", "{}", '"a"', "[" * 99_999, "\xff"])
+def test_files_of_another_kind(run, name, content):
+    (run / name).write_bytes(content.encode("latin-1") + b"\n" + content.encode("latin-1"))
+    for read in READERS.values():
+        answer(read, run)
+    # A log that holds nothing is one to which nothing has been written.
+    assert answer(report, run) or (name == "metrics.jsonl" and not content)
