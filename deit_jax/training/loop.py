@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,10 +16,17 @@ from deit_jax.files import require_utf8
 from deit_jax.sharding import put_batch, replicated
 from deit_jax.training.announcements import closing, opening
 from deit_jax.training.checkpoint import Checkpoints
-from deit_jax.training.checkpoint_directory import OWES_EVALUATION, add_metrics, saved_steps
+from deit_jax.training.checkpoint_directory import (
+    OWES_EVALUATION,
+    add_metrics,
+    best_of,
+    read_manifests,
+    saved_steps,
+)
 from deit_jax.training.clock import Clock
 from deit_jax.training.initial import load_initial
 from deit_jax.training.interruption import Abandoned, Interruption
+from deit_jax.training.lost_checkpoints import refuse_lost_checkpoints
 from deit_jax.training.made_from import made_from
 from deit_jax.training.processes import any_process
 from deit_jax.training.progress import Progress
@@ -75,6 +83,8 @@ def train(
     weights = None if saved else load_initial(config, setup.abstract_state, names)
     refuse_early(setup, max(saved, default=0))
     first = jax.process_index() == 0
+    if first:
+        refuse_lost_checkpoints(workdir)
     with open_run(
         workdir,
         config,
@@ -112,12 +122,13 @@ class _Run:
         self.state: TrainState = restored.state if restored else setup.initial_state(weights)
         self.load_report = weights.report if weights else None
         self.start = restored.step if restored else 0
+        # Notes that the checkpoints of older runs do not have begin anew.
+        self.meta = restored.meta if restored else {}
         # A signal came while this step was evaluated.
-        self.owes_evaluation = bool(restored and restored.meta.get(OWES_EVALUATION))
+        self.owes_evaluation = bool(self.meta.get(OWES_EVALUATION))
         self.left_open: list[Batches] = []
-        self.clock = Clock(restored.meta["seconds"] if restored else 0.0)
-        # Runs from before these were kept begin to count anew.
-        self.damaged: tuple[int, ...] = tuple(restored.meta.get("damaged", ()) if restored else ())
+        self.clock = Clock(self.meta.get("seconds", 0.0))
+        self.damaged: tuple[int, ...] = tuple(self.meta.get("damaged", ()))
         teacher_params = setup.teacher.params if setup.teacher else {}
         self.teacher_params = jax.device_put(teacher_params, replicated(setup.mesh))
 
@@ -134,6 +145,7 @@ class _Run:
                     tensorboard=config.log.tensorboard,
                 )
             )
+            self.lost_lines = self.count_lost_lines(self.meta)
             self.progress = stack.enter_context(Progress(total, start_step=self.start))
             if self.load_report:
                 self.progress.message(self.load_report.table())
@@ -205,6 +217,7 @@ class _Run:
 
     def log_training(self, step: int) -> None:
         """Write the averages since the last line; stop if nothing finite came for too long."""
+        self.run.note_first_checkpoint()
         scalars = jax.device_get(
             {name: self.state[name] for name in ("sums", "skipped", "skipped_in_a_row")}
         )
@@ -283,6 +296,8 @@ class _Run:
             "seconds": self.clock.total(),
             "damaged": list(self.damaged),
             "class_names": self.setup.train_source.class_names,
+            "log_lines": self.log.lines,
+            "lost_lines": self.lost_lines,
         }
         if owes_evaluation:
             meta[OWES_EVALUATION] = True
@@ -296,7 +311,29 @@ class _Run:
     def best_evaluation(self) -> dict[str, Any]:
         """Step and value of the evaluation that decides which checkpoint is the best."""
         metric = f"{self.config.evaluation.weights}/{self.setup.inference_head}/top1"
-        return best_evaluation(self.run.path, metric)
+        best = best_evaluation(self.run.path, metric)
+        if self.lost_lines:
+            # Checkpoints know of their own evaluation, which may be among what is lost.
+            saved = best_of(read_manifests(self.run.checkpoints)[0])
+            if saved and saved[1] > best["value"]:
+                best |= {"step": saved[0], "value": saved[1]}
+            best["lost_lines"] = self.lost_lines
+        return best
+
+    def count_lost_lines(self, meta: Mapping[str, Any]) -> int:
+        """Return how many lines the log has lost, and say so where they are newly missed."""
+        lost = meta.get("log_lines", 0) - self.log.lines if jax.process_index() == 0 else 0
+        if lost > 0:
+            _LOG.warning(
+                "%s/metrics.jsonl has lost %d of the %d lines up to step %d. Training does not "
+                "depend on them; curves lack them, and the best evaluation is that of the others "
+                "and of the checkpoints that are there.",
+                self.run.path,
+                lost,
+                meta["log_lines"],
+                self.start,
+            )
+        return max(lost, 0) + meta.get("lost_lines", 0)
 
     def finish(self, evaluation: dict[str, Metrics]) -> dict[str, Any]:
         """Write `result.json`; only the first process does, and knows the best evaluation."""

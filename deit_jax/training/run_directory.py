@@ -20,6 +20,7 @@ from deit_jax.config.saved import BEFORE, complete, kept
 from deit_jax.data.image_names import is_left_behind
 from deit_jax.files import is_partial, remove_partials, strict_json, write_json
 from deit_jax.schema.networks import Teacher
+from deit_jax.training.checkpoint_directory import saved_steps
 from deit_jax.training.made_from import MadeFrom, changes
 from deit_jax.training.run_files import read_record
 from deit_jax.training.run_record import circumstances, differences
@@ -50,11 +51,21 @@ class RunDirectory:
     path: Path
     resumed: bool
     _lock: int | None = None
+    _noted: bool = False
 
     @property
     def checkpoints(self) -> Path:
         """Where the checkpoints go."""
         return self.path / "checkpoints"
+
+    def note_first_checkpoint(self) -> None:
+        """Write down, once, that there is a checkpoint: then its loss will not go unnoticed."""
+        if self._noted or self._lock is None or not (steps := saved_steps(self.checkpoints)):
+            return
+        with contextlib.suppress(OSError):
+            record = read_record(self.path)
+            write_json(self.path / "config.json", {"first_checkpoint": steps[0], **record})
+            self._noted = True
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write `result.json` completely or not at all; numbers that are not finite become null."""
@@ -117,6 +128,7 @@ def open_run(
             record = _go_on_from(record, made_from, path, allow_config_change)
         elif made_from:
             record["made_from"] = made_from
+        run._noted = "first_checkpoint" in record
         if record != saved:
             write_json(path / "config.json", record)
     except OSError as error:

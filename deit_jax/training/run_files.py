@@ -29,6 +29,7 @@ _RECORD = {
     "class_names": ("",),
     "older_than": ("",),
     "history": ({},),
+    "first_checkpoint": 0,
     "made_from": {
         "data": {"train": _DATA, "eval": _DATA},
         "devices": {"kind": "", "count": 0, "processes": 0},
