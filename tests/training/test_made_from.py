@@ -112,7 +112,7 @@ def test_weights_to_start_from_are_seen_only_where_they_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("before", "message"),
     [
-        ({"data__train__images": 577, "data__train__records": ""}, "training data: 577 -> 200 im"),
+        ({"data__train__images": 577, "data__train__records": ""}, "training data: 577 -> 50 im"),
         ({"data__eval__classes": 9, "data__eval__records": ""}, "evaluation data: 9 -> 10 cl"),
         ({"data__train__records": ""}, "training data: other names, sizes or labels"),
         ({"data__train__contents": ""}, "training data: other contents under the same names"),
