@@ -145,6 +145,7 @@ class _Run:
                     tensorboard=config.log.tensorboard,
                 )
             )
+            self.say_if_epochs_moved()
             self.lost_lines = self.count_lost_lines(self.meta)
             self.progress = stack.enter_context(Progress(total, start_step=self.start))
             if self.load_report:
@@ -296,6 +297,7 @@ class _Run:
             "seconds": self.clock.total(),
             "damaged": list(self.damaged),
             "class_names": self.setup.train_source.class_names,
+            "epoch": step / self.setup.steps_per_epoch,
             "log_lines": self.log.lines,
             "lost_lines": self.lost_lines,
         }
@@ -319,6 +321,19 @@ class _Run:
                 best |= {"step": saved[0], "value": saved[1]}
             best["lost_lines"] = self.lost_lines
         return best
+
+    def say_if_epochs_moved(self) -> None:
+        """Say where the run stands, if it is elsewhere than when it was saved."""
+        before, now = self.meta.get("epoch"), self.start / self.setup.steps_per_epoch
+        if before is not None and before != now:
+            _LOG.warning(
+                "Step %d was epoch %.2f when it was saved and is epoch %.2f of the %d training "
+                "images that there are now; schedule, length and order of the images follow that.",
+                self.start,
+                before,
+                now,
+                len(self.setup.train_source),
+            )
 
     def count_lost_lines(self, meta: Mapping[str, Any]) -> int:
         """Return how many lines the log has lost, and say so where they are newly missed."""

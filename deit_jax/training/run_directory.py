@@ -27,6 +27,7 @@ from deit_jax.training.run_record import circumstances, differences
 
 _LOG = logging.getLogger("deit_jax")
 _LOCK = ".lock"
+_STEP = "training.batch_size"
 
 MAY_CHANGE = (
     "checkpoint.*",
@@ -227,6 +228,13 @@ def _continue(
         raise ValueError(
             f"The run in {path} was started with another configuration ({listed}). Use a new "
             "--workdir, the old values, or --allow_config_change to go on all the same."
+        )
+    if _STEP in changed and saved_steps(path / "checkpoints"):
+        raise ValueError(
+            f"The run in {path} counts steps of {changed[_STEP][0]} images, and {_STEP} is now "
+            f"{changed[_STEP][1]}: epoch, schedule and order of the images would jump, so that is "
+            f"not possible in one run. Give the old value, or start a new --workdir from its "
+            f"weights (--config.model.weights={path})."
         )
     if added:
         listed = ", ".join(f"{key}={value}" for key, value in added.items())

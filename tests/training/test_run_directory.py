@@ -131,6 +131,19 @@ def test_other_changes_are_possible_when_asked_for(tmp_path):
     open_run(tmp_path, changed, may_change=("evaluation.*",)).close()
 
 
+def test_a_step_keeps_its_meaning(tmp_path):
+    one, other = (with_changes(training={"batch_size": size}) for size in (32, 16))
+    open_run(tmp_path, one).close()
+    # Before the first checkpoint there is no step that could mean something else.
+    open_run(tmp_path, other, allow_config_change=True).close()
+    open_run(tmp_path, one, allow_config_change=True).close()
+    (tmp_path / "checkpoints" / "8").mkdir(parents=True)
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(ValueError, match=r"steps of 32 images, .*now 16.*--config.model.weights="):
+        open_run(tmp_path, other, allow_config_change=True)
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
 def older(config, *keys):
     """A saved configuration from before some keys existed."""
     config = json.loads(strict_json(config))
