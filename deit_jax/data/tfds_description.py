@@ -155,10 +155,10 @@ def _check_features(path: Path) -> int:
 
 
 def _parts(spec: Any) -> dict[str, Any]:
-    """The features in a dictionary of them; of old files too, which have "type" and "content"."""
-    content = spec.get("featuresDict", spec.get("content", {}))
-    content = content.get("features", content) if isinstance(content, dict) else {}
-    return content if isinstance(content, dict) else {}
+    """The features in a dictionary of them."""
+    content = _content(spec, "featuresDict") or {}
+    found = content.get("features", content)
+    return found if isinstance(found, dict) else {}
 
 
 def _kind(spec: Any) -> str:
@@ -168,14 +168,17 @@ def _kind(spec: Any) -> str:
 
 
 def _content(spec: Any, needed: str) -> dict[str, Any] | None:
-    """What is said of a feature that is of the kind needed, else None."""
+    """What is said of a feature that is of the kind needed, else None.
+
+    Old files say it under "content" or "jsonFeature", as an object or as text.
+    """
     if not isinstance(spec, dict):
         return None
-    if "content" in spec:
-        content = spec["content"]
-        content = json.loads(content) if isinstance(content, str) else content
-        return content if _kind(spec).lower() == needed.lower() else None
-    return spec.get(needed)
+    content = spec.get(needed)
+    if content is None and _kind(spec).lower() == needed.lower():
+        content = spec.get("content", (spec.get("jsonFeature") or {}).get("json"))
+    content = json.loads(content) if isinstance(content, str) else content
+    return content if isinstance(content, dict) else None
 
 
 def _dtype(spec: dict[str, Any]) -> str:
