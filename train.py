@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> None:
 
     from deit_jax.config.validate import validate
     from deit_jax.data.open_files import advice, are_too_many_open
-    from deit_jax.devices import check_devices
+    from deit_jax.devices import check_devices, out_of_memory
     from deit_jax.training.loop import train
     from deit_jax.training.skipped_steps import TrainingStopped
 
@@ -100,6 +100,10 @@ def main(arguments: list[str]) -> None:
     except TrainingStopped as error:
         print(f"stopped: {error}", file=sys.stderr)
         sys.exit(3)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        _fail([out_of_memory(error)])
     except Interrupted as error:
         if jax.process_count() == 1:
             # All is on disk: the scheduler's patience need not suffice for the readers as well.

@@ -64,3 +64,13 @@ def compiler_options(
         options["xla_gpu_exclude_nondeterministic_ops"] = True
         options["xla_gpu_per_fusion_autotune_cache_dir"] = str(kernel_choices)
     return options or None
+
+
+def out_of_memory(error: Exception) -> str:
+    """Say what to do about a step that needs more memory than the device has."""
+    first = str(error).splitlines()[0]
+    return (
+        f"The device has too little memory for this run ({first}); use a smaller "
+        "training.batch_size or model.image_size, or more training.micro_batches, in a new "
+        "--workdir."
+    )

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from deit_jax.augment.policies import parse_policy
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from deit_jax.schema import RULES
+from deit_jax.schema.declare import conform
+from deit_jax.schema.images import IMAGENET_MEAN, IMAGENET_STD
 
 CROP_MODES = ("constant", "reflect")
 ERASING_MODES = ("const", "rand", "pixel")
@@ -71,6 +71,8 @@ class AugmentOptions:
                 "color_jitter is one strength, or three (brightness, contrast, saturation), "
                 f"none of them negative, not {self.color_jitter}."
             )
+        for name in ("mean", "std", "erasing_area", "erasing_aspect"):
+            conform(name, getattr(self, name), RULES[f"augment.{name}"])
 
     @property
     def jitter(self) -> tuple[float, ...]:

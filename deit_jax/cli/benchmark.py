@@ -72,9 +72,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _read_config(args: argparse.Namespace) -> "ConfigDict":
     """Return the configuration, checked."""
-    import jax
-
-    from deit_jax.config.validate import validate
     from deit_jax.sweeps.plan import read
 
     overrides = [
@@ -83,6 +80,11 @@ def _read_config(args: argparse.Namespace) -> "ConfigDict":
         if name.startswith("config.") and value is not None
     ]
     config = read(args.config, overrides)
+    # Imported late: a wrong value is answered before JAX has started.
+    import jax
+
+    from deit_jax.config.validate import validate
+
     # Where to start and who teaches does not matter to the input.
     problems = [
         problem

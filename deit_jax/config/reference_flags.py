@@ -57,7 +57,7 @@ FLAGS = (
     ),
     # Model and data
     Flag("`--model`", "`model.name`", "the same names"),
-    Flag("`--input-size 224`", "`model.image_size`", "height and width: `=384,384`"),
+    Flag("`--input-size 224`", "`model.image_size`", "one number, or height and width: `=384,256`"),
     Flag("`--drop 0`", "`model.drop_rate`"),
     Flag("`--drop-path 0.1`", "`model.drop_path_rate`"),
     Flag(
@@ -160,7 +160,11 @@ FLAGS = (
     ),
     Flag("`--cosub`", "`training.cosub`"),
     # Distillation
-    Flag("`--teacher-model regnety_160`", "`teacher.name`"),
+    Flag(
+        "`--teacher-model regnety_160`",
+        "`teacher.name`",
+        "need not be given: the weights say what they are of",
+    ),
     Flag("`--teacher-path`", "`teacher.weights`", "a file of any layout, or a run of `train.py`"),
     Flag("`--distillation-type none`", "`distillation.kind`"),
     Flag(

@@ -17,7 +17,6 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from deit_jax.config.defaults import IMAGENET_MEAN, IMAGENET_STD
 from deit_jax.data import decode, resize
 from deit_jax.data.options import EvalInput
 from deit_jax.data.pipeline import eval_batches
@@ -26,6 +25,7 @@ from deit_jax.evaluation.evaluate import evaluate, make_eval_step
 from deit_jax.evaluation.normalisation import to_input
 from deit_jax.evaluation.predictions import measure
 from deit_jax.preprocessing import EvalView
+from deit_jax.schema.images import IMAGENET_MEAN, IMAGENET_STD
 from deit_jax.sharding import create_mesh, split_over_batch
 
 _SAMPLES = pathlib.Path(sklearn.datasets.__file__).parent / "images"
