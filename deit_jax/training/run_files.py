@@ -1,5 +1,6 @@
 """What lies in a run's directory, read and checked, for all who read runs; without JAX."""
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -115,8 +116,13 @@ def read_result(workdir: str | Path) -> dict[str, Any] | None:
     return result
 
 
+@functools.cache
+def _example() -> dict[str, Any]:
+    return default_config().to_dict()
+
+
 def _config_problems(config: dict[str, Any]) -> Iterator[str]:
-    problems = list(misfits(config, default_config()))
+    problems = list(misfits(config, _example()))
     yield from problems
     values = flatten(config)
     yield from (f"{key} is missing" for key in _NEEDED if key not in values)

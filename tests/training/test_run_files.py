@@ -17,7 +17,7 @@ from deit_jax.models.registry import model_builder
 from deit_jax.training import checkpoint, run_directory, teacher
 from deit_jax.training.result import best_evaluation
 from deit_jax.training.run_directory import open_run
-from deit_jax.training.run_files import load_run
+from deit_jax.training.run_files import read_record
 from deit_jax.training.run_log import RunLog
 from deit_jax.viewing.comparison import compare
 from deit_jax.viewing.curves import curve
@@ -27,8 +27,7 @@ from deit_jax.weights.reading import read_weights
 
 NAME = "deit_micro_distilled_patch4_16"
 HEADS = {head: {"top1": 50.0, "top5": 90.0, "loss": 1.0} for head in ("class", "fused")}
-WRONG = [None, True, -1, 0, 1.5, float("nan"), float("inf"), 10**400, "text", [], [[1]], ["a"], {}]
-WRONG += [{"a": 1}]
+WRONG = [None, True, -1, float("nan"), 10**400, "text", [], [["a"]], {}]
 
 
 def config():
@@ -153,9 +152,9 @@ def test_every_configuration(run):
     for what, changed in mutations(record):
         (run / "config.json").write_text(json.dumps(changed))
         try:
-            answer(resume, run)
-            # The other readers begin with this one.
-            if not answer(load_run, run):
+            # All readers begin with this one.
+            if not answer(read_record, run):
+                answer(resume, run)
                 answer(report, run)
                 # Readers of weights build a model each time.
                 if any(what.startswith(f"('config', {key}") for key in USED):
