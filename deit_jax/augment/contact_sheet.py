@@ -155,4 +155,4 @@ def _open(path: str) -> Image.Image:
     try:
         return Image.fromarray(decode(read_image_file(path)))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}; give another image.") from error
+        raise ValueError(f"{path} is not an image to show: {error}; give another.") from error
