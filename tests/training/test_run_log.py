@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from deit_jax.training.result import best_evaluation
-from deit_jax.training.run_log import RunLog
 
 TIMING = {"images_per_second"}
 
@@ -203,6 +202,20 @@ def test_a_full_disk_stops_nothing_and_loses_no_line(tmp_path, caplog):
         assert "metrics.jsonl could not be written" in caplog.text
         log.write(4, "train", {"loss": 4.0})
     assert [line["loss"] for line in lines(tmp_path)] == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_half_a_line_on_a_full_disk_does_not_hide_the_best(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with RunLog(tmp_path, resume_step=0, tensorboard=False) as log:
+        log.write(1, "eval", {"raw/class/top1": 70.0})
+        try:
+            size = (tmp_path / "metrics.jsonl").stat().st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size + 9, hard))
+            log.write(2, "eval", {"raw/class/top1": 60.0})
+            assert best_evaluation(tmp_path, "raw/class/top1")["step"] == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert best_evaluation(tmp_path, "raw/class/top1")["value"] == 70.0
 
 
 def test_lines_that_a_full_disk_has_cost_are_told_at_the_end(tmp_path):
