@@ -1,6 +1,7 @@
 """A file of weights as PyTorch reads it: none of this package's readers has a part in it."""
 
 import argparse
+import os
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -24,7 +25,7 @@ def read_with_torch(source: str, which: str = "model") -> dict[str, np.ndarray] 
         which: of a training checkpoint, "model" or "ema".
     """
     try:
-        path = find_weights(locate(source, download=False))
+        path = find_weights(locate(os.path.expanduser(source), download=False))
     except FileNotFoundError:
         return None
     content: dict[str, Any] = {}

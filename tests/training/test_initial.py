@@ -8,6 +8,7 @@ import pytest
 
 import deit_jax
 from configs.digits import get_config
+from deit_jax.config.validate import validate
 from deit_jax.models.functional import split
 from deit_jax.training.initial import load_initial
 from deit_jax.training.loop import train
@@ -15,6 +16,7 @@ from deit_jax.training.setup import prepare
 from deit_jax.weights.reading import read_weights
 from deit_jax.weights.resize import resize_positions
 from deit_jax.weights.trees import flatten
+from tests.weights.described import timm_directory
 
 
 def student(**changes):
@@ -68,6 +70,19 @@ def test_another_image_size_and_the_moving_average(tmp_path):
             array = resize_positions(np.asarray(array), (4, 4), (6, 6))
         np.testing.assert_array_equal(after[path], array)
         np.testing.assert_array_equal(flatten(state["ema"]["params"])[path], array)
+
+
+def test_a_start_has_as_many_heads_as_its_description(tmp_path):
+    timm_directory(tmp_path / "a", num_heads=4)
+    config = student(model__weights=str(tmp_path / "a"))
+    setup = prepare(config)
+    with pytest.raises(ValueError, match=r"4 attention heads, .* --config.model.num_heads=4"):
+        load_initial(config, setup.abstract_state)
+    config.model.num_heads = 4
+    fitted = load_initial(config, setup.abstract_state)
+    assert fitted.report.count("used") == len(fitted.report.rows)
+    config.model.num_heads = 3
+    assert "the width 64 of deit_micro_patch4_16 cannot be" in " ".join(validate(config))
 
 
 def test_weights_that_are_not_there_stop_the_run_before_it_begins(tmp_path):

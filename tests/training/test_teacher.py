@@ -15,6 +15,8 @@ from deit_jax.models.fusion import fuse
 from deit_jax.models.registry import model_builder
 from deit_jax.training.teacher import load_teacher
 from deit_jax.weights.names import to_foreign
+from tests.weights.described import timm_directory
+from tests.weights.small_models import timm_model, torch_logits
 
 IMAGES = np.random.default_rng(1).normal(size=(4, 16, 16, 3)).astype(np.float32)
 
@@ -181,6 +183,19 @@ def test_weights_say_what_they_are_of(convnet, tmp_path):
 def test_another_model_is_refused(convnet):
     with pytest.raises(ValueError, match="regnety_040"):
         load_teacher(configure(convnet[0], "regnety_040"))
+
+
+def test_a_teacher_has_the_heads_of_its_description(tmp_path):
+    theirs = timm_directory(tmp_path / "a", num_heads=8)
+    teacher = load_teacher(configure(tmp_path / "a", "deit_micro_patch4_16"))
+    close(ask(teacher), torch_logits(theirs, IMAGES))
+
+
+def test_a_backbone_without_a_head_does_not_teach(tmp_path):
+    state = timm_model().state_dict()
+    torch.save({n: t for n, t in state.items() if "head" not in n}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="has no classification head, so it is no classifier"):
+        load_teacher(configure(tmp_path / "a.pth", "deit_micro_patch4_16"))
 
 
 def test_bfloat16_is_near(convnet):
