@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,11 +18,10 @@ from deit_jax.training.checkpoint import Checkpoints
 from deit_jax.training.checkpoint_directory import (
     OWES_EVALUATION,
     add_metrics,
-    best_of,
-    read_manifests,
     saved_steps,
 )
 from deit_jax.training.clock import Clock
+from deit_jax.training.continuation import best_of_run, count_lost_lines, say_if_epochs_moved
 from deit_jax.training.initial import load_initial
 from deit_jax.training.interruption import Abandoned, Interruption
 from deit_jax.training.lost_checkpoints import refuse_lost_checkpoints
@@ -31,7 +29,7 @@ from deit_jax.training.made_from import made_from
 from deit_jax.training.processes import any_process
 from deit_jax.training.progress import Progress
 from deit_jax.training.refusals import refuse_early
-from deit_jax.training.result import best_evaluation, make_result
+from deit_jax.training.result import make_result
 from deit_jax.training.run_directory import RunDirectory, as_begun, open_run
 from deit_jax.training.run_log import RunLog
 from deit_jax.training.schedule import learning_rate
@@ -129,6 +127,7 @@ class _Run:
         self.left_open: list[Batches] = []
         self.clock = Clock(self.meta.get("seconds", 0.0))
         self.damaged: tuple[int, ...] = tuple(self.meta.get("damaged", ()))
+        self.lost_lines = 0
         teacher_params = setup.teacher.params if setup.teacher else {}
         self.teacher_params = jax.device_put(teacher_params, replicated(setup.mesh))
 
@@ -145,8 +144,10 @@ class _Run:
                     tensorboard=config.log.tensorboard,
                 )
             )
-            self.say_if_epochs_moved()
-            self.lost_lines = self.count_lost_lines(self.meta)
+            say_if_epochs_moved(self.meta, self.start, setup.steps_per_epoch)
+            if jax.process_index() == 0:
+                log = self.run.path / "metrics.jsonl"
+                self.lost_lines = count_lost_lines(self.meta, self.log.lines, log)
             self.progress = stack.enter_context(Progress(total, start_step=self.start))
             if self.load_report:
                 self.progress.message(self.load_report.table())
@@ -313,42 +314,7 @@ class _Run:
     def best_evaluation(self) -> dict[str, Any]:
         """Step and value of the evaluation that decides which checkpoint is the best."""
         metric = f"{self.config.evaluation.weights}/{self.setup.inference_head}/top1"
-        best = best_evaluation(self.run.path, metric)
-        if self.lost_lines:
-            # Checkpoints know of their own evaluation, which may be among what is lost.
-            saved = best_of(read_manifests(self.run.checkpoints)[0])
-            if saved and saved[1] > best["value"]:
-                best |= {"step": saved[0], "value": saved[1]}
-            best["lost_lines"] = self.lost_lines
-        return best
-
-    def say_if_epochs_moved(self) -> None:
-        """Say where the run stands, if it is elsewhere than when it was saved."""
-        before, now = self.meta.get("epoch"), self.start / self.setup.steps_per_epoch
-        if before is not None and before != now:
-            _LOG.warning(
-                "Step %d was epoch %.2f when it was saved and is epoch %.2f of the %d training "
-                "images that there are now; schedule, length and order of the images follow that.",
-                self.start,
-                before,
-                now,
-                len(self.setup.train_source),
-            )
-
-    def count_lost_lines(self, meta: Mapping[str, Any]) -> int:
-        """Return how many lines the log has lost, and say so where they are newly missed."""
-        lost = meta.get("log_lines", 0) - self.log.lines if jax.process_index() == 0 else 0
-        if lost > 0:
-            _LOG.warning(
-                "%s/metrics.jsonl has lost %d of the %d lines up to step %d. Training does not "
-                "depend on them; curves lack them, and the best evaluation is that of the others "
-                "and of the checkpoints that are there.",
-                self.run.path,
-                lost,
-                meta["log_lines"],
-                self.start,
-            )
-        return max(lost, 0) + meta.get("lost_lines", 0)
+        return best_of_run(self.run.path, metric, self.lost_lines)
 
     def finish(self, evaluation: dict[str, Metrics]) -> dict[str, Any]:
         """Write `result.json`; only the first process does, and knows the best evaluation."""

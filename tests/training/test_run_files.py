@@ -183,7 +183,7 @@ def test_every_log_and_result(run, name):
 @pytest.mark.parametrize("content", ["", "{", "5", "null", "[]", "{}", '"a"', "[" * 99_999, "\xff"])
 def test_files_of_another_kind(run, name, content):
     (run / name).write_bytes(content.encode("latin-1") + b"\n" + content.encode("latin-1"))
-    for read in READERS.values():
+    for read in READERS.values() if name == "config.json" else (report, resume):
         answer(read, run)
     # A log that holds nothing is one to which nothing has been written.
     assert answer(report, run) or (name == "metrics.jsonl" and not content)
