@@ -14,7 +14,7 @@ from PIL import Image
 import deit_jax
 from configs.digits import get_config
 from deit_jax import devices
-from deit_jax.devices import check_devices
+from deit_jax.devices import check_devices, out_of_memory
 from deit_jax.training import setup
 from deit_jax.training.loop import train
 from deit_jax.training.reading_failures import refuse_circumstances
@@ -133,3 +133,9 @@ def test_programs_say_so_and_leave(program, tmp_path):
     assert found.returncode == 2
     assert found.stderr.startswith("error: JAX cannot start the devices of JAX_PLATFORMS=nonsense")
     assert found.stderr.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
+def test_too_little_memory_is_said_with_what_to_change():
+    error = RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 5 bytes.\nBufferAssignment:")
+    said = out_of_memory(error)
+    assert "\n" not in said and "allocating 5 bytes" in said and "training.micro_batches" in said
