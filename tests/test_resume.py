@@ -57,6 +57,7 @@ def run_undisturbed(folder, teacher, steps):
     )
     code, output = program.run(STUDENT, folder / "first", *flags)
     assert code == 0, output
+    assert f"Everything is in {folder / 'first'}; " in output.splitlines()[-1]
     process = program.start(STUDENT, folder / "again", *flags)
     begin = started(process)
     while not list((folder / "again").glob("checkpoints/[0-9]*")):

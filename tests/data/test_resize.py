@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -215,3 +217,20 @@ def test_numba_is_not_imported_before_an_image_is_resized():
         "assert not {'numba', 'llvmlite'} & set(sys.modules)"
     )
     run(code)
+
+
+def test_reader_threads_load_the_kernel_one_at_a_time(monkeypatch):
+    # Two that imported numba together used to take it for broken.
+    loading, most = 0, 0
+
+    def load():
+        nonlocal loading, most
+        loading += 1
+        most = max(most, loading)
+        time.sleep(0.01)
+        loading -= 1
+
+    monkeypatch.setattr(module, "_load_kernel", load)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: module._kernel(), range(8)))
+    assert most == 1

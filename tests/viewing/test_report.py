@@ -3,12 +3,13 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
 from deit_jax.cli.main import main
 from deit_jax.viewing.comparison import compare
-from deit_jax.viewing.curves import curve
+from deit_jax.viewing.curves import curve, draw_curves
 from deit_jax.viewing.figures import literal
 from deit_jax.viewing.report import write_report
 from deit_jax.viewing.runs import read_run
@@ -91,6 +92,17 @@ def test_report_command_writes_table_and_picture(study, output, capsys):
         assert image.size == (1440, 960)
         # Text, axes and curves in several colours, not an empty sheet.
         assert len(image.convert("RGB").getcolors(1 << 20)) > 50
+
+
+def test_curves_are_titled_with_the_models_that_were_trained(study, output, monkeypatch):
+    titles = []
+    monkeypatch.setattr(Figure, "suptitle", lambda self, text, **_: titles.append(text))
+    output.mkdir()
+    draw_curves(compare([study["hard0"]]), output / "curves.png")
+    draw_curves(compare([study["none0"], study["hard0"]]), output / "curves.png")
+    distilled = "deit_micro_distilled_patch4_16"
+    assert titles[0].startswith(f"Learning curves of {distilled} on")
+    assert titles[1].startswith(f"Learning curves of {distilled}, deit_micro_patch4_16 on")
 
 
 def test_without_matplotlib_the_table_still_comes(study, output, capsys, monkeypatch):
