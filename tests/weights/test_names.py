@@ -109,9 +109,12 @@ def test_tensors_without_a_place_are_an_error_unless_they_are_known_to_have_no_p
         "deit.pooler.dense.bias": np.ones(64),
     }
     assert from_foreign(tensors | extra, "transformers")[2] == list(extra)
-    scale = {"blocks.0.attn.q_norm.weight": np.ones(32)}
-    with pytest.raises(ValueError, match=r"1 tensors .* blocks.0.attn.q_norm.weight"):
-        from_foreign(arrays(timm_model().state_dict()) | scale, "timm")
+    for name, words in (
+        ("blocks.0.attn.mine.weight", r"1 tensors .* blocks.0.attn.mine.weight"),
+        ("blocks.0.attn.q_norm.weight", r"normalised queries and keys \(qk_norm\)"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            from_foreign(arrays(timm_model().state_dict()) | {name: np.ones(32)}, "timm")
 
 
 def test_layouts_that_do_not_fit_are_refused():
