@@ -18,7 +18,13 @@ import numpy as np
 
 from deit_jax.data.identity import combine, of_numbers
 from deit_jax.data.image_file import MOST_BYTES
-from deit_jax.data.image_names import LeftOut, has_image_ending, is_left_behind
+from deit_jax.data.image_names import (
+    OTHER_ENDING,
+    LeftOut,
+    has_image_ending,
+    has_other_ending,
+    is_left_behind,
+)
 from deit_jax.data.names import Names
 
 ARCHIVES: Final = (".tar", ".zip")
@@ -139,9 +145,12 @@ def _is_wanted(member: _Member, left_out: LeftOut) -> bool:
     if member.method < 0 or ".." in parts or member.name.startswith("/") or "\0" in member.name:
         left_out.add(_IRREGULAR, member.name)
         return False
+    is_dropping = any(map(is_left_behind, parts))
     if not has_image_ending(member.name):
+        if has_other_ending(member.name) and not is_dropping:
+            left_out.add(OTHER_ENDING, member.name)
         return False
-    if any(map(is_left_behind, parts)):
+    if is_dropping:
         left_out.add(_DROPPING, member.name)
         return False
     return True

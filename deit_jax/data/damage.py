@@ -79,7 +79,7 @@ class DamageCount:
                 self._allowed,
                 damage.name,
                 damage.reason,
-                self._remedy,
+                self._remedy if self._count <= self._allowed else "that is one too many",
             )
         if self._count > self._allowed:
             raise ValueError(self._too_many())

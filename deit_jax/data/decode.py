@@ -76,4 +76,5 @@ def _decode_pillow(data: bytes) -> tuple[UInt8[np.ndarray, "height width 3"], st
         raise
     # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error and others.
     except Exception as error:
-        raise ValueError(f"cannot be decoded as an image: {error}") from error
+        reason = str(error).rstrip(".")
+        raise ValueError(f"cannot be decoded as an image: {reason}") from error

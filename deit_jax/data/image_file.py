@@ -5,6 +5,7 @@ import importlib
 import io
 import os
 import stat
+import warnings
 from typing import Final
 
 from PIL import Image, UnidentifiedImageError
@@ -23,6 +24,12 @@ for _name in ("Jpeg", "Png", "Gif", "Bmp", "Ppm", "Tiff", "WebP", "Avif"):
     with contextlib.suppress(ImportError):
         importlib.import_module(f"PIL.{_name}ImagePlugin")
 _KNOWN: Final = tuple(name for name in FORMATS if name in Image.OPEN)
+
+# Pillow says these in two lines with its own path, of files that are sound: large scans, palettes
+# whose transparency is dropped anyhow, and EXIF data that nothing is taken from but a tag that is
+# reported. What it raises is not touched.
+for _said in ("Image size .* exceeds limit", "Palette images with Transparency", "Corrupt EXIF"):
+    warnings.filterwarnings("ignore", message=_said, module=r"PIL\.")
 
 
 def open_image(data: bytes) -> Image.Image:

@@ -18,6 +18,9 @@ EXTENSIONS: Final = (
     ".tiff",
     ".webp",
 )
+OTHER_ENDING: Final = "images whose endings are not read (rename or convert them)"
+# Images as well, which torchvision's ImageFolder leaves out without a word.
+_OTHER_EXTENSIONS: Final = (".gif", ".avif", ".jfif", ".jpe", ".heic", ".heif", ".jp2", ".jxl")
 # What macOS, Windows, Linux, network storage and Jupyter put beside people's files, in lower case.
 _LEFT_BEHIND: Final = frozenset(
     (
@@ -45,6 +48,11 @@ def is_left_behind(name: str) -> bool:
 def has_image_ending(name: str) -> bool:
     """Whether a file is called as images are."""
     return name.lower().endswith(EXTENSIONS)
+
+
+def has_other_ending(name: str) -> bool:
+    """Whether a file is called as images are that no reader takes."""
+    return name.lower().endswith(_OTHER_EXTENSIONS) and not is_left_behind(name)
 
 
 class LeftOut:

@@ -4,7 +4,13 @@ import heapq
 import os
 from typing import Final, NamedTuple
 
-from deit_jax.data.image_names import LeftOut, has_image_ending, is_left_behind
+from deit_jax.data.image_names import (
+    OTHER_ENDING,
+    LeftOut,
+    has_image_ending,
+    has_other_ending,
+    is_left_behind,
+)
 from deit_jax.data.open_files import check_open_files
 
 _DROPPING: Final = "what systems leave behind"
@@ -70,7 +76,8 @@ def _list(path: str, folder: str, left_out: LeftOut) -> _Listing:
                 if not entry.is_file(follow_symlinks=False):
                     _sort_in(entry, os.path.join(folder, entry.name), found, left_out)
                 elif not has_image_ending(entry.name):
-                    continue
+                    if has_other_ending(entry.name):
+                        left_out.add(OTHER_ENDING, os.path.join(folder, entry.name))
                 elif is_left_behind(entry.name):
                     left_out.add(_DROPPING, os.path.join(folder, entry.name))
                 else:

@@ -163,14 +163,16 @@ def test_replacements_are_the_same_for_any_readers_and_after_resuming(spoiled):
     check_grid(source, [(1, 1, 5), (3, 1, 7)])
 
 
+# 48 reader processes are started, one group after the other: slow where cores are busy.
 @pytest.mark.full
+@pytest.mark.timeout(1200)
 def test_replacements_are_the_same_for_any_readers_and_after_resuming_everywhere(spoiled):
     source, _ = spoiled
     check_grid(source, [(w, p, start) for w in (1, 3) for p in (1, 2) for start in (0, 1, 6, 11)])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_too_many_damaged_records_end_the_run_with_the_list(spoiled, workers):
+def test_too_many_damaged_records_end_the_run_with_the_list(spoiled, workers, caplog):
     source, damaged = spoiled
     options = TrainInput(
         image_size=SIZE, batch_size=20, threads=1, workers=workers, max_damaged=len(damaged) - 1
@@ -178,6 +180,8 @@ def test_too_many_damaged_records_end_the_run_with_the_list(spoiled, workers):
     with pytest.raises(ValueError, match="8 damaged records among 40 and 7 are allowed") as error:
         collect(train_batches(source, options, num_steps=2))
     assert str(error.value).count(".jpeg: ") == 8
+    remedies = [record.args[4] for record in caplog.records]
+    assert remedies == ["another image takes its place"] * 7 + ["that is one too many"]
 
 
 def test_a_resumed_stream_counts_what_was_found_before(spoiled, caplog):

@@ -5,6 +5,8 @@ import contextlib
 import os
 import pathlib
 import stat
+import subprocess
+import sys
 
 import pytest
 from PIL import EpsImagePlugin, Image
@@ -75,3 +77,30 @@ def test_pipes_devices_and_giants_are_no_images(tmp_path):
         read_image_file(tmp_path / "giant.jpg")
     (tmp_path / "sound.jpg").write_bytes(b"bytes")
     assert read_image_file(tmp_path / "sound.jpg") == b"bytes"
+
+
+def test_sound_images_are_decoded_without_warnings_of_pillow(tmp_path):
+    image = Image.new("P", (2, 2))
+    image.putpalette(range(48))
+    file = tmp_path / "palette.png"
+    image.save(file, transparency=bytes([0, 128]))
+    with (
+        pytest.warns(UserWarning, match="Palette images with Transparency"),
+        Image.open(file) as raw,
+    ):
+        raw.convert("RGB")
+    # In a process of its own: pytest has its own filters.
+    code = (
+        "import pathlib; from PIL import Image; from deit_jax.data.decode import decode; "
+        f"Image.MAX_IMAGE_PIXELS = 3; decode(pathlib.Path({str(file)!r}).read_bytes())"
+    )
+    root = pathlib.Path(deit_jax.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_pillow_says_goes_into_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
+    Image.new("L", (2, 2)).save(tmp_path / "image.png")
+    with pytest.raises(ValueError, match=r"^cannot be decoded .* limit of 2 pixels, .*[^.]$"):
+        decode((tmp_path / "image.png").read_bytes())

@@ -93,6 +93,16 @@ def test_what_is_left_out_is_said_once_with_a_count(tree, caplog):
     assert "left out: what systems leave behind (10, such as" in record.message
 
 
+def test_images_of_other_endings_are_left_out_with_a_word(tmp_path, caplog):
+    others = ("b/1.gif", "b/2.AVIF", "b/._3.gif", ".trash-0/4.gif")
+    write(tmp_path / "set/train", ("a/0.png", "b/1.png", *others))
+    shutil.make_archive(str(tmp_path / "set"), "tar", tmp_path / "set")
+    for name in ("set", "set.tar"):
+        caplog.clear()
+        assert len(open_splits(tmp_path / name, ["train"])["train"]) == 2
+        assert "images whose endings are not read (rename or convert them) (2, such" in caplog.text
+
+
 @pytest.fixture
 def linked(tmp_path):
     write(tmp_path, ("set/train/a/0.png", "set/train/b/1.png", "set/val/a/2.png", "more/3.png"))
