@@ -21,21 +21,20 @@ from deit_jax.training.checkpoint_directory import (
     saved_steps,
 )
 from deit_jax.training.clock import Clock
-from deit_jax.training.continuation import best_of_run, count_lost_lines, say_if_epochs_moved
+from deit_jax.training.continuation import say_if_epochs_moved
 from deit_jax.training.initial import load_initial
 from deit_jax.training.interruption import Abandoned, Interruption
 from deit_jax.training.lost_checkpoints import refuse_lost_checkpoints
 from deit_jax.training.made_from import made_from
 from deit_jax.training.processes import any_process
 from deit_jax.training.progress import Progress
+from deit_jax.training.recorder import Recorder
 from deit_jax.training.refusals import refuse_early
-from deit_jax.training.result import make_result
 from deit_jax.training.run_directory import RunDirectory, as_begun, open_run
 from deit_jax.training.run_log import RunLog
-from deit_jax.training.schedule import learning_rate
 from deit_jax.training.setup import Setup, prepare
 from deit_jax.training.skipped_steps import stop_if_lost, stop_if_nothing_was_learned
-from deit_jax.training.state import METRICS, TrainState
+from deit_jax.training.state import TrainState
 from deit_jax.weights.adapt import Fitted
 
 _LOG = logging.getLogger("deit_jax")
@@ -127,7 +126,6 @@ class _Run:
         self.left_open: list[Batches] = []
         self.clock = Clock(self.meta.get("seconds", 0.0))
         self.damaged: tuple[int, ...] = tuple(self.meta.get("damaged", ()))
-        self.lost_lines = 0
         teacher_params = setup.teacher.params if setup.teacher else {}
         self.teacher_params = jax.device_put(teacher_params, replicated(setup.mesh))
 
@@ -136,7 +134,7 @@ class _Run:
         setup, config = self.setup, self.config
         total = setup.total_steps
         with contextlib.ExitStack() as stack:
-            self.log = stack.enter_context(
+            log = stack.enter_context(
                 RunLog(
                     self.run.path,
                     resume_step=self.start,
@@ -145,10 +143,10 @@ class _Run:
                 )
             )
             say_if_epochs_moved(self.meta, self.start, setup.steps_per_epoch)
-            if jax.process_index() == 0:
-                log = self.run.path / "metrics.jsonl"
-                self.lost_lines = count_lost_lines(self.meta, self.log.lines, log)
             self.progress = stack.enter_context(Progress(total, start_step=self.start))
+            self.recorder = Recorder(
+                setup, self.run, self.checkpoints, log, self.progress, self.clock, self.meta
+            )
             if self.load_report:
                 self.progress.message(self.load_report.table())
             self.progress.message(opening(setup, self.state, self.start))
@@ -175,7 +173,8 @@ class _Run:
                 evaluation = self.evaluate()
             if evaluation is None:
                 self.leave(total)
-            result = self.finish(evaluation)
+            stop_if_nothing_was_learned(int(self.state["skipped"]), total)
+            result = self.recorder.result(self.state, evaluation)
             self.progress.message(closing(setup, result, self.run.path))
         return result
 
@@ -183,19 +182,26 @@ class _Run:
         """Do what is due after this step; return the evaluation if there was one."""
         last = step == self.setup.total_steps
         if last or step % self.config.log.every_steps == 0:
-            self.log_training(step)
+            skipped = self.recorder.training(step, self.state, self.damaged)
+            stop_if_lost(self.config, self.run.checkpoints, step, skipped)
         else:
             self.progress.update(step)
         evaluation, due = None, last or self.evaluation_due(step)
         if due:
             evaluation = self.evaluate()
             if evaluation:
-                self.log_evaluation(step, evaluation)
+                self.recorder.evaluation(step, evaluation)
         if stop := self.stop_due(step):
             self.interruption.saving()
         if due or stop or step % self.config.checkpoint.every_steps == 0:
             with self.clock.paused():
-                self.save(step, evaluation, owes_evaluation=due and not evaluation)
+                self.recorder.checkpoint(
+                    step,
+                    self.state,
+                    evaluation,
+                    damaged=self.damaged,
+                    owes_evaluation=due and not evaluation,
+                )
         if stop and not (last and evaluation):
             self.leave(step)
         return evaluation
@@ -217,32 +223,11 @@ class _Run:
         interval = self.config.evaluation.every_epochs * self.setup.steps_per_epoch
         return math.floor(step / interval) > math.floor((step - 1) / interval)
 
-    def log_training(self, step: int) -> None:
-        """Write the averages since the last line; stop if nothing finite came for too long."""
-        self.run.note_first_checkpoint()
-        scalars = jax.device_get(
-            {name: self.state[name] for name in ("sums", "skipped", "skipped_in_a_row")}
-        )
-        count = float(scalars["sums"]["count"])
-        values = {
-            name: float(scalars["sums"][name]) / count if count else math.nan for name in METRICS
-        }
-        values["learning_rate"] = float(
-            learning_rate(self.config, step - 1, self.setup.steps_per_epoch)
-        )
-        values["skipped_steps"] = int(scalars["skipped"])
-        values["damaged_records"] = len(self.damaged)
-        values["images_per_second"] = self.clock.rate(step) * self.config.training.batch_size
-        values["epoch"] = step / self.setup.steps_per_epoch
-        self.log.write(step, "train", values)
-        self.progress.update(step, values)
-        stop_if_lost(self.config, self.run.checkpoints, step, int(scalars["skipped_in_a_row"]))
-
     def pay_evaluation(self) -> dict[str, Metrics]:
         """Evaluate the step that training goes on from, as if it had not been stopped there."""
         if evaluation := self.evaluate():
-            self.log_evaluation(self.start, evaluation)
-            add_metrics(self.run.checkpoints, self.start, self.deciding(evaluation))
+            self.recorder.evaluation(self.start, evaluation)
+            add_metrics(self.run.checkpoints, self.start, self.recorder.deciding(evaluation))
             return evaluation
         self.leave(self.start)
 
@@ -271,62 +256,3 @@ class _Run:
             self.left_open.append(batches)
         else:
             batches.close()
-
-    def log_evaluation(self, step: int, result: dict[str, Metrics]) -> None:
-        """Write every number to the log and the deciding ones to the screen."""
-        head = self.setup.inference_head
-        values = {
-            f"{name}/{head}/{key}": value
-            for name, heads in result.items()
-            for head, metrics in heads.items()
-            for key, value in metrics.items()
-        }
-        self.log.write(step, "eval", {"epoch": step / self.setup.steps_per_epoch} | values)
-        accuracies = [f"{name} {heads[head]['top1']:.2f} %" for name, heads in result.items()]
-        self.progress.message(f"step {step:,}: top-1 of the {head} head: {', '.join(accuracies)}")
-        if jax.process_index() == 0:
-            # Only this process has the log that it is read from.
-            best = self.best_evaluation()
-            self.progress.show_best(best["step"], best["value"])
-
-    def save(
-        self, step: int, evaluation: dict[str, Metrics] | None, *, owes_evaluation: bool
-    ) -> None:
-        """Save the state; with the deciding accuracy where it was just measured."""
-        metrics = self.deciding(evaluation) if evaluation else None
-        meta = {
-            "seconds": self.clock.total(),
-            "damaged": list(self.damaged),
-            "class_names": self.setup.train_source.class_names,
-            "epoch": step / self.setup.steps_per_epoch,
-            "log_lines": self.log.lines,
-            "lost_lines": self.lost_lines,
-        }
-        if owes_evaluation:
-            meta[OWES_EVALUATION] = True
-        self.checkpoints.save(step, self.state, meta=meta, metrics=metrics)
-
-    def deciding(self, evaluation: dict[str, Metrics]) -> dict[str, float]:
-        """Return the metric by which the best checkpoint is chosen."""
-        chosen = evaluation[self.config.evaluation.weights]
-        return {"top1": chosen[self.setup.inference_head]["top1"]}
-
-    def best_evaluation(self) -> dict[str, Any]:
-        """Step and value of the evaluation that decides which checkpoint is the best."""
-        metric = f"{self.config.evaluation.weights}/{self.setup.inference_head}/top1"
-        return best_of_run(self.run.path, metric, self.lost_lines)
-
-    def finish(self, evaluation: dict[str, Metrics]) -> dict[str, Any]:
-        """Write `result.json`; only the first process does, and knows the best evaluation."""
-        stop_if_nothing_was_learned(int(self.state["skipped"]), self.setup.total_steps)
-        first = jax.process_index() == 0
-        result = make_result(
-            self.setup,
-            self.state,
-            evaluation,
-            seconds=self.clock.total(),
-            best=self.best_evaluation() if first else {},
-        )
-        if first:
-            self.run.write_result(result)
-        return result
