@@ -79,8 +79,9 @@ def run(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
     )
     console, done = Console(), []
-    if shown.note and not args.json:
-        say(console, shown.note)
+    if not args.json:
+        for note in filter(None, (weights.assumed, shown.note)):
+            say(console, note)
     for prediction in predictions:
         done.append(prediction)
         if prediction.note:
@@ -93,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
         facts: dict[str, Any] = {"model": weights.model_name, "weights": weights.source}
         facts["crop_ratio"] = float(shown.view.crop_ratio[0])
         facts["preprocessing"] = shown.to_json()
+        facts["assumed"] = weights.assumed
         print(json.dumps(facts | {"images": [_as_json(prediction) for prediction in done]}))
     return 1 if any(prediction.error for prediction in done) else 0
 

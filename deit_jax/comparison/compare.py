@@ -57,6 +57,7 @@ def open_subject(weights: str, *, model: str = "", which: str = "model") -> Subj
         preprocessing=found.facts.preprocessing,
         said=found.said,
         left_over=frozenset(row.name for row in found.left_over),
+        assumed=found.assumed,
     )
 
 
@@ -115,6 +116,7 @@ def compare(
         loaded=other.loaded_from,
         images=f"{what} at {size[0]}x{size[1]} pixels",
         sections=tuple(sections),
+        assumed=subject.assumed,
     )
 
 

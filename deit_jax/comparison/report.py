@@ -22,6 +22,7 @@ class Report:
         loaded: how the weights came into PyTorch's side.
         images: what both were shown.
         sections: what was compared, in that order.
+        assumed: a sentence about what was assumed of the network on both sides, or "".
     """
 
     model: str
@@ -31,6 +32,7 @@ class Report:
     loaded: str
     images: str
     sections: tuple[Section, ...]
+    assumed: str = ""
 
     @property
     def agrees(self) -> bool:
@@ -78,6 +80,8 @@ def show(report: Report, console: Console) -> None:
     """Print a table for each section, and the verdict."""
     say(console, f"{report.model}, {report.weights}: {report.ours} beside {report.against}")
     say(console, f"Shown to both: {report.images}. PyTorch's weights: {report.loaded}.")
+    if report.assumed:
+        say(console, report.assumed)
     for section in report.sections:
         measure = "relative to the largest" if section.measure == "relative" else "absolute"
         title = section.title[0].upper() + section.title[1:]

@@ -221,7 +221,7 @@ def _ask_teacher(subject: Subject, images: np.ndarray) -> Tensor:
     tensors = to_foreign(teacher.params, {}, "official")
     model.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
     with torch.no_grad():
-        return model(torch.from_numpy(images).permute(0, 3, 1, 2))[0]
+        return model(torch.from_numpy(images.copy()).permute(0, 3, 1, 2))[0]
 
 
 def _groups(other: TorchSide, weight_decay: float) -> list[dict]:

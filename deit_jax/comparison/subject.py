@@ -33,6 +33,7 @@ class Subject:
         preprocessing: of the images.
         said: what the file says of its network, by which the other side is built.
         left_over: names of the file's tensors that are no part of the network.
+        assumed: a sentence about what was assumed of the network on both sides, or "".
     """
 
     name: str
@@ -44,6 +45,7 @@ class Subject:
     preprocessing: Preprocessing = ASSUMED
     said: Description = NOTHING
     left_over: frozenset[str] = frozenset()
+    assumed: str = ""
 
     @property
     def module(self) -> Any:

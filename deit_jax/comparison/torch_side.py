@@ -93,7 +93,8 @@ class TorchSide:
             else:
                 handles.append(module.register_forward_hook(_keep_output(seen, name)))
         try:
-            answer = self.model(torch.from_numpy(images).permute(0, 3, 1, 2))
+            # A copy: PyTorch warns of arrays that nobody may write into, as those of JAX are.
+            answer = self.model(torch.from_numpy(images.copy()).permute(0, 3, 1, 2))
         finally:
             for handle in handles:
                 handle.remove()

@@ -188,6 +188,8 @@ def _read_file(config: ConfigDict) -> _Source:
     except ValueError as error:
         # It is often the name that is wrong.
         raise ValueError(f"The teacher (config.teacher.name={options.name}): {error}") from error
+    if weights.assumed:
+        _LOG.warning("The teacher %s: %s", weights.source, weights.assumed)
     facts = {"step": None, "top1": weights.published.top1 if weights.published else None}
     shown = weights.facts.preprocessing
     return _Source(

@@ -60,10 +60,15 @@ def name_convnet(
         )
     alike = same_tensors(name)
     ours = [n for n in (name, *alike) if n in list_models()]
+    declared = registered_convnet(said.name)
+    if said.words and declared not in ours:
+        raise ValueError(_other_network(said, name))
+    if not any(tensor.endswith("running_mean") for tensor in tensors):
+        raise ValueError(
+            f"it has the kernels of {name} and no statistics of BatchNorm (running_mean): it is of "
+            "a network with another normalisation, as timm's resnet50_gn, or incomplete."
+        )
     if said.words:
-        declared = registered_convnet(said.name)
-        if declared not in ours:
-            raise ValueError(_other_network(said, name))
         check_timm_convnet(said, declared)
         return declared, ""
     chosen = model if model in ours else name
@@ -72,7 +77,9 @@ def name_convnet(
         return chosen, ""
     others = same_tensors(chosen)
     loaded = [n for n in others if n in list_models()]
-    remedy = f"say so with --model {loaded[0]} if it is that" if loaded else "it must be that"
+    remedy = "of another network the results are wrong"
+    if loaded:
+        remedy = f"say so with --model {loaded[0]} if it is that"
     return chosen, (
         f"Nothing in the file names its network, and {' and '.join(others)} of timm have the same "
         f"tensors: taken for {chosen}; {remedy}."

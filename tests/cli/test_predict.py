@@ -94,6 +94,7 @@ def test_top_five_of_every_head_are_timms(tmp_path, photos, capsys, distilled):
     command = ["predict", "--weights", path, str(photos), "--json", "--batch-size=2"]
     assert main(command) == 0
     found = json.loads(capsys.readouterr().out)
+    assert found["assumed"].startswith("Nothing in the file describes its network: taken for")
     files = [photos / "a.png", photos / "below" / "b.jpg", photos / "c.gif.png"]
     assert [image["file"] for image in found["images"]] == list(map(str, sorted(files)))
     for image in found["images"]:

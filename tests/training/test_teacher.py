@@ -169,7 +169,7 @@ def test_other_classes_need_a_mapping(tmp_path):
         load_teacher(config)
 
 
-def test_weights_say_what_they_are_of(convnet, tmp_path):
+def test_weights_say_what_they_are_of(convnet, tmp_path, caplog):
     path, network = convnet
     # The default name, which nobody gave.
     teacher = load_teacher(configure(path, "regnety_160"))
@@ -178,6 +178,7 @@ def test_weights_say_what_they_are_of(convnet, tmp_path):
     name = "deit_micro_distilled_patch4_16"
     save_random(tmp_path / "w.safetensors", name)
     assert load_teacher(configure(tmp_path / "w.safetensors", "regnety_160")).facts["name"] == name
+    assert f"teacher {tmp_path}/w.safetensors: Nothing in the file describes" in caplog.text
 
 
 def test_another_model_is_refused(convnet):

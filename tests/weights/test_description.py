@@ -228,6 +228,22 @@ def test_what_is_assumed_of_undescribed_tensors_is_said(tmp_path, caplog):
     said = read_weights(path, model="tf_efficientnet_b0")
     assert said.model_name == "tf_efficientnet_b0" and not said.assumed
     assert read_weights(path, like="tf_efficientnet_b0").model_name == "tf_efficientnet_b0"
+    # Of ResNets there is no second one that could be named.
+    path = convnet_file(tmp_path / "b.pth", "resnetaa50")
+    assert read_weights(path).assumed.endswith(
+        "for resnet50; of another network the results are wrong."
+    )
+
+
+def test_a_convnet_without_batch_norm_is_not_taken_for_one_with(tmp_path):
+    path = convnet_file(tmp_path / "a.pth", "resnet50_gn")
+    with pytest.raises(
+        ValueError, match=r"a.pth: it has the kernels of resnet50 and no statistics"
+    ):
+        read_weights(path)
+    path = convnet_file(tmp_path / "b.pth", "resnet50_gn", arch="resnet50_gn")
+    with pytest.raises(ValueError, match=r"says that it is 'resnet50_gn', which is not computed"):
+        read_weights(path)
 
 
 @pytest.mark.full
