@@ -14,7 +14,14 @@ from deit_jax.data.damage import Damage, DamageCount
 from deit_jax.data.oddities import Oddity, OddityCount
 from deit_jax.data.open_files import check_open_files
 from deit_jax.data.options import EvalInput, InputOptions, TrainInput, shared_bytes
-from deit_jax.data.shared_memory import FOLDER, ToShared, claim, free_bytes, remove, total_bytes
+from deit_jax.data.shared_memory import (
+    FOLDER,
+    ToShared,
+    claim,
+    free_bytes,
+    make_no_more,
+    total_bytes,
+)
 from deit_jax.data.sources import Source
 from deit_jax.data.worker_processes import (
     STOP_SIGNALS,
@@ -213,7 +220,7 @@ def _begin_reader(name: str, number: int, count: int) -> None:
     # The main process decides what becomes of them.
     for signal_name in STOP_SIGNALS:
         signal.signal(getattr(signal, signal_name), signal.SIG_IGN)
-    follow_parent(partial(remove, name) if name else None)
+    follow_parent(partial(make_no_more, name) if name else None)
 
 
 def _stream(

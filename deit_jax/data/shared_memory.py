@@ -13,6 +13,7 @@ import fcntl
 import functools
 import os
 import secrets
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import shared_memory
@@ -24,6 +25,8 @@ from grain.multiprocessing import SharedMemoryArray
 
 FOLDER = Path("/dev/shm")
 _PREFIX = "deit_jax-"
+# Held while a segment is made, and for good by a reader that ends.
+_MAKING = threading.Lock()
 
 
 @functools.cache
@@ -71,6 +74,12 @@ def remove(name: str) -> None:
     _unlink(name)
 
 
+def make_no_more(name: str) -> None:
+    """Remove all segments of a claim; whoever makes one in this process waits for its end."""
+    _MAKING.acquire()
+    remove(name)
+
+
 @dataclass(frozen=True)
 class ToShared:
     """Copies the arrays of an element into shared memory; what a reader process does last.
@@ -92,7 +101,8 @@ class ToShared:
 
     def _copy(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         name = f"{self.name}-{secrets.token_hex(8)}"
-        segment = shared_memory.SharedMemory(name, create=True, size=array.nbytes)
+        with _MAKING:
+            segment = shared_memory.SharedMemory(name, create=True, size=array.nbytes)
         try:
             with _opened(name) as file:
                 os.posix_fallocate(file, 0, array.nbytes)

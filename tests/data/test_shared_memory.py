@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from deit_jax.data import shared_memory
-from deit_jax.data.shared_memory import FOLDER, ToShared, claim, remove_stale
+from deit_jax.data.shared_memory import FOLDER, ToShared, claim, make_no_more, remove_stale
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="shared memory is elsewhere")
 ROOT = Path(__file__).parents[2]
@@ -118,3 +119,19 @@ def test_full_shared_memory_is_an_error_that_says_so(monkeypatch):
     with pytest.raises(OSError, match="/dev/shm is full: a batch needs 96 KiB"):
         ToShared(own)(({"image": np.zeros((2, 128, 128, 3), np.uint8)}, []))
     assert names(own) == before
+
+
+def test_a_reader_that_ends_makes_no_segment_after_it_has_removed_them(monkeypatch):
+    # Its main thread goes on making batches until the process has ended.
+    monkeypatch.setattr(shared_memory, "_MAKING", threading.Lock())
+    name = "deit_jax-test000000ff"
+    share = ToShared(name)
+    share(({"image": np.zeros(4, np.uint8)}, None))
+    assert names(name)
+    make_no_more(name)
+    reading = threading.Thread(
+        target=share, args=[({"image": np.zeros(4, np.uint8)}, None)], daemon=True
+    )
+    reading.start()
+    reading.join(timeout=0.2)
+    assert reading.is_alive() and not names(name)
