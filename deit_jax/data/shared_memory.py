@@ -6,7 +6,6 @@ the name of a *claim*: a file beside them, locked by the process that made it fo
 lives. Whose lock can be had is dead, and its segments are removed at the next start of anything.
 """
 
-import atexit
 import contextlib
 import errno
 import fcntl
@@ -22,6 +21,8 @@ from typing import Any
 
 import numpy as np
 from grain.multiprocessing import SharedMemoryArray
+
+from deit_jax.data.worker_processes import at_end
 
 FOLDER = Path("/dev/shm")
 _PREFIX = "deit_jax-"
@@ -44,7 +45,7 @@ def claim() -> str:
         file = os.open(FOLDER / name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file).st_nlink:
-            atexit.register(_unlink, name)
+            at_end(functools.partial(_unlink, name))
             return name
         # Another process took it for a dead one's before it was locked.
         os.close(file)

@@ -1,5 +1,6 @@
 """What all processes that work for another one share: when they end, and what does not end them."""
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -10,6 +11,21 @@ from multiprocessing import resource_tracker
 
 STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
 """What terminals and schedulers send to end a program: to its main process, or to all of them."""
+
+_LAST: list[Callable[[], None]] = []
+
+
+def at_end(action: Callable[[], None]) -> None:
+    """Do something quick when this process ends, also where a signal ends it at once."""
+    _LAST.append(action)
+    atexit.register(action)
+
+
+def do_last() -> None:
+    """Do what `at_end` was told; before `os._exit`, which leaves out what Python does itself."""
+    for action in _LAST:
+        with contextlib.suppress(Exception):
+            action()
 
 
 @contextlib.contextmanager

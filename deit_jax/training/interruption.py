@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn, TypeVar
 
-from deit_jax.data.worker_processes import STOP_SIGNALS
+from deit_jax.data.worker_processes import STOP_SIGNALS, do_last
 
 # Programs such as `timeout` signal a process and then its group; nobody presses a key so fast.
 _SAME_SECONDS = 0.2
@@ -195,6 +195,7 @@ def leave_at_once(code: int, line: str) -> NoReturn:
             # The progress bar has hidden the cursor.
             os.write(1, b"\x1b[?25h\n")
         os.write(2, f"{line}\n".encode())
+    do_last()
     os._exit(code)
 
 

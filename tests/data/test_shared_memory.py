@@ -73,6 +73,24 @@ def test_readers_and_segments_end_with_a_killed_process(tmp_path, number):
     assert process.stderr.read() == ""
 
 
+LEAVING = """
+from deit_jax.data.shared_memory import claim
+from deit_jax.training.interruption import leave_at_once
+
+print(claim(), flush=True)
+leave_at_once(143, "stopped")
+"""
+
+
+def test_a_claim_goes_with_a_process_that_leaves_at_once():
+    run = subprocess.run(
+        [sys.executable, "-c", LEAVING], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    claimed = run.stdout.strip()
+    assert claimed.startswith("deit_jax-") and names(claimed) == set()
+    assert run.returncode == 143 and run.stderr == "stopped\n"
+
+
 # Killed together with its resource tracker, as by a scheduler.
 DYING = """
 import os, signal
