@@ -14,6 +14,7 @@ import numpy as np
 from jax.stages import Compiled
 from PIL import Image
 
+from benchmarks.arguments import check_outputs
 from benchmarks.cases import DTYPES, Case
 from benchmarks.hardware import describe_machine, describe_versions
 from benchmarks.timing import Spread, speedup, spread
@@ -23,6 +24,7 @@ from deit_jax.augment.mixing import mix
 from deit_jax.augment.pipeline import augment_images
 from deit_jax.augment.recipes import RECIPES, Recipe, recipe_named
 from deit_jax.cli.arguments import Parser, between, count, parse
+from deit_jax.models.registry import model_spec
 
 _EXAMPLE = """\
 example:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from deit_jax.training.result import best_evaluation
+from deit_jax.training.run_log import RunLog
 
 TIMING = {"images_per_second"}
 
