@@ -90,12 +90,12 @@ def test_unwritable_directory(tmp_path):
 
 
 def test_changed_configuration_is_refused(tmp_path):
-    flags = ("--config.schedule.epochs=0.5", "--config.schedule.warmup_epochs=0")
+    flags = ("--config.schedule.epochs=2", "--config.schedule.warmup_epochs=0")
     code, output = program.run("configs/digits.py:teacher", tmp_path / "run", *flags)
     assert code == 0, output
     before = (tmp_path / "run" / "result.json").read_bytes()
     code, output = program.run("configs/digits.py:teacher", tmp_path / "run")
-    assert code == 2 and "schedule.epochs: 0.5 ->" in output
+    assert code == 2 and "schedule.epochs: 2.0 ->" in output
     assert (tmp_path / "run" / "result.json").read_bytes() == before
 
 

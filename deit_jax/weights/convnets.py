@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deit_jax.models import efficientnet, regnet, resnet
+from deit_jax.weights.markers import MARKERS
 
 Path = tuple[str, ...]
 
@@ -160,11 +161,3 @@ _RENAME = {
     ("efficientnet", "timm"): _efficientnet_timm,
     ("efficientnet", "torchvision"): _efficientnet_torchvision,
 }
-MARKERS = {
-    "s1.b1.conv2.conv.weight": ("regnet", "timm"),
-    "trunk_output.block1.block1-0.f.b.0.weight": ("regnet", "torchvision"),
-    "layer1.0.conv2.weight": ("resnet", "timm"),
-    "blocks.0.0.conv_dw.weight": ("efficientnet", "timm"),
-    "features.1.0.block.0.0.weight": ("efficientnet", "torchvision"),
-}
-"""Family and layout by a tensor that every such model has, and no other."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from deit_jax.weights.convnets import MARKERS
+from deit_jax.weights.markers import MARKERS
 from deit_jax.weights.messages import quoted
 
 # Under these keys training programs keep weights: the reference, timm and torchvision; Lightning;

@@ -136,7 +136,8 @@ def test_full_shared_memory_is_an_error_that_says_so(monkeypatch):
     monkeypatch.setattr(shared_memory.os, "posix_fallocate", full)
     with pytest.raises(OSError, match="/dev/shm is full: a batch needs 96 KiB"):
         ToShared(own)(({"image": np.zeros((2, 128, 128, 3), np.uint8)}, []))
-    assert names(own) == before
+    # Those of earlier batches may go meanwhile.
+    assert names(own) <= before
 
 
 def test_a_reader_that_ends_makes_no_segment_after_it_has_removed_them(monkeypatch):

@@ -14,6 +14,7 @@ CHILD = """
 import hashlib, sys
 import jax, jax.numpy as jnp, numpy as np
 from deit_jax.training.checkpoint import Checkpoints
+from deit_jax.config.defaults import default_config
 from deit_jax.training.run_directory import open_run
 from deit_jax.training.run_log import RunLog
 
@@ -32,7 +33,7 @@ def train_step(state):
     new = {"step": state["step"] + 1, "params": {"w": weights}, "ema": {"params": {"w": average}}}
     return new, jnp.sum(weights**2)
 
-with open_run(sys.argv[1], {"seed": 0}) as run, Checkpoints(run.checkpoints) as checkpoints:
+with open_run(sys.argv[1], default_config()) as run, Checkpoints(run.checkpoints) as checkpoints:
     restored = checkpoints.restore_latest(jax.eval_shape(initial))
     state = restored.state if restored else initial()
     start = restored.step if restored else 0
