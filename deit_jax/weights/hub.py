@@ -105,7 +105,7 @@ def _download(repo_id: str) -> Path:
     try:
         weights = next(filter(None, map(fetch, (*WEIGHT_NAMES, *INDEX_NAMES))), None)
         if weights is not None:
-            for name in {*files_of(weights), *_DESCRIPTIONS} - {weights.name}:
+            for name in sorted({*files_of(weights), *_DESCRIPTIONS} - {weights.name}):
                 fetch(name)
     except (OSError, ValueError) as error:
         raise OSError(f"{repo_id} could not be downloaded: {in_short(error)}.") from error
