@@ -5,9 +5,11 @@ from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Final, Literal
 
+from deit_jax.schema.images import IMAGENET_MEAN, IMAGENET_STD
+
 # The normalisation and evaluation crop that the reference trains and evaluates with.
-MEAN: Final = (0.485, 0.456, 0.406)
-STD: Final = (0.229, 0.224, 0.225)
+MEAN: Final = IMAGENET_MEAN
+STD: Final = IMAGENET_STD
 CROP_RATIO: Final = 0.875
 
 INTERPOLATIONS: Final = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")

@@ -1,7 +1,6 @@
 """The loop: read a batch, take the step, and now and then log, evaluate and save."""
 
 import contextlib
-import logging
 import math
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,8 +35,6 @@ from deit_jax.training.setup import Setup, prepare
 from deit_jax.training.skipped_steps import stop_if_lost, stop_if_nothing_was_learned
 from deit_jax.training.state import TrainState
 from deit_jax.weights.adapt import Fitted
-
-_LOG = logging.getLogger("deit_jax")
 
 
 def train(
