@@ -68,7 +68,12 @@ def remove(name: str) -> None:
     """Remove all segments of a claim, and the claim."""
     for path in FOLDER.glob(f"{name}-*"):
         with contextlib.suppress(OSError):
-            segment = shared_memory.SharedMemory(path.name)
+            try:
+                segment = shared_memory.SharedMemory(path.name)
+            except ValueError:
+                # Empty: whoever made it was killed before it had a size, or a line in the tracker.
+                _unlink(path.name)
+                continue
             segment.close()
             # Tells the resource tracker, which would complain otherwise.
             segment.unlink()

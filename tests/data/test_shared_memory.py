@@ -112,6 +112,8 @@ def test_the_next_start_removes_what_a_dead_process_left_and_nothing_else():
     foreign.write_bytes(b"of another program")
     orphan = FOLDER / f"deit_jax-orphan{os.getpid()}-1"
     orphan.write_bytes(b"its claim is gone")
+    empty = FOLDER / f"deit_jax-orphan{os.getpid()}-2"
+    empty.write_bytes(b"")  # as a process leaves it that is killed before the segment has a size
     run = subprocess.run(
         [sys.executable, "-c", DYING], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
@@ -119,7 +121,7 @@ def test_the_next_start_removes_what_a_dead_process_left_and_nothing_else():
     try:
         assert len(names(dead)) == 2, run.stderr
         remove_stale()
-        assert names(dead) == set() and not orphan.exists()
+        assert names(dead) == set() and not orphan.exists() and not empty.exists()
         assert foreign.exists() and len(names(own)) >= 2
         np.testing.assert_array_equal(kept["image"], np.arange(9))
     finally:
