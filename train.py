@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 # First of all: a signal may come while libraries are loaded.
-from deit_jax.training.interruption import Interrupted, Interruption, leave_at_once  # isort: skip
+from deit_jax.runs.interruption import Interrupted, Interruption, leave_at_once  # isort: skip
 
 # Reader processes import this file too.
 _INTERRUPTION = Interruption.install() if __name__ == "__main__" else None
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> None:
     import jax
 
     from deit_jax.config.validate import validate
-    from deit_jax.data.open_files import advice, are_too_many_open
+    from deit_jax.data.open_file_limit import advice, are_too_many_open
     from deit_jax.devices import check_devices, out_of_memory
     from deit_jax.training.loop import train
     from deit_jax.training.skipped_steps import TrainingStopped

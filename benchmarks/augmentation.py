@@ -20,7 +20,7 @@ from benchmarks.hardware import describe_machine, describe_versions
 from benchmarks.timing import Spread, speedup, spread
 from deit_jax.augment.host import augment_on_host
 from deit_jax.augment.keys import image_keys, purpose
-from deit_jax.augment.mixing import mix
+from deit_jax.augment.mixup_cutmix import mix
 from deit_jax.augment.pipeline import augment_images
 from deit_jax.augment.recipes import RECIPES, Recipe, recipe_named
 from deit_jax.cli.arguments import Parser, between, count, parse

@@ -89,9 +89,9 @@ def _image(batch: Any) -> Any:
 
 @contextlib.contextmanager
 def _ours(side: Side) -> Iterator[Iterator[Any]]:
-    from deit_jax.data.options import TrainInput
-    from deit_jax.data.pipeline import train_batches
-    from deit_jax.data.sources import open_source
+    from deit_jax.data.source import open_source
+    from deit_jax.data.stream.loader import train_batches
+    from deit_jax.data.stream.options import TrainInput
 
     source = open_source(side.source, "train", side.directory)
     options = TrainInput(

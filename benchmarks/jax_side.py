@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from benchmarks.cases import IMAGENET_TRAIN_IMAGES, OURS, Case, train_config
 from benchmarks.timing import Program
-from deit_jax.augment.mixing import MixOptions
+from deit_jax.augment.mixup_cutmix import MixOptions
 from deit_jax.augment.pipeline import AugmentOptions
 from deit_jax.devices import compiler_options
 from deit_jax.models.frozen import freeze

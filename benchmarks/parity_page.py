@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from scipy import stats
 
-from deit_jax.viewing.experiments import spread
+from deit_jax.reports.experiments import spread
 
 CONFIDENCE = 0.95
 # Decided before the first comparison was made: what difference would matter to a user. Of 800

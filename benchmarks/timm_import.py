@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from deit_jax.comparison.extras import require
+from deit_jax.extras import require
 
 timm: Any = require("timm")
 torchvision: Any = require("torchvision")

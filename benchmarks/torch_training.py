@@ -18,8 +18,8 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 
 from benchmarks.torch_side import make_optimizer, soft_target_cross_entropy, timm
-from deit_jax.comparison.torch_deit import TorchDeit
-from deit_jax.data.digits import open_digits
+from deit_jax.data.formats.digits import open_digits
+from deit_jax.parity.torch_deit import TorchDeit
 
 # Width, depth and heads of the models called "micro"; the patch is in the name.
 _MICRO = dict(width=64, depth=3, num_heads=2)

@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 from configs import deit, distill, teacher
 from deit_jax.config.paper import Cell, PaperTable
 from deit_jax.config.variant import choose
-from deit_jax.data.datasets import DATASETS
+from deit_jax.data.papers.facts import DATASETS
 
 ARGUMENTS = ("teacher", "none", "hard")
 PAPER = (

@@ -29,7 +29,7 @@ from ml_collections import ConfigDict
 from deit_jax.config.defaults import default_config
 from deit_jax.config.paper import Cell, PaperTable
 from deit_jax.config.variant import choose_parts
-from deit_jax.data.datasets import DATASETS
+from deit_jax.data.papers.facts import DATASETS
 
 # Which recipe each data set has; what else is to know about it stands in DATASETS.
 _DATA = {

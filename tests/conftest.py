@@ -12,7 +12,7 @@ import jax
 import pytest
 from jax.sharding import AxisType
 
-from deit_jax.comparison.extras import declare_torchvision_operators
+from deit_jax.extras import declare_torchvision_operators
 
 declare_torchvision_operators()
 

@@ -20,7 +20,7 @@ from deit_jax.files import (
     write_json,
     written_whole,
 )
-from deit_jax.weights.writing import write_pth, write_safetensors
+from deit_jax.weights.formats.writing import write_pth, write_safetensors
 
 
 @contextlib.contextmanager

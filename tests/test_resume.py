@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deit_jax.training.checkpoint_directory import read_manifests
+from deit_jax.runs.checkpoint_directory import read_manifests
 from tests import program
 
 # An epoch ends every 3.1 steps, a checkpoint is written every 4, evaluations come in between.
@@ -213,7 +213,7 @@ def test_signals_cost_no_step(undisturbed, tmp_path):
 # `train.py`, which gets SIGTERM during its second evaluation.
 IN_AN_EVALUATION = """
 import os, runpy, signal, sys, time
-from deit_jax.training.interruption import Interruption
+from deit_jax.runs.interruption import Interruption
 
 watch, evaluations = Interruption.unless_requested, []
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from deit_jax.augment.keys import purpose
 from deit_jax.augment.operations import OPERATIONS, Draw, Kind, argument_at, arguments
 from deit_jax.augment.options import AugmentOptions
-from deit_jax.augment.policies import Entry, Policy, parse_policy
+from deit_jax.augment.randaugment import Entry, Policy, parse_policy
 
 ATTEMPTS = 10
 """Boxes tried before an image stays whole (timm `RandomErasing`)."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from deit_jax.augment.policies import parse_policy
+from deit_jax.augment.randaugment import parse_policy
 from deit_jax.schema import RULES
 from deit_jax.schema.declare import conform
 from deit_jax.schema.images import IMAGENET_MEAN, IMAGENET_STD

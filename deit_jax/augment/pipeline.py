@@ -8,13 +8,13 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Key, UInt8
 
+from deit_jax.augment.apply import apply_operations
 from deit_jax.augment.choices import Choices, draw_choices
 from deit_jax.augment.erasing import erase
 from deit_jax.augment.framing import flip_selected, pad_and_crop
-from deit_jax.augment.layers import apply_operations
 from deit_jax.augment.operations import Kind
 from deit_jax.augment.options import AugmentOptions
-from deit_jax.augment.policies import parse_policy
+from deit_jax.augment.randaugment import parse_policy
 
 __all__ = ["AugmentOptions", "apply_choices", "augment_images", "normalise"]
 
@@ -92,7 +92,7 @@ def normalise(
 
     One multiplication and one addition, to be fused with what is done before and after. With
     ImageNet's mean and deviation it is at most 5e-7 from what inference looks up to have
-    torchvision's bits (`deit_jax.evaluation.normalisation.to_input`).
+    torchvision's bits (`deit_jax.augment.normalise.to_input`).
     """
     scale = np.float32(1.0 / (255.0 * np.asarray(std, np.float64)))
     shift = np.float32(-np.asarray(mean, np.float64) / np.asarray(std, np.float64))

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from deit_jax.augment.mixing import MixOptions
+from deit_jax.augment.mixup_cutmix import MixOptions
 from deit_jax.augment.options import AugmentOptions
 
 

@@ -31,6 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw the sheet."""
-    from deit_jax.augment import contact_sheet
+    from deit_jax.reports import contact_sheet
 
     return contact_sheet.run(args)

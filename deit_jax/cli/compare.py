@@ -61,17 +61,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print, draw."""
-    from deit_jax.comparison.extras import require
+    from deit_jax.extras import require
 
     require("torch")
     if args.against != "official":
         require(args.against)
     from rich.console import Console
 
-    from deit_jax.comparison.compare import compare, open_subject
-    from deit_jax.comparison.picture import draw
-    from deit_jax.comparison.report import show
-    from deit_jax.viewing.terminal import say
+    from deit_jax.parity.compare import compare, open_subject
+    from deit_jax.parity.picture import draw
+    from deit_jax.parity.report import show
+    from deit_jax.reports.terminal import say
 
     require("matplotlib")
     picture = Path(args.picture)

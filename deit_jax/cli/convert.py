@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 def _show(weights: "Weights", report: "LoadReport") -> None:
     from rich.console import Console
 
-    from deit_jax.viewing.terminal import Column, print_table, say
+    from deit_jax.reports.terminal import Column, print_table, say
     from deit_jax.weights.report import HEADINGS
 
     console = Console()

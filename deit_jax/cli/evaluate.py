@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from deit_jax.cli.arguments import checkpoint, count, share
 
 if TYPE_CHECKING:
-    from deit_jax.data.sources import Source
-    from deit_jax.evaluation.evaluate import Metrics
+    from deit_jax.data.source import Source
+    from deit_jax.evaluation.metrics import Metrics
     from deit_jax.evaluation.predictions import Answers
     from deit_jax.evaluation.subjects import Place, Subject
 
@@ -122,7 +122,7 @@ def _evaluate(
     subject: "Subject", source: "Source", place: "Place", args: argparse.Namespace
 ) -> "dict[str, Answers]":
     """Measure a model and print it; return its answers."""
-    from deit_jax.data.real_labels import read_real_labels
+    from deit_jax.data.papers.real_labels import read_real_labels
     from deit_jax.evaluation.real import match, real_accuracy
     from deit_jax.evaluation.subjects import map_classes, measure_on
 
@@ -162,7 +162,7 @@ def _evaluate(
 
 def _logged(subject: "Subject", place: "Place", facts: dict[str, Any]) -> dict[str, float]:
     """Return what the run itself measured of the same, if it did."""
-    from deit_jax.viewing.runs import read_run
+    from deit_jax.runs.history import read_run
 
     if subject.place != place or subject.fusion != facts["fusion"]:
         return {}
@@ -175,7 +175,7 @@ def _show(
 ) -> None:
     from rich.console import Console
 
-    from deit_jax.viewing.terminal import Column, print_table, say
+    from deit_jax.reports.terminal import Column, print_table, say
 
     console = Console()
     what = "{model} of {run}, step {step}" if "run" in facts else "{model} of {file}"
@@ -218,8 +218,8 @@ def _compare(answers: "dict[str, Answers]", args: argparse.Namespace) -> None:
     from rich.console import Console
 
     from deit_jax.evaluation.agreement import disagreement
-    from deit_jax.viewing.agreement import show, write
-    from deit_jax.viewing.terminal import say
+    from deit_jax.reports.agreement import show, write
+    from deit_jax.reports.terminal import say
 
     result = disagreement(answers)
     if args.json:

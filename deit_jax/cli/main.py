@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from deit_jax.cli.arguments import Parser, parse
 from deit_jax.compilation_cache import keep_compiled_programs
-from deit_jax.data.open_files import advice, are_too_many_open
+from deit_jax.data.open_file_limit import advice, are_too_many_open
 from deit_jax.files import print_any_name, sentence
 
 PROGRAM = "python -m deit_jax"

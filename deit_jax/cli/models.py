@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from deit_jax.viewing.terminal import Column, print_table, say
+from deit_jax.reports.terminal import Column, print_table, say
 
 if TYPE_CHECKING:
     from deit_jax.models.registry import ModelSpec
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _row(spec: "ModelSpec") -> tuple[str, ...]:
-    from deit_jax.weights.published import DEIT3, PUBLISHED
+    from deit_jax.weights.description.published import DEIT3, PUBLISHED
 
     height, width = spec.image_size
     return (

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from deit_jax.evaluation.predict import find_images, predict, read_class_names
-    from deit_jax.viewing.terminal import say
+    from deit_jax.reports.terminal import say
     from deit_jax.weights.load import complete_model
     from deit_jax.weights.reading import read_weights
 
@@ -108,7 +108,7 @@ def _names(weights: "Weights") -> "Sequence[str]":
 
 
 def _show(console: "Console", prediction: "Prediction") -> None:
-    from deit_jax.viewing.terminal import Column, print_table, say
+    from deit_jax.reports.terminal import Column, print_table, say
 
     titles = {"fused": "both heads", "class": "class head", "distillation": "distillation head"}
     if len(prediction.heads) == 1:

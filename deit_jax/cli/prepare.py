@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 from deit_jax.cli.arguments import between, count
 
 if TYPE_CHECKING:
-    from deit_jax.data.sources import Source
+    from deit_jax.data.source import Source
 
 _LISTED = 50
 
@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write or verify; 1 if an image is damaged."""
-    from deit_jax.data.prepared import read_manifest
+    from deit_jax.data.formats.prepared import read_manifest
 
     if args.verify:
         images = sum(s["images"] for s in read_manifest(args.source)["splits"].values())
@@ -91,9 +91,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _open(args: argparse.Namespace) -> "dict[str, Source]":
-    from deit_jax.data.datasets import differences
-    from deit_jax.data.opening import open_alone, open_named, open_splits
-    from deit_jax.data.sources import require_same_classes
+    from deit_jax.data.open import open_alone, open_named, open_splits
+    from deit_jax.data.papers.facts import differences
+    from deit_jax.data.source import require_same_classes
 
     path = Path(args.source)
     if not path.exists():
@@ -129,8 +129,8 @@ def _cores() -> int:
 
 
 def _write(sources: "dict[str, Source]", args: argparse.Namespace) -> int:
-    from deit_jax.data.checked_records import Resize
-    from deit_jax.data.preparing import prepare
+    from deit_jax.data.prepare.checked_records import Resize
+    from deit_jax.data.prepare.write import prepare
 
     output = Path(args.output)
     for split, source in sources.items():
@@ -154,7 +154,7 @@ def _write(sources: "dict[str, Source]", args: argparse.Namespace) -> int:
 
 
 def _verify(directory: Path, images: int, workers: int) -> int:
-    from deit_jax.data.verifying import verify
+    from deit_jax.data.prepare.verify import verify
 
     with _bar("verifying", images) as advance:
         found = verify(directory, workers, advance)

@@ -33,10 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the runs, write table and picture, print the table."""
-    from deit_jax.viewing.comparison import compare
-    from deit_jax.viewing.report import NO_PICTURE, PICTURE, write_report
-    from deit_jax.viewing.table3 import show
-    from deit_jax.viewing.terminal import say
+    from deit_jax.reports.comparison import compare
+    from deit_jax.reports.report import NO_PICTURE, PICTURE, write_report
+    from deit_jax.reports.table3 import show
+    from deit_jax.reports.terminal import say
 
     comparison = compare(args.runs, teacher=args.teacher, weights=args.weights)
     written = write_report(comparison, args.output)

@@ -82,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
 
         print(array_script(runs), end="")
         return 0
+    from deit_jax.runs.interruption import Interrupted
     from deit_jax.sweeps.local import run_all
-    from deit_jax.training.interruption import Interrupted
 
     try:
         failed = run_all(runs, lambda text: print(text, flush=True))
@@ -102,8 +102,8 @@ def _collect(directories: Sequence[str], output: str) -> int:
     from pathlib import Path
 
     from deit_jax.files import write_text
-    from deit_jax.viewing.paper_picture import draw_table
-    from deit_jax.viewing.paper_tables import caption, collect, markdown, paper_tables
+    from deit_jax.reports.paper_picture import draw_table
+    from deit_jax.reports.paper_tables import caption, collect, markdown, paper_tables
 
     collection = collect(directories)
     target = Path(output)

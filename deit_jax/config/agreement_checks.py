@@ -6,8 +6,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from deit_jax.models.registry import list_models, model_spec
-from deit_jax.weights.convnets import convnet_family
-from deit_jax.weights.hub import find_in_cache
+from deit_jax.weights.convnet_names import convnet_family
+from deit_jax.weights.formats.hub import find_in_cache
 
 
 def size_problems(config: ConfigDict, device_count: int) -> Iterator[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
-from deit_jax.augment.policies import parse_policy
+from deit_jax.augment.randaugment import parse_policy
 from deit_jax.config.keys import nearest
 from deit_jax.models.registry import list_models
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deit_jax.data.sources import require_same_names
+from deit_jax.data.source import require_same_names
 
 
 class ClassMapping(NamedTuple):

@@ -10,13 +10,13 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from deit_jax.data.crop import Pixels, evaluation_view
-from deit_jax.data.decode import decode_and_tell
-from deit_jax.data.image_file import read_image_file
-from deit_jax.data.image_names import EXTENSIONS
-from deit_jax.data.image_tree import image_tree
-from deit_jax.data.open_files import check_open_files
-from deit_jax.evaluation.normalisation import to_input
+from deit_jax.augment.normalise import to_input
+from deit_jax.data.images.crop import Pixels, evaluation_view
+from deit_jax.data.images.decode import decode_and_tell
+from deit_jax.data.images.file import read_image_file
+from deit_jax.data.images.names import EXTENSIONS
+from deit_jax.data.images.tree import image_tree
+from deit_jax.data.open_file_limit import check_open_files
 from deit_jax.models.functional import ModelFunction, Tree
 from deit_jax.models.fusion import fuse
 from deit_jax.preprocessing import EvalView, Preprocessing

@@ -9,8 +9,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Int32, Shaped
 
-from deit_jax.evaluation.evaluate import Metrics, Sums, Totals, add, averages, by_head, count
-from deit_jax.evaluation.normalisation import to_input
+from deit_jax.augment.normalise import to_input
+from deit_jax.evaluation.metrics import Metrics, Sums, Totals, add, averages, by_head, count
 from deit_jax.models.functional import ModelFunction, Tree
 from deit_jax.models.fusion import FusionRule
 from deit_jax.sharding import put_batch

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from deit_jax.data.folder import FolderSource
-from deit_jax.data.sources import Source
+from deit_jax.data.formats.folder import FolderSource
+from deit_jax.data.source import Source
 from deit_jax.evaluation.predictions import UNREAD, Answers
 
 _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})")

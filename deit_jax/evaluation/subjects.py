@@ -15,19 +15,19 @@ from deit_jax.data.class_mapping import (
     match_classes,
     read_mapping,
 )
-from deit_jax.data.pipeline import EvalInput, eval_batches
-from deit_jax.data.sources import Source, open_source
-from deit_jax.data.subsets import keep_classes
-from deit_jax.evaluation.evaluate import Metrics
+from deit_jax.data.combined import keep_classes
+from deit_jax.data.source import Source, open_source
+from deit_jax.data.stream.loader import EvalInput, eval_batches
+from deit_jax.evaluation.metrics import Metrics
 from deit_jax.evaluation.predictions import Answers, measure
 from deit_jax.models.functional import ModelFunction, Tree, abstract, require_shapes
 from deit_jax.models.fusion import FusionRule
 from deit_jax.models.registry import model_builder
 from deit_jax.preprocessing import Preprocessing
+from deit_jax.runs.checkpoints import load_weights
+from deit_jax.runs.classes import class_names_of_run
+from deit_jax.runs.read import load_run, run_preprocessing
 from deit_jax.sharding import create_mesh
-from deit_jax.training.checkpoint import load_weights
-from deit_jax.training.run_classes import class_names_of_run
-from deit_jax.training.run_files import load_run, run_preprocessing
 from deit_jax.weights.load import complete_model
 from deit_jax.weights.reading import read_weights
 

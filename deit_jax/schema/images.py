@@ -80,7 +80,7 @@ class Augment:
 
 @dataclass(frozen=True)
 class Mix:
-    """Mixup and CutMix; deit_jax.augment.mixing explains every key."""
+    """Mixup and CutMix; deit_jax.augment.mixup_cutmix explains every key."""
 
     # Both parameters of the Beta distributions; 0 switches the one off.
     mixup_alpha: float = key(0.8, NOT_NEGATIVE)

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from deit_jax.runs.interruption import Interrupted, taken_signals
 from deit_jax.sweeps.plan import PROGRAM, PlannedRun
-from deit_jax.training.interruption import Interrupted, taken_signals
 
 Say = Callable[[str], None]
 
@@ -87,7 +87,7 @@ def changes(run: PlannedRun) -> str:
     What decides only when something is read, shown or saved does not count.
     """
     # Imported when needed, since it starts JAX.
-    from deit_jax.training.run_directory import config_changes
+    from deit_jax.runs.directory import config_changes
 
     changed = config_changes(run.workdir, run.config)
     return ", ".join(f"{key}: {old} -> {new}" for key, (old, new) in changed.items())

@@ -6,7 +6,7 @@ from typing import Final
 
 from ml_collections import ConfigDict
 
-from deit_jax.training.schedule import peak_learning_rate, total_steps
+from deit_jax.training.learning_rate import peak_learning_rate, total_steps
 from deit_jax.training.setup import train_input
 
 # Of the recipe's peak at a batch of 512: 1e-6 at the start of warm-up, 1e-5 at the end.

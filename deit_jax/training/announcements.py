@@ -5,10 +5,10 @@ from typing import Any
 
 import jax
 
-from deit_jax.data.options import describe_readers
+from deit_jax.data.stream.options import describe_readers
 from deit_jax.models.functional import count_parameters
 from deit_jax.training.advice import advice
-from deit_jax.training.schedule import peak_learning_rate
+from deit_jax.training.learning_rate import peak_learning_rate
 from deit_jax.training.setup import Setup
 from deit_jax.training.state import TrainState
 

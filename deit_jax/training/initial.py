@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from deit_jax.training.state import TrainState
-from deit_jax.weights.adapt import Fitted
+from deit_jax.weights.description.network import registered
+from deit_jax.weights.fit import Fitted
 from deit_jax.weights.load import fit_weights
-from deit_jax.weights.network import registered
 from deit_jax.weights.reading import Weights, read_weights
 
 _LOG = logging.getLogger("deit_jax")

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from deit_jax.data.batches import TrainBatches
-from deit_jax.data.options import TrainInput, describe_readers
-from deit_jax.data.pipeline import train_batches
-from deit_jax.data.sources import Source
-from deit_jax.data.stages import measure_stages
+from deit_jax.data.source import Source
+from deit_jax.data.stream.batches import TrainBatches
+from deit_jax.data.stream.loader import train_batches
+from deit_jax.data.stream.options import TrainInput, describe_readers
+from deit_jax.data.stream.stages import measure_stages
 from deit_jax.devices import PEAK_TFLOPS
 from deit_jax.models.flops import forward_flops
 from deit_jax.models.registry import model_builder

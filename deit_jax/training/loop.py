@@ -8,33 +8,33 @@ from typing import Any, NoReturn
 import jax
 from ml_collections import ConfigDict
 
-from deit_jax.data.pipeline import Batches
-from deit_jax.evaluation.evaluate import Metrics, evaluate
+from deit_jax.data.stream.loader import Batches
+from deit_jax.evaluation.metrics import Metrics, evaluate
 from deit_jax.files import require_utf8
-from deit_jax.sharding import put_batch, replicated
-from deit_jax.training.announcements import closing, opening
-from deit_jax.training.checkpoint import Checkpoints
-from deit_jax.training.checkpoint_directory import (
+from deit_jax.runs.checkpoint_directory import (
     OWES_EVALUATION,
     add_metrics,
     saved_steps,
 )
+from deit_jax.runs.checkpoints import Checkpoints
+from deit_jax.runs.directory import RunDirectory, as_begun, open_run
+from deit_jax.runs.interruption import Abandoned, Interruption
+from deit_jax.runs.log import RunLog
+from deit_jax.runs.lost_checkpoints import refuse_lost_checkpoints
+from deit_jax.runs.made_from import made_from
+from deit_jax.runs.processes import any_process
+from deit_jax.sharding import put_batch, replicated
+from deit_jax.training.announcements import closing, opening
 from deit_jax.training.clock import Clock
 from deit_jax.training.continuation import say_if_epochs_moved
 from deit_jax.training.initial import load_initial
-from deit_jax.training.interruption import Abandoned, Interruption
-from deit_jax.training.lost_checkpoints import refuse_lost_checkpoints
-from deit_jax.training.made_from import made_from
-from deit_jax.training.processes import any_process
 from deit_jax.training.progress import Progress
 from deit_jax.training.recorder import Recorder
 from deit_jax.training.refusals import refuse_early
-from deit_jax.training.run_directory import RunDirectory, as_begun, open_run
-from deit_jax.training.run_log import RunLog
 from deit_jax.training.setup import Setup, prepare
 from deit_jax.training.skipped_steps import stop_if_lost, stop_if_nothing_was_learned
 from deit_jax.training.state import TrainState
-from deit_jax.weights.adapt import Fitted
+from deit_jax.weights.fit import Fitted
 
 
 def train(

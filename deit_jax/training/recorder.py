@@ -6,16 +6,16 @@ from typing import Any
 
 import jax
 
-from deit_jax.evaluation.evaluate import Metrics
-from deit_jax.training.checkpoint import Checkpoints
-from deit_jax.training.checkpoint_directory import OWES_EVALUATION
+from deit_jax.evaluation.metrics import Metrics
+from deit_jax.runs.checkpoint_directory import OWES_EVALUATION
+from deit_jax.runs.checkpoints import Checkpoints
+from deit_jax.runs.directory import RunDirectory
+from deit_jax.runs.log import RunLog
 from deit_jax.training.clock import Clock
 from deit_jax.training.continuation import best_of_run, count_lost_lines
+from deit_jax.training.learning_rate import learning_rate
 from deit_jax.training.progress import Progress
 from deit_jax.training.result import make_result
-from deit_jax.training.run_directory import RunDirectory
-from deit_jax.training.run_log import RunLog
-from deit_jax.training.schedule import learning_rate
 from deit_jax.training.setup import Setup
 from deit_jax.training.state import METRICS, TrainState
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from deit_jax.data.pipeline import check_stream
+from deit_jax.data.stream.loader import check_stream
 from deit_jax.training.setup import Setup
 
 _LARGEST_STEP = 2**31 - 1

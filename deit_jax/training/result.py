@@ -6,10 +6,10 @@ from typing import Any
 
 import jax
 
-from deit_jax.evaluation.evaluate import Metrics
+from deit_jax.evaluation.metrics import Metrics
 from deit_jax.models.functional import count_parameters
-from deit_jax.training.fingerprint import digest
-from deit_jax.training.log_lines import read_lines
+from deit_jax.runs.fingerprint import digest
+from deit_jax.runs.log_lines import read_lines
 from deit_jax.training.setup import Setup
 from deit_jax.training.state import TrainState
 from deit_jax.version import __version__

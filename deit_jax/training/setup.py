@@ -11,25 +11,25 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from deit_jax.augment.mixing import MixOptions, group_size
+from deit_jax.augment.mixup_cutmix import MixOptions, group_size
 from deit_jax.augment.pipeline import AugmentOptions
-from deit_jax.data.pipeline import Batches, EvalInput, TrainInput, eval_batches, train_batches
-from deit_jax.data.sources import Source, open_source, require_same_classes, subset
-from deit_jax.data.subsets import fraction, keep_classes
+from deit_jax.data.combined import fraction, keep_classes
+from deit_jax.data.source import Source, open_source, require_same_classes, subset
+from deit_jax.data.stream.loader import Batches, EvalInput, TrainInput, eval_batches, train_batches
 from deit_jax.devices import compiler_options
-from deit_jax.evaluation.evaluate import EvalStep, make_eval_step
+from deit_jax.evaluation.metrics import EvalStep, make_eval_step
 from deit_jax.models.functional import Builder, abstract
 from deit_jax.models.registry import model_builder
 from deit_jax.preprocessing import EvalView
 from deit_jax.seeds import seed_key
 from deit_jax.sharding import create_mesh, replicated, split_over_batch
+from deit_jax.training.distillation.teacher import Teacher, load_teacher
 from deit_jax.training.freezing import trainable
+from deit_jax.training.learning_rate import total_steps
 from deit_jax.training.optimizer import make_optimizer
-from deit_jax.training.schedule import total_steps
 from deit_jax.training.state import TrainState, create_state
 from deit_jax.training.step import TrainStep, make_train_step
-from deit_jax.training.teacher import Teacher, load_teacher
-from deit_jax.weights.adapt import Fitted
+from deit_jax.weights.fit import Fitted
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from deit_jax.models.functional import Builder, Tree, initialise
-from deit_jax.weights.trees import overlay
+from deit_jax.trees import overlay
 
 TrainState = dict[str, Any]
 """Keys:

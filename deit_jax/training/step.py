@@ -15,16 +15,16 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 from ml_collections import ConfigDict
 
 from deit_jax.augment.keys import image_keys, purpose
-from deit_jax.augment.mixing import MixOptions, mix, one_hot_targets
+from deit_jax.augment.mixup_cutmix import MixOptions, mix, one_hot_targets
 from deit_jax.augment.pipeline import AugmentOptions, augment_images
 from deit_jax.models.functional import ModelFunction, Tree
 from deit_jax.models.fusion import fuse
+from deit_jax.training.distillation.view import TeacherView
 from deit_jax.training.freezing import stop_gradients, trainable
+from deit_jax.training.learning_rate import learning_rate
 from deit_jax.training.losses import Losses, training_loss
 from deit_jax.training.optimizer import clip_by_global_norm
-from deit_jax.training.schedule import learning_rate
 from deit_jax.training.state import METRICS, TrainState, update_ema
-from deit_jax.training.teacher_view import TeacherView
 
 Batch = dict[str, Shaped[Array, "batch ..."]]
 TrainStep = Callable[[TrainState, Tree, Batch], TrainState]

@@ -15,13 +15,13 @@ from deit_jax.models.functional import (
     split,
 )
 from deit_jax.models.registry import create_model, model_builder
-from deit_jax.weights.adapt import Fitted, Grids, fit
-from deit_jax.weights.network import Network, difference, network_of
+from deit_jax.trees import flatten, nest
+from deit_jax.weights.description.network import Network, difference, network_of
+from deit_jax.weights.description.remembered import remember
+from deit_jax.weights.fit import Fitted, Grids, fit
+from deit_jax.weights.position_embeddings import Grid, ResizeRule
 from deit_jax.weights.reading import Weights, read_weights
-from deit_jax.weights.remembered import remember
 from deit_jax.weights.report import LoadReport
-from deit_jax.weights.resize import Grid, ResizeRule
-from deit_jax.weights.trees import flatten, nest
 
 _LOG = logging.getLogger("deit_jax")
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deit_jax.models.functional import Tree
-from deit_jax.weights.convnets import convnet_layout, convnet_names
-from deit_jax.weights.foreign_parts import foreign_part
-from deit_jax.weights.trees import Path, flatten, nest
+from deit_jax.trees import Path, flatten, nest
+from deit_jax.weights.convnet_names import convnet_layout, convnet_names
+from deit_jax.weights.description.foreign_parts import foreign_part
 
 LAYOUTS = ("official", "timm", "transformers")
 """What can be written. torchvision's names are only read."""

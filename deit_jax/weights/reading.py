@@ -7,10 +7,14 @@ from pathlib import Path
 from deit_jax.models.functional import Tree, abstract
 from deit_jax.models.layers import LAYER_NORM_EPSILON
 from deit_jax.models.registry import model_builder, model_spec
-from deit_jax.weights.description import CONFIG, NOTHING, Description, describe
-from deit_jax.weights.facts import Facts, facts_of_file
-from deit_jax.weights.files import WeightFile, read_file
-from deit_jax.weights.guess import (
+from deit_jax.trees import flatten
+from deit_jax.weights.description.config import CONFIG, NOTHING, Description, describe
+from deit_jax.weights.description.facts import Facts, facts_of_file
+from deit_jax.weights.description.network import Network, registered
+from deit_jax.weights.description.published import PublishedFile
+from deit_jax.weights.formats.any import WeightFile, read_file
+from deit_jax.weights.formats.hub import locate
+from deit_jax.weights.identify import (
     assumed_transformer,
     is_transformer,
     name_convnet,
@@ -18,12 +22,8 @@ from deit_jax.weights.guess import (
     transformer_image_size,
     transformer_network,
 )
-from deit_jax.weights.hub import locate
 from deit_jax.weights.names import detect_layout, from_foreign
-from deit_jax.weights.network import Network, registered
-from deit_jax.weights.published import PublishedFile
 from deit_jax.weights.report import Row
-from deit_jax.weights.trees import flatten
 
 # Where the last array of a head lies: transformers, RegNetY, ResNet, EfficientNet.
 _HEADS = (("head", "kernel"), ("head", "fc", "kernel"), ("fc", "kernel"), ("classifier", "kernel"))
@@ -201,9 +201,9 @@ def _refuse_checkpoint(path: Path) -> None:
 
 def _read_run(run: Path, checkpoint: str | int, which: str) -> Weights:
     # Imported here, since training lies above weights: it loads them into new runs.
-    from deit_jax.training.checkpoint import load_weights as read_checkpoint
-    from deit_jax.training.run_classes import class_names_of_run
-    from deit_jax.training.run_files import load_run, run_preprocessing
+    from deit_jax.runs.checkpoints import load_weights as read_checkpoint
+    from deit_jax.runs.classes import class_names_of_run
+    from deit_jax.runs.read import load_run, run_preprocessing
 
     if which not in ("model", "ema"):
         raise ValueError(f"There are no {which!r} weights; choose model or ema.")

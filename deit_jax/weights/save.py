@@ -13,22 +13,22 @@ from flax import nnx
 from deit_jax.files import write_json
 from deit_jax.models.functional import Classifier, Tree, split
 from deit_jax.preprocessing import Preprocessing
-from deit_jax.weights.facts import Facts
-from deit_jax.weights.files import (
+from deit_jax.weights.description.config_json import timm_config, transformers_config
+from deit_jax.weights.description.facts import Facts
+from deit_jax.weights.description.image_processor import to_transformers
+from deit_jax.weights.description.network import SMALL_EPSILON, network_of
+from deit_jax.weights.description.remembered import remembered
+from deit_jax.weights.formats.any import (
     PREPROCESSOR,
     PREPROCESSORS,
     SIDECAR_SHA256,
     sha256_of,
     sidecar,
 )
-from deit_jax.weights.guess import name_own_convnet, name_transformer
-from deit_jax.weights.hub_config import timm_config, transformers_config
-from deit_jax.weights.image_processor import to_transformers
+from deit_jax.weights.formats.writing import write_pth, write_safetensors
+from deit_jax.weights.identify import name_own_convnet, name_transformer
 from deit_jax.weights.names import to_foreign
-from deit_jax.weights.network import SMALL_EPSILON, network_of
 from deit_jax.weights.reading import Weights
-from deit_jax.weights.remembered import remembered
-from deit_jax.weights.writing import write_pth, write_safetensors
 
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 _LOG = logging.getLogger("deit_jax")

@@ -21,7 +21,7 @@ from deit_jax.augment.choices import draw_boxes, draw_choices, draw_jitter, draw
 from deit_jax.augment.keys import image_keys, purpose
 from deit_jax.augment.operations import LINE_KINDS, OPERATIONS, Kind
 from deit_jax.augment.options import AugmentOptions
-from deit_jax.augment.policies import INCREASING, SETS
+from deit_jax.augment.randaugment import INCREASING, SETS
 
 DRAWS = 30_000
 ALARM = 1e-3

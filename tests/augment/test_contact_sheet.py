@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deit_jax.augment import contact_sheet
 from deit_jax.cli.arguments import parse
 from deit_jax.cli.main import parser_of
+from deit_jax.reports import contact_sheet
 
 
 @pytest.fixture

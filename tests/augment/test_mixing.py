@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from scipy import stats
 
 from deit_jax.augment.keys import image_keys, purpose
-from deit_jax.augment.mixing import (
+from deit_jax.augment.mixup_cutmix import (
     BOXES,
     MixOptions,
     _side_between,

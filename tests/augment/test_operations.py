@@ -6,7 +6,7 @@ import pytest
 from timm.data import auto_augment as timm_augment
 
 from deit_jax.augment.operations import OPERATIONS, Draw, argument_at, arguments
-from deit_jax.augment.policies import INCREASING, PLAIN, parse_policy
+from deit_jax.augment.randaugment import INCREASING, PLAIN, parse_policy
 
 HEIGHT, WIDTH = 160, 224
 LEVELS = [*range(21), 0.3, 2.5, 7.77, 9.31]

@@ -16,7 +16,7 @@ from benchmarks.statistical_parity import overrides, recipe
 from deit_jax.models.functional import abstract
 from deit_jax.models.registry import model_builder
 from deit_jax.sweeps.plan import read
-from deit_jax.training.schedule import learning_rate
+from deit_jax.training.learning_rate import learning_rate
 from deit_jax.weights.names import to_foreign
 
 

@@ -11,7 +11,7 @@ from benchmarks.cases import OURS, Case, train_config
 from benchmarks.flops import model_flops, vit_forward_flops
 from benchmarks.report import load_sentence
 from benchmarks.timing import Program, Spread, speedup, take_turns
-from deit_jax.augment.mixing import one_hot_targets
+from deit_jax.augment.mixup_cutmix import one_hot_targets
 from deit_jax.models.functional import abstract
 from deit_jax.models.registry import model_builder
 from deit_jax.training.losses import distillation_loss

@@ -6,7 +6,7 @@ python -m tests.cli.stuck prepare ...
 import sys
 import time
 
-from deit_jax.data.folder import FolderSource
+from deit_jax.data.formats.folder import FolderSource
 
 
 class StuckSource(FolderSource):
@@ -20,7 +20,7 @@ class StuckSource(FolderSource):
 
 if __name__ == "__main__":
     from deit_jax.cli.main import main
-    from deit_jax.data import folder
+    from deit_jax.data.formats import folder
 
     folder.FolderSource = StuckSource
     sys.exit(main(sys.argv[1:]))

@@ -8,7 +8,7 @@ from PIL import Image
 
 from benchmarks.flops import vit_forward_flops
 from deit_jax.cli.main import main
-from deit_jax.data.options import TrainInput
+from deit_jax.data.stream.options import TrainInput
 from deit_jax.devices import PEAK_TFLOPS
 from deit_jax.models.functional import abstract
 from deit_jax.models.registry import model_builder

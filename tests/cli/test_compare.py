@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from deit_jax.cli.main import main
-from deit_jax.comparison import compare
-from deit_jax.weights import guess
+from deit_jax.parity import compare
+from deit_jax.weights import identify as guess
 from tests.weights.described import timm_directory, transformers_directory
 from tests.weights.small_models import (
     DISTILLED,

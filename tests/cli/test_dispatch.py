@@ -23,7 +23,7 @@ def test_a_command_that_fails_exits_with_2_and_one_sentence():
     [
         "import deit_jax; assert deit_jax.__version__",
         "from deit_jax.cli.main import main; main(['--help'])",
-        "import deit_jax.viewing.report",
+        "import deit_jax.reports.report",
     ],
 )
 def test_what_must_not_start_jax(statement):

@@ -12,11 +12,11 @@ from PIL import Image
 import deit_jax
 from deit_jax.cli.main import main
 from deit_jax.config.defaults import default_config
-from deit_jax.data.sources import open_source
+from deit_jax.data.source import open_source
 from deit_jax.models.functional import split
-from deit_jax.training.checkpoint import Checkpoints
-from deit_jax.training.run_directory import open_run
-from deit_jax.training.run_log import RunLog
+from deit_jax.runs.checkpoints import Checkpoints
+from deit_jax.runs.directory import open_run
+from deit_jax.runs.log import RunLog
 
 MODEL = "deit_micro_distilled_patch4_16"
 LOGGED = 12.5

@@ -12,16 +12,16 @@ import torchvision.transforms as T
 from PIL import Image
 
 import deit_jax
+from deit_jax.augment.normalise import to_input
 from deit_jax.cli.main import main
 from deit_jax.config.defaults import default_config
-from deit_jax.data.crop import centre_crop
-from deit_jax.data.decode import decode_and_tell
-from deit_jax.evaluation.normalisation import to_input
+from deit_jax.data.images.crop import centre_crop
+from deit_jax.data.images.decode import decode_and_tell
 from deit_jax.evaluation.predict import likeliest, read_view
 from deit_jax.models.functional import split
 from deit_jax.preprocessing import EvalView
-from deit_jax.training.checkpoint import Checkpoints
-from deit_jax.training.run_directory import open_run
+from deit_jax.runs.checkpoints import Checkpoints
+from deit_jax.runs.directory import open_run
 from tests.weights.small_models import timm_model
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -16,12 +16,12 @@ import pytest
 from PIL import Image
 
 from deit_jax.cli.main import main
-from deit_jax.data.checked_records import Resize
-from deit_jax.data.options import TrainInput
-from deit_jax.data.pipeline import train_batches
-from deit_jax.data.preparing import prepare
-from deit_jax.data.reading import DamagedRecordError, read
-from deit_jax.data.sources import open_source
+from deit_jax.data.prepare.checked_records import Resize
+from deit_jax.data.prepare.write import prepare
+from deit_jax.data.source import open_source
+from deit_jax.data.stream.loader import train_batches
+from deit_jax.data.stream.options import TrainInput
+from deit_jax.data.stream.reading import DamagedRecordError, read
 from tests.cli.stuck import StuckSource
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -2,9 +2,9 @@
 
 from functools import partial
 
-from deit_jax.comparison.subject import Subject, noise_pixels, random_weights
 from deit_jax.models import deit, vit
 from deit_jax.models.functional import abstract
+from deit_jax.parity.our_model import Subject, noise_pixels, random_weights
 
 
 def with_depth(name, depth):

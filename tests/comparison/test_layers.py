@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from deit_jax.comparison.layers import Difference, Section, by_layer, difference, layer_of
+from deit_jax.parity.layers import Difference, Section, by_layer, difference, layer_of
 
 
 def test_numbers_of_a_difference():

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from deit_jax.comparison.activations import compare_activations, layer_names, our_activations
-from deit_jax.comparison.gradients import compare_gradients, labels_for, our_gradients
-from deit_jax.comparison.torch_models import build_torch_side
+from deit_jax.parity.activations import compare_activations, layer_names, our_activations
+from deit_jax.parity.gradients import compare_gradients, labels_for, our_gradients
+from deit_jax.parity.torch_models import build_torch_side
 from deit_jax.weights.names import to_foreign
 from tests.comparison.subjects import images_of, small
 

@@ -6,10 +6,10 @@ Float32 on both sides. Activations may differ by 1e-5 of a layer's largest value
 
 import pytest
 
-from deit_jax.comparison.activations import compare_activations, layer_names, our_activations
-from deit_jax.comparison.gradients import compare_gradients, labels_for, our_gradients
-from deit_jax.comparison.subject import random_subject
-from deit_jax.comparison.torch_models import AGAINST, build_torch_side
+from deit_jax.parity.activations import compare_activations, layer_names, our_activations
+from deit_jax.parity.gradients import compare_gradients, labels_for, our_gradients
+from deit_jax.parity.our_model import random_subject
+from deit_jax.parity.torch_models import AGAINST, build_torch_side
 from tests.comparison.subjects import images_of, small, with_depth
 
 PUBLISHED = (

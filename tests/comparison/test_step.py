@@ -2,11 +2,11 @@
 
 import pytest
 
-from deit_jax.comparison.activations import layer_names
-from deit_jax.comparison.gradients import labels_for
-from deit_jax.comparison.step import compare_steps, our_step, step_config, torch_step
-from deit_jax.comparison.subject import noise_pixels
-from deit_jax.comparison.torch_models import build_torch_side
+from deit_jax.parity.activations import layer_names
+from deit_jax.parity.gradients import labels_for
+from deit_jax.parity.our_model import noise_pixels
+from deit_jax.parity.step import compare_steps, our_step, step_config, torch_step
+from deit_jax.parity.torch_models import build_torch_side
 from tests.comparison.subjects import small
 
 BATCH = 4
@@ -91,7 +91,7 @@ def test_a_wrong_setting_is_found(step_of, kind, change, title, layer):
 
 
 def test_a_decay_that_spares_the_distillation_token_is_found(step_of, monkeypatch):
-    from deit_jax.comparison import step
+    from deit_jax.parity import step
 
     groups = step._groups
 

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from deit_jax.config.keys import flatten
 from deit_jax.config.validate import validate
-from deit_jax.data.pipeline import train_batches
+from deit_jax.data.stream.loader import train_batches
 from deit_jax.models.functional import abstract
 from deit_jax.models.registry import model_builder
 from deit_jax.sharding import put_batch, replicated

@@ -4,7 +4,7 @@ import pytest
 
 from configs import cosub, deit3
 from deit_jax.config.keys import flatten
-from deit_jax.training.schedule import peak_learning_rate
+from deit_jax.training.learning_rate import peak_learning_rate
 
 # Pixels, images per step, rate, epochs, decay, stochastic depth, as the commands state them.
 COMMANDS = {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deit_jax.data.sources import Record
+from deit_jax.data.source import Record
 
 
 @pytest.fixture(scope="session")

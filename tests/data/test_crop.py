@@ -11,15 +11,15 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as reference
 
-from deit_jax.data import resize as resize_module
-from deit_jax.data.crop import (
+from deit_jax.data.draws import crop_draws
+from deit_jax.data.images import resize as resize_module
+from deit_jax.data.images.crop import (
     CROP_DRAWS,
     centre_crop,
     random_box,
     random_resized_crop,
     resize,
 )
-from deit_jax.data.sampling import crop_draws
 
 MODES = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
 SHAPES = [(375, 500), (500, 375), (64, 64), (33, 47), (1, 1), (7, 400), (301, 200)]

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deit_jax.data import batches as batches_module
-from deit_jax.data import decode as decode_module
-from deit_jax.data.crop import CROP_DRAWS, random_resized_crop
-from deit_jax.data.damage import allowed_damage
-from deit_jax.data.decode import decode
-from deit_jax.data.options import EvalInput, TrainInput
-from deit_jax.data.pipeline import eval_batches, train_batches
-from deit_jax.data.reading import DamagedRecordError, read
-from deit_jax.data.sampling import crop_draws, substitutes
-from deit_jax.data.sources import open_source
+from deit_jax.data.draws import crop_draws, substitutes
+from deit_jax.data.images import decode as decode_module
+from deit_jax.data.images.crop import CROP_DRAWS, random_resized_crop
+from deit_jax.data.images.decode import decode
+from deit_jax.data.source import open_source
+from deit_jax.data.stream import batches as batches_module
+from deit_jax.data.stream.damage import allowed_damage
+from deit_jax.data.stream.loader import eval_batches, train_batches
+from deit_jax.data.stream.options import EvalInput, TrainInput
+from deit_jax.data.stream.reading import DamagedRecordError, read
 
 SIZE = (8, 8)
 

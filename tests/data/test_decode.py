@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from torchvision.datasets.folder import pil_loader
 
-from deit_jax.data import decode as module
-from deit_jax.data.decode import decode
+from deit_jax.data.images import decode as module
+from deit_jax.data.images.decode import decode
 
 
 def photograph(height=123, width=97):

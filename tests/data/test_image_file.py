@@ -12,8 +12,8 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 import deit_jax
-from deit_jax.data.decode import decode
-from deit_jax.data.image_file import FORMATS, MOST_BYTES, open_image, read_image_file
+from deit_jax.data.images.decode import decode
+from deit_jax.data.images.file import FORMATS, MOST_BYTES, open_image, read_image_file
 
 POSTSCRIPT = b"""%!PS-Adobe-3.0 EPSF-3.0
 %%BoundingBox: 0 0 10 10
@@ -91,7 +91,7 @@ def test_sound_images_are_decoded_without_warnings_of_pillow(tmp_path):
         raw.convert("RGB")
     # In a process of its own: pytest has its own filters.
     code = (
-        "import pathlib; from PIL import Image; from deit_jax.data.decode import decode; "
+        "import pathlib; from PIL import Image; from deit_jax.data.images.decode import decode; "
         f"Image.MAX_IMAGE_PIXELS = 3; decode(pathlib.Path({str(file)!r}).read_bytes())"
     )
     root = pathlib.Path(deit_jax.__file__).parents[1]

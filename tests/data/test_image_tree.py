@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from deit_jax.cli.main import main
-from deit_jax.data import image_tree as module
-from deit_jax.data.image_tree import image_tree
-from deit_jax.data.opening import open_alone, open_splits
-from deit_jax.data.reading import read
-from deit_jax.data.sources import open_source
+from deit_jax.data.images import tree as module
+from deit_jax.data.images.tree import image_tree
+from deit_jax.data.open import open_alone, open_splits
+from deit_jax.data.source import open_source
+from deit_jax.data.stream.reading import read
 from deit_jax.evaluation.predict import find_images
 
 # What systems put beside images, most of it under the names of images.

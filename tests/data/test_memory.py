@@ -14,9 +14,9 @@ from PIL import Image
 SCRIPT = """
 import json, sys
 from benchmarks import process_tree
-from deit_jax.data.options import TrainInput
-from deit_jax.data.pipeline import train_batches
-from deit_jax.data.sources import open_source
+from deit_jax.data.stream.options import TrainInput
+from deit_jax.data.stream.loader import train_batches
+from deit_jax.data.source import open_source
 
 if __name__ == "__main__":
     directory, workers, epochs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 from torchvision.datasets.folder import pil_loader
 
-from deit_jax.data.decode import decode, decode_and_tell
-from deit_jax.data.oddities import jpeg_end, lost_values, oddities
-from deit_jax.data.options import EvalInput, TrainInput
-from deit_jax.data.pipeline import eval_batches, train_batches
-from deit_jax.data.sources import open_source
+from deit_jax.data.images.decode import decode, decode_and_tell
+from deit_jax.data.images.oddities import jpeg_end, lost_values, oddities
+from deit_jax.data.source import open_source
+from deit_jax.data.stream.loader import eval_batches, train_batches
+from deit_jax.data.stream.options import EvalInput, TrainInput
 
 PICTURE = Image.fromarray(
     np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8).repeat(3, 0).repeat(3, 1)

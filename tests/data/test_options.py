@@ -2,7 +2,7 @@
 
 import pytest
 
-from deit_jax.data.options import (
+from deit_jax.data.stream.options import (
     TrainInput,
     batch_bytes,
     buffer_bytes,

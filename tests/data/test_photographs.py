@@ -17,12 +17,12 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from deit_jax.data import decode, resize
-from deit_jax.data.options import EvalInput
-from deit_jax.data.pipeline import eval_batches
-from deit_jax.data.sources import open_source
-from deit_jax.evaluation.evaluate import evaluate, make_eval_step
-from deit_jax.evaluation.normalisation import to_input
+from deit_jax.augment.normalise import to_input
+from deit_jax.data.images import decode, resize
+from deit_jax.data.source import open_source
+from deit_jax.data.stream.loader import eval_batches
+from deit_jax.data.stream.options import EvalInput
+from deit_jax.evaluation.metrics import evaluate, make_eval_step
 from deit_jax.evaluation.predictions import measure
 from deit_jax.preprocessing import EvalView
 from deit_jax.schema.images import IMAGENET_MEAN, IMAGENET_STD

@@ -7,12 +7,12 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as reference
 
-from deit_jax.data.crop import CROP_DRAWS, random_box, resize
-from deit_jax.data.options import EvalInput, TrainInput
-from deit_jax.data.pipeline import eval_batches, eval_steps, train_batches
-from deit_jax.data.reading import read
-from deit_jax.data.sampling import crop_draws, locate
-from deit_jax.data.sources import ArraySource, open_source
+from deit_jax.data.draws import crop_draws, locate
+from deit_jax.data.images.crop import CROP_DRAWS, random_box, resize
+from deit_jax.data.source import ArraySource, open_source
+from deit_jax.data.stream.loader import eval_batches, eval_steps, train_batches
+from deit_jax.data.stream.options import EvalInput, TrainInput
+from deit_jax.data.stream.reading import read
 from deit_jax.preprocessing import EvalView
 
 SIZE = (16, 16)

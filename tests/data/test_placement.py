@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 
 from deit_jax.augment.keys import image_keys, purpose
-from deit_jax.augment.mixing import MixOptions, draw_mixing
-from deit_jax.data.placement import apart
-from deit_jax.data.sampling import locate
+from deit_jax.augment.mixup_cutmix import MixOptions, draw_mixing
+from deit_jax.data.draws import locate
+from deit_jax.data.stream.repeated_augmentation import apart
 
 
 def batches(batch, images, repeats, steps, seed=0):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from deit_jax.cli.main import main
-from deit_jax.data import prepared
-from deit_jax.data.prepared import most_open
-from deit_jax.data.sources import open_source
+from deit_jax.data.formats import prepared
+from deit_jax.data.formats.prepared import most_open
+from deit_jax.data.source import open_source
 
 SHARDS, THREADS, MOST = 11, 4, 3
 

@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from deit_jax.data.options import TrainInput, buffer_bytes
-from deit_jax.data.pipeline import train_batches
-from deit_jax.data.sources import open_source
+from deit_jax.data.source import open_source
+from deit_jax.data.stream.loader import train_batches
+from deit_jax.data.stream.options import TrainInput, buffer_bytes
 
 SIZE = (16, 16)
 
@@ -54,9 +54,9 @@ def test_closing_midway_leaves_no_reader_behind(image_folder):
 
 
 SCRIPT = """
-from deit_jax.data.options import TrainInput
-from deit_jax.data.pipeline import train_batches
-from deit_jax.data.sources import open_source
+from deit_jax.data.stream.options import TrainInput
+from deit_jax.data.stream.loader import train_batches
+from deit_jax.data.source import open_source
 
 if __name__ == "__main__":
     options = TrainInput(image_size=(16, 16), batch_size=64, workers=2)

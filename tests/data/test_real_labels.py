@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from deit_jax.data.real_labels import read_real_labels
+from deit_jax.data.papers.real_labels import read_real_labels
 
 
 def test_labels_by_image(tmp_path):

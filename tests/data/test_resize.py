@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deit_jax.data import resize as module
-from deit_jax.data.resize import FILTERS, Box, resize
+from deit_jax.data.images import resize as module
+from deit_jax.data.images.resize import FILTERS, Box, resize
 from deit_jax.preprocessing import INTERPOLATIONS
 
 
@@ -172,7 +172,7 @@ def run(code, **environment):
 RESIZE = """
 import sys
 import numpy as np
-from deit_jax.data.resize import resize
+from deit_jax.data.images.resize import resize
 print(resize(np.arange(4800, dtype=np.uint8).reshape(40, 40, 3), (7, 9)).sum())
 """
 
@@ -205,14 +205,14 @@ def njit(*arguments, cache=False, **options):
     return true(*arguments, **options)
 numba.njit = njit
 """
-    check = "\nassert 'deit_jax.data.resize_kernel' in sys.modules"
+    check = "\nassert 'deit_jax.data.images.resize_kernel' in sys.modules"
     assert run(refuse + RESIZE + check) == run(RESIZE)
 
 
 def test_numba_is_not_imported_before_an_image_is_resized():
     code = (
-        "import sys, deit_jax.data.pipeline, deit_jax.data.batches, numpy as np\n"
-        "from deit_jax.data.resize import resize\n"
+        "import sys, deit_jax.data.stream.loader, deit_jax.data.stream.batches, numpy as np\n"
+        "from deit_jax.data.images.resize import resize\n"
         "resize(np.zeros((16, 16, 3), np.uint8), (16, 16))\n"
         "assert not {'numba', 'llvmlite'} & set(sys.modules)"
     )

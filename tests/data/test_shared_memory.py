@@ -12,18 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deit_jax.data import shared_memory
-from deit_jax.data.shared_memory import FOLDER, ToShared, claim, make_no_more, remove_stale
+from deit_jax.data.stream import shared_memory
+from deit_jax.data.stream.shared_memory import FOLDER, ToShared, claim, make_no_more, remove_stale
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="shared memory is elsewhere")
 ROOT = Path(__file__).parents[2]
 
 READING = """
 import time
-from deit_jax.data.options import TrainInput
-from deit_jax.data.pipeline import train_batches
-from deit_jax.data.shared_memory import claim
-from deit_jax.data.sources import open_source
+from deit_jax.data.stream.options import TrainInput
+from deit_jax.data.stream.loader import train_batches
+from deit_jax.data.stream.shared_memory import claim
+from deit_jax.data.source import open_source
 
 if __name__ == "__main__":
     options = TrainInput(image_size=(16, 16), batch_size=64, workers=2)
@@ -74,8 +74,8 @@ def test_readers_and_segments_end_with_a_killed_process(tmp_path, number):
 
 
 LEAVING = """
-from deit_jax.data.shared_memory import claim
-from deit_jax.training.interruption import leave_at_once
+from deit_jax.data.stream.shared_memory import claim
+from deit_jax.runs.interruption import leave_at_once
 
 print(claim(), flush=True)
 leave_at_once(143, "stopped")
@@ -96,7 +96,7 @@ DYING = """
 import os, signal
 import numpy as np
 from multiprocessing import resource_tracker
-from deit_jax.data.shared_memory import ToShared, claim
+from deit_jax.data.stream.shared_memory import ToShared, claim
 
 shared = ToShared(claim())(({"image": np.ones(5000)}, []))
 print(claim(), flush=True)

@@ -6,8 +6,8 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
-from deit_jax.data.options import TrainInput
-from deit_jax.data.simple_crop import PADDING, _span, simple_random_crop
+from deit_jax.data.images.simple_crop import PADDING, _span, simple_random_crop
+from deit_jax.data.stream.options import TrainInput
 
 
 @pytest.mark.parametrize("shape", [(50, 70), (70, 50), (33, 33), (20, 61), (2, 700), (900, 1)])

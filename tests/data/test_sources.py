@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from deit_jax.data.reading import read
-from deit_jax.data.sources import (
+from deit_jax.data.source import (
     ArraySource,
     Subset,
     open_source,
     require_same_classes,
     subset,
 )
+from deit_jax.data.stream.reading import read
 
 
 def without(monkeypatch, name):

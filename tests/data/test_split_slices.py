@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from deit_jax.data.split_slices import parse_split
+from deit_jax.data.formats.tfds_slices import parse_split
 
 tfds = pytest.importorskip("tensorflow_datasets")
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from deit_jax.data.options import TrainInput
-from deit_jax.data.pipeline import train_batches
-from deit_jax.data.sources import open_source, require_same_classes
-from deit_jax.data.subsets import fraction, keep_classes
+from deit_jax.data.combined import fraction, keep_classes
+from deit_jax.data.source import open_source, require_same_classes
+from deit_jax.data.stream.loader import train_batches
+from deit_jax.data.stream.options import TrainInput
 
 
 def test_kept_classes_have_the_same_meaning_in_every_split():

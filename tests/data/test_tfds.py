@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from deit_jax.data.options import EvalInput
-from deit_jax.data.pipeline import eval_batches
-from deit_jax.data.sources import open_source, subset
+from deit_jax.data.source import open_source, subset
+from deit_jax.data.stream.loader import eval_batches
+from deit_jax.data.stream.options import EvalInput
 from tests.data.small_tfds import (
     as_tfds_reads,
     as_tfrecords,

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from deit_jax.cli.main import main
-from deit_jax.data.reading import read
-from deit_jax.data.sources import open_source
+from deit_jax.data.source import open_source
+from deit_jax.data.stream.reading import read
 from tests.data.small_tfds import (
     a_jpeg,
     as_tfds_reads,
@@ -224,7 +224,7 @@ def test_labels_that_are_no_class_are_found_when_it_is_opened(tmp_path, name, la
 
 
 def test_a_label_beyond_those_tried_stops_reading_by_name(tiny, monkeypatch):
-    monkeypatch.setattr("deit_jax.data.tfds._LABELS_TRIED", 2)
+    monkeypatch.setattr("deit_jax.data.formats.tfds._LABELS_TRIED", 2)
     source = open_source("tfds", "train", str(tiny / "tfrecord"))
     wrong = next(i for i in range(1, 11) if source[i].label == 2)
     source.class_names = ("ant", "bee")

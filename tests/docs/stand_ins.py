@@ -11,7 +11,7 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from deit_jax.data.datasets import DATASETS
+from deit_jax.data.papers.facts import DATASETS
 from tests.data.test_archives import write_kit
 from tests.data.test_datasets import cifar_images, write_cifar
 

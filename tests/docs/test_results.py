@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.flops import vit_forward_flops
-from deit_jax.data.datasets import DATASETS
+from deit_jax.data.papers.facts import DATASETS
 from deit_jax.models.functional import abstract
 from deit_jax.models.registry import model_builder
 

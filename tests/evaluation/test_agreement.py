@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from deit_jax.data.sources import ArraySource
+from deit_jax.data.source import ArraySource
 from deit_jax.evaluation.agreement import disagreement
 from deit_jax.evaluation.predictions import NO_CLASS, UNREAD
 from deit_jax.evaluation.real import match, real_accuracy
-from deit_jax.viewing.agreement import show, write
+from deit_jax.reports.agreement import show, write
 
 
 def random_answers(count=57, classes=4):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from jax.sharding import AxisType
 
-from deit_jax.evaluation.evaluate import count, evaluate, make_eval_step
+from deit_jax.evaluation.metrics import count, evaluate, make_eval_step
 from deit_jax.models.functional import split
 from deit_jax.models.registry import create_model
 

@@ -13,7 +13,7 @@ from timm.models.resnet import Bottleneck, ResNet
 from deit_jax.models import efficientnet, resnet
 from deit_jax.models.frozen import fold_batch_norm
 from deit_jax.models.registry import list_models
-from deit_jax.weights.convnets import convnet_family
+from deit_jax.weights.convnet_names import convnet_family
 from tests.models.timm_convnets import as_tree, ours, randomise, reference
 
 ALL = [name for name in list_models() if convnet_family(name) and "micro" not in name]

@@ -6,7 +6,7 @@ import torch
 
 from deit_jax.models.functional import abstract
 from deit_jax.models.registry import model_builder
-from deit_jax.weights.convnets import convnet_names
+from deit_jax.weights.convnet_names import convnet_names
 
 # Axes of foreign kernels in our order: HWIO from OIHW, (in, out) from (out, in).
 OUR_AXES = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}

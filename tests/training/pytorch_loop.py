@@ -17,7 +17,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer as TimmTransformer
 
 from deit_jax.augment.keys import image_keys, purpose
-from deit_jax.augment.mixing import MixOptions, draw_mixing
+from deit_jax.augment.mixup_cutmix import MixOptions, draw_mixing
 from deit_jax.augment.pipeline import AugmentOptions
 from deit_jax.config.defaults import default_config
 from deit_jax.config.reference import apply_reference

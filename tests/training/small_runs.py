@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from configs.digits import get_config
-from deit_jax.augment.mixing import MixOptions
+from deit_jax.augment.mixup_cutmix import MixOptions
 from deit_jax.augment.pipeline import AugmentOptions
 from deit_jax.models.functional import abstract
 from deit_jax.models.registry import model_builder

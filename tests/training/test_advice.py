@@ -8,10 +8,10 @@ import pytest
 from configs import ablation, deit, deit3, digits, distill, finetune
 from deit_jax.config.defaults import default_config
 from deit_jax.config.reference import apply_reference
-from deit_jax.data.sources import ArraySource
+from deit_jax.data.source import ArraySource
 from deit_jax.training.advice import advice
 from deit_jax.training.announcements import opening
-from deit_jax.training.schedule import learning_rate, total_steps
+from deit_jax.training.learning_rate import learning_rate, total_steps
 from deit_jax.training.setup import train_input
 
 IMAGENET = 1_281_167

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from deit_jax.training.checkpoint import Checkpoints, load_weights
+from deit_jax.runs.checkpoints import Checkpoints, load_weights
 from tests.training.checkpoint_states import (
     ABSTRACT,
     abstract,

@@ -12,8 +12,8 @@ import numpy as np
 import optax
 import pytest
 
-from deit_jax.training.checkpoint import Checkpoints, load_weights
-from deit_jax.training.manifest import _checksum
+from deit_jax.runs.checkpoints import Checkpoints, load_weights
+from deit_jax.runs.manifest import _checksum
 
 
 def make_state(step):

@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from deit_jax.training.checkpoint import Checkpoints
+from deit_jax.runs.checkpoints import Checkpoints
 from tests.training.checkpoint_states import (
     ABSTRACT,
     assert_same,

@@ -13,10 +13,10 @@ STEPS = 40
 CHILD = """
 import hashlib, sys
 import jax, jax.numpy as jnp, numpy as np
-from deit_jax.training.checkpoint import Checkpoints
+from deit_jax.runs.checkpoints import Checkpoints
 from deit_jax.config.defaults import default_config
-from deit_jax.training.run_directory import open_run
-from deit_jax.training.run_log import RunLog
+from deit_jax.runs.directory import open_run
+from deit_jax.runs.log import RunLog
 
 STEPS = int(sys.argv[2])
 

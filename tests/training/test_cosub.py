@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from deit_jax.augment.keys import image_keys, purpose
-from deit_jax.augment.mixing import MixOptions
+from deit_jax.augment.mixup_cutmix import MixOptions
 from deit_jax.augment.pipeline import AugmentOptions, normalise
 from deit_jax.config.defaults import default_config
 from deit_jax.config.validate import validate

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from deit_jax.training.fingerprint import fingerprints, named_leaves
+from deit_jax.runs.fingerprint import fingerprints, named_leaves
 
 TYPES = (np.float32, ml_dtypes.bfloat16, np.float16, np.int32, np.uint8, np.int8)
 

@@ -13,9 +13,9 @@ from deit_jax.models.functional import split
 from deit_jax.training.initial import load_initial
 from deit_jax.training.loop import train
 from deit_jax.training.setup import prepare
+from deit_jax.trees import flatten
+from deit_jax.weights.position_embeddings import resize_positions
 from deit_jax.weights.reading import read_weights
-from deit_jax.weights.resize import resize_positions
-from deit_jax.weights.trees import flatten
 from tests.weights.described import timm_directory
 
 

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from deit_jax.training import interruption as module
+from deit_jax.runs import interruption as module
+from deit_jax.runs.interruption import Abandoned, Interruption
 from deit_jax.training import loop
-from deit_jax.training.interruption import Abandoned, Interruption
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -91,7 +91,7 @@ IN_C = """
 import ctypes, signal, sys
 if sys.argv[1:] == ["ignoring"]:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-from deit_jax.training.interruption import Interruption
+from deit_jax.runs.interruption import Interruption
 interruption = Interruption.install()
 if sys.argv[1:] == ["stepping"]:
     interruption.step_done()

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from deit_jax.config.defaults import default_config
-from deit_jax.training.lost_checkpoints import refuse_lost_checkpoints
-from deit_jax.training.run_directory import open_run
+from deit_jax.runs.directory import open_run
+from deit_jax.runs.lost_checkpoints import refuse_lost_checkpoints
 
 MADE_FROM = {"data": {"train": {}, "eval": {}}, "teacher": None, "initial": None, "devices": {}}
 

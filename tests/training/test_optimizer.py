@@ -12,8 +12,8 @@ from timm.optim import Lamb
 from deit_jax.config.defaults import default_config
 from deit_jax.models.functional import abstract
 from deit_jax.models.registry import model_builder
+from deit_jax.training.learning_rate import peak_learning_rate
 from deit_jax.training.optimizer import clip_by_global_norm, decay_mask, make_optimizer
-from deit_jax.training.schedule import peak_learning_rate
 
 
 def tree():

@@ -13,14 +13,14 @@ from deit_jax.config.keys import flatten
 from deit_jax.config.reference import apply_reference
 from deit_jax.config.saved import BEFORE
 from deit_jax.files import strict_json, write_json
-from deit_jax.training import loop
-from deit_jax.training.run_directory import (
+from deit_jax.runs.directory import (
     MAY_CHANGE,
     as_begun,
     config_changes,
     open_run,
 )
-from deit_jax.training.run_files import load_run
+from deit_jax.runs.read import load_run
+from deit_jax.training import loop
 from deit_jax.training.setup import train_input
 
 CONFIG = {
@@ -300,7 +300,7 @@ def test_a_full_disk_leaves_the_old_configuration(tmp_path, monkeypatch):
 
 def test_one_process_at_a_time(tmp_path):
     script = (
-        "import sys; from deit_jax.training.run_directory import open_run\n"
+        "import sys; from deit_jax.runs.directory import open_run\n"
         f"run = open_run(sys.argv[1], {CONFIG!r}); print('open', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(

@@ -14,15 +14,17 @@ from deit_jax.evaluation import subjects
 from deit_jax.files import strict_json
 from deit_jax.models.functional import abstract
 from deit_jax.models.registry import model_builder
-from deit_jax.training import checkpoint, run_directory, teacher
+from deit_jax.reports.comparison import compare
+from deit_jax.reports.curves import curve
+from deit_jax.reports.paper_tables import started_as
+from deit_jax.reports.table3 import markdown
+from deit_jax.runs import checkpoints as checkpoint
+from deit_jax.runs import directory as run_directory
+from deit_jax.runs.directory import open_run
+from deit_jax.runs.log import RunLog
+from deit_jax.runs.read import read_record
+from deit_jax.training.distillation import teacher
 from deit_jax.training.result import best_evaluation
-from deit_jax.training.run_directory import open_run
-from deit_jax.training.run_files import read_record
-from deit_jax.training.run_log import RunLog
-from deit_jax.viewing.comparison import compare
-from deit_jax.viewing.curves import curve
-from deit_jax.viewing.paper_tables import started_as
-from deit_jax.viewing.table3 import markdown
 from deit_jax.weights.reading import read_weights
 
 NAME = "deit_micro_distilled_patch4_16"

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
+from deit_jax.runs.log import RunLog
 from deit_jax.training.result import best_evaluation
-from deit_jax.training.run_log import RunLog
 
 TIMING = {"images_per_second"}
 

@@ -8,7 +8,7 @@ import torch
 from timm.scheduler.scheduler_factory import create_scheduler_v2
 
 from deit_jax.config.defaults import default_config
-from deit_jax.training.schedule import learning_rate, peak_learning_rate, total_steps
+from deit_jax.training.learning_rate import learning_rate, peak_learning_rate, total_steps
 
 STEPS_PER_EPOCH = 8
 # What is called in timm what is called ours.

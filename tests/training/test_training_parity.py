@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from deit_jax.augment.mixing import MixOptions
+from deit_jax.augment.mixup_cutmix import MixOptions
 from deit_jax.weights.names import to_foreign
 from tests.training.pytorch_loop import EPOCHS, MIXING, our_run, recipe, torch_run
 

@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from deit_jax.viewing.comparison import compare
-from deit_jax.viewing.experiments import spread
-from deit_jax.viewing.runs import read_run
+from deit_jax.reports.comparison import compare
+from deit_jax.reports.experiments import spread
+from deit_jax.runs.history import read_run
 
 
 def _results(paths, head, weights="raw"):

@@ -8,7 +8,7 @@ import pytest
 from configs import ablation
 from deit_jax.cli.main import main
 from deit_jax.config.defaults import default_config
-from deit_jax.viewing.paper_tables import collect, markdown, paper_tables, started_as
+from deit_jax.reports.paper_tables import collect, markdown, paper_tables, started_as
 
 
 @pytest.fixture

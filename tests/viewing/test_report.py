@@ -8,12 +8,12 @@ from PIL import Image
 from rich.console import Console
 
 from deit_jax.cli.main import main
-from deit_jax.viewing.comparison import compare
-from deit_jax.viewing.curves import curve, draw_curves
-from deit_jax.viewing.figures import literal
-from deit_jax.viewing.report import write_report
-from deit_jax.viewing.runs import read_run
-from deit_jax.viewing.table3 import COLUMNS, duration, markdown, rows, show
+from deit_jax.reports.comparison import compare
+from deit_jax.reports.curves import curve, draw_curves
+from deit_jax.reports.figures import literal
+from deit_jax.reports.report import write_report
+from deit_jax.reports.table3 import COLUMNS, duration, markdown, rows, show
+from deit_jax.runs.history import read_run
 from tests.test_files import full_disk
 
 

@@ -5,7 +5,7 @@ import tracemalloc
 
 import pytest
 
-from deit_jax.weights.files import read_file
+from deit_jax.weights.formats.any import read_file
 from tests.weights.watched import watched
 
 

@@ -6,10 +6,10 @@ import pytest
 
 from deit_jax.models.functional import abstract
 from deit_jax.models.registry import model_builder
-from deit_jax.weights.adapt import Grids, fit
+from deit_jax.trees import flatten, nest, overlay
+from deit_jax.weights.fit import Grids, fit
+from deit_jax.weights.position_embeddings import resize_positions
 from deit_jax.weights.report import LoadReport, Row
-from deit_jax.weights.resize import resize_positions
-from deit_jax.weights.trees import flatten, nest, overlay
 from tests.weights.small_models import DISTILLED, PLAIN
 
 DEEPER_PATCHES = "deit_micro_patch2_16"

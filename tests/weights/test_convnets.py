@@ -8,14 +8,14 @@ import torchvision
 
 from deit_jax.models.functional import abstract
 from deit_jax.models.registry import list_models, model_builder
-from deit_jax.weights.convnets import (
+from deit_jax.trees import flatten
+from deit_jax.weights.convnet_names import (
     LAYOUTS,
     convnet_family,
     convnet_layout,
     convnet_names,
     guess_convnet,
 )
-from deit_jax.weights.trees import flatten
 from tests.models.timm_convnets import OUR_AXES, randomise
 
 ALL = [name for name in list_models() if convnet_family(name) and "micro" not in name]

@@ -17,9 +17,9 @@ import torch
 
 import deit_jax
 from deit_jax.models.registry import list_models
-from deit_jax.weights.description import SAME_TENSORS, default_heads, registered_convnet
+from deit_jax.weights.description.config import SAME_TENSORS, default_heads, registered_convnet
+from deit_jax.weights.description.network import Network
 from deit_jax.weights.load import complete_model
-from deit_jax.weights.network import Network
 from deit_jax.weights.reading import read_weights
 from deit_jax.weights.save import write_weights
 from tests.weights.described import timm_directory, transformers_directory

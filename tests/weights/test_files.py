@@ -10,8 +10,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from deit_jax.weights.files import read_file
-from deit_jax.weights.safetensors_reader import DTYPES
+from deit_jax.weights.formats.any import read_file
+from deit_jax.weights.formats.safetensors import DTYPES
 
 TENSORS = {"norm.weight": torch.arange(3.0), "head.bias": torch.ones(2, dtype=torch.bfloat16)}
 

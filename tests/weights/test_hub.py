@@ -15,8 +15,8 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 
-from deit_jax.weights.files import read_file
-from deit_jax.weights.hub import cache_directory, find_in_cache, locate
+from deit_jax.weights.formats.any import read_file
+from deit_jax.weights.formats.hub import cache_directory, find_in_cache, locate
 
 REPO = "facebook/deit-tiny-patch16-224"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

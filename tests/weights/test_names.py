@@ -9,10 +9,10 @@ from safetensors.numpy import load_file
 
 from deit_jax.models.functional import abstract
 from deit_jax.models.registry import list_models, model_builder
-from deit_jax.weights.facts import Facts
-from deit_jax.weights.guess import name_own_convnet, name_transformer, transformer_image_size
+from deit_jax.trees import flatten
+from deit_jax.weights.description.facts import Facts
+from deit_jax.weights.identify import name_own_convnet, name_transformer, transformer_image_size
 from deit_jax.weights.names import detect_layout, from_foreign, to_foreign
-from deit_jax.weights.trees import flatten
 from tests.weights.small_models import DISTILLED, PLAIN, arrays, timm_model, transformers_model
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from deit_jax.weights.files import read_file
-from deit_jax.weights.pth import read_pth
+from deit_jax.weights.formats.any import read_file
+from deit_jax.weights.formats.pth import read_pth
 from tests.weights.forged import Call, archive, state_dict, stream, tensor, text
 
 

@@ -10,10 +10,10 @@ import torch
 import transformers
 from PIL import Image
 
-from deit_jax.data.crop import evaluation_view
-from deit_jax.evaluation.normalisation import to_input
-from deit_jax.weights.facts import Facts, facts_of_file
-from deit_jax.weights.files import read_file
+from deit_jax.augment.normalise import to_input
+from deit_jax.data.images.crop import evaluation_view
+from deit_jax.weights.description.facts import Facts, facts_of_file
+from deit_jax.weights.formats.any import read_file
 from tests.weights.small_models import arrays, timm_model
 
 # Wide, high, square, smaller than the network's images; odd margins of all kinds.

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from deit_jax.weights.inert_pickle import Record
-from deit_jax.weights.pth import is_tensor, read_pth
+from deit_jax.inert_pickle import Record
+from deit_jax.weights.formats.pth import is_tensor, read_pth
 
 CONTAINERS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "stream"])
 TYPES = [
@@ -251,7 +251,7 @@ def test_the_old_forms_are_those_that_torch_reads(tmp_path):
 def test_neither_torch_nor_jax_is_imported(tmp_path):
     path = save(tmp_path / "x.pth", {"a": torch.ones(2)})
     program = (
-        "import sys; from deit_jax.weights.files import read_file; "
+        "import sys; from deit_jax.weights.formats.any import read_file; "
         f"assert read_file({str(path)!r}).tensors['a'].tolist() == [1, 1]; "
         "assert not {'torch', 'jax'} & set(sys.modules)"
     )

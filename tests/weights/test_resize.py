@@ -5,7 +5,7 @@ import pytest
 import torch
 from timm.layers import resample_abs_pos_embed
 
-from deit_jax.weights.resize import resize_positions
+from deit_jax.weights.position_embeddings import resize_positions
 
 # Ours is computed in float64, theirs in float32 from values about 0.02: rounding is below 1e-8.
 TOLERANCE = 1e-7

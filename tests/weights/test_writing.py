@@ -14,10 +14,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from deit_jax.weights.files import read_file
-from deit_jax.weights.pth import read_pth
-from deit_jax.weights.safetensors_reader import DTYPES
-from deit_jax.weights.writing import write_pth, write_safetensors
+from deit_jax.weights.formats.any import read_file
+from deit_jax.weights.formats.pth import read_pth
+from deit_jax.weights.formats.safetensors import DTYPES
+from deit_jax.weights.formats.writing import write_pth, write_safetensors
 
 RNG = np.random.default_rng(0)
 KERNEL = RNG.normal(size=(3, 4, 5)).astype(np.float32)
@@ -221,7 +221,7 @@ def test_the_disk_is_told_before_the_name_is_given(tmp_path, monkeypatch):
 KILLED = """
 import sys, itertools
 import numpy as np
-from deit_jax.weights.writing import write_safetensors
+from deit_jax.weights.formats.writing import write_safetensors
 print("ready", flush=True)
 for i in itertools.count():
     write_safetensors(sys.argv[1], {"a": np.full(2**18, i)}, overwrite=True)

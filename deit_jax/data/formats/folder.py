@@ -1,0 +1,101 @@
+"""Image folders: directory/split/class/image.jpeg, as torchvision's ImageFolder reads them."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from deit_jax.data.formats.packed_names import Names
+from deit_jax.data.identity import combine, of_numbers, sizes_of_files
+from deit_jax.data.images.file import read_image_file
+from deit_jax.data.images.names import EXTENSIONS
+from deit_jax.data.images.tree import image_tree
+from deit_jax.data.source import Record
+
+
+class FolderSource:
+    """One split of an image folder; classes are the sub-folders, numbered in order of name.
+
+    Images of a class may lie in folders below it; see `image_tree` for what is left out.
+
+    Args:
+        directory: the data set, which holds one folder for each split.
+        split: name of that folder, such as "train" or "val".
+        numeric_order: order folders that are called by numbers by these, 2 before 10: as
+            ImageNet-V2 means it, and torchvision's ImageFolder does not read it.
+
+    Raises:
+        FileNotFoundError: if the folder or a class in it is missing or holds no images.
+        OSError: if a folder cannot be read.
+        ValueError: for `numeric_order`, if a folder's name is no number.
+    """
+
+    def __init__(self, directory: str, split: str, *, numeric_order: bool = False):
+        root = Path(directory).expanduser() / split
+        if not directory or not root.is_dir():
+            raise FileNotFoundError(
+                f"No folder {str(root)!r}: expected images in DIRECTORY/SPLIT/CLASS/IMAGE.jpeg."
+            )
+        self.root = str(root)
+        self.name = f"{root.parent.name}/{split}"
+        images_of: dict[str, list[str]] = {}
+        for folder, names in image_tree(self.root).items():
+            if folder:
+                images = images_of.setdefault(folder.split(os.sep, 1)[0], [])
+                images += [os.path.join(folder, name) for name in names]
+        self.class_names = in_order(images_of, numeric_order, self.root)
+        if not self.class_names:
+            raise FileNotFoundError(
+                f"{self.root!r} holds no class folders: expected {split}/CLASS/IMAGE.jpeg in it."
+            )
+        files = [images_of[name] for name in self.class_names]
+        for name, images in zip(self.class_names, files, strict=True):
+            if not images:
+                raise FileNotFoundError(
+                    f"Class folder {os.path.join(self.root, name)!r} holds no images "
+                    f"({', '.join(EXTENSIONS)}): remove it or fill it."
+                )
+        self.labels = np.repeat(
+            np.arange(len(files), dtype=np.int32), [len(images) for images in files]
+        )
+        self._paths = Names(path for images in files for path in images)
+
+    @property
+    def num_classes(self) -> int:
+        """Labels are 0 .. num_classes - 1."""
+        return len(self.class_names)
+
+    @property
+    def identity(self) -> str:
+        """Of paths below the split's folder, labels and sizes of files."""
+        sizes = sizes_of_files(self.root, self._paths)
+        return combine([self._paths.digest(), of_numbers(self.labels, sizes)])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def path(self, index: int) -> str:
+        """Path of an image, relative to the folder of the split."""
+        return self._paths[index]
+
+    def __getitem__(self, index: int) -> Record:
+        path = os.path.join(self.root, self.path(index))
+        return Record(read_image_file(path), int(self.labels[index]), path)
+
+
+def in_order(names: Iterable[str], numeric: bool, where: str) -> tuple[str, ...]:
+    """The names of classes in the order that numbers them.
+
+    Raises:
+        ValueError: if the order is numeric and a name is no number.
+    """
+    if not numeric:
+        return tuple(sorted(names))
+    names = list(names)
+    wrong = [name for name in names if not (name.isascii() and name.isdigit())]
+    if wrong:
+        raise ValueError(
+            f"{where} has a class {wrong[0]!r}, which is no number: open it in the order of names."
+        )
+    return tuple(sorted(names, key=int))

@@ -1,0 +1,1 @@
+"""Writing a data set as ArrayRecord shards, and reading it again to verify it."""

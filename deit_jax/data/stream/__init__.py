@@ -1,0 +1,1 @@
+"""From a source to batches: sampling, repeated augmentation, cropping, damage, the loader."""

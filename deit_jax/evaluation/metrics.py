@@ -1,0 +1,132 @@
+"""Accuracy and loss that count every image exactly once, for each head and both together."""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from deit_jax.augment.normalise import to_input
+from deit_jax.models.functional import HeadLogits, ModelFunction, Tree
+from deit_jax.models.fusion import FusionRule, fuse
+from deit_jax.sharding import put_batch
+
+Sums = dict[str, dict[str, Shaped[Array, ""]]]
+EvalStep = Callable[[Tree, Tree, Mapping[str, Shaped[Array, "batch ..."]]], Sums]
+Totals = dict[str, dict[str, float]]
+"""Sums over all images by head, before they are divided by their number."""
+
+Metrics = dict[str, dict[str, float]]
+"""By head ("class", "distillation", "fused"): "top1" and "top5" in percent, "loss"."""
+
+
+def count(
+    logits: Float[Array, "batch classes"], labels: Int[Array, "batch"], mask: Bool[Array, "batch"]
+) -> dict[str, Shaped[Array, ""]]:
+    """Hits among the first one and five classes and summed cross-entropy of unmasked images.
+
+    A label's rank is the number of classes with a larger logit, plus those with an equal one
+    and a smaller number: ties go to the lower class, as argmax has it. NaN logits never hit.
+    """
+    own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    lower = jnp.arange(logits.shape[-1]) < labels[:, None]
+    rank = jnp.sum((logits > own) | ((logits == own) & lower), axis=-1)
+    counted = mask & ~jnp.isnan(logits).any(axis=-1)
+    loss = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=-1)[:, 0]
+    return {
+        "top1": jnp.sum(counted & (rank < 1), dtype=jnp.int32),
+        "top5": jnp.sum(counted & (rank < 5), dtype=jnp.int32),
+        "loss": jnp.sum(jnp.where(mask, loss, 0.0)),
+        "images": jnp.sum(mask, dtype=jnp.int32),
+    }
+
+
+def make_eval_step(
+    function: ModelFunction,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    fusion: FusionRule = "mean_logits",
+    compiler_options: dict[str, Any] | None = None,
+) -> EvalStep:
+    """Return `step(params, batch_stats, batch) -> sums` for batches of `data.pipeline`."""
+
+    @partial(jax.jit, compiler_options=compiler_options)
+    def step(
+        params: Tree, batch_stats: Tree, batch: Mapping[str, Shaped[Array, "batch ..."]]
+    ) -> Sums:
+        images = to_input(batch["image"], mean, std)
+        logits, _ = function.head_logits(params, batch_stats, images)
+        heads = by_head(logits, fusion)
+        return {head: count(x, batch["label"], batch["mask"]) for head, x in heads.items()}
+
+    return step
+
+
+def by_head(logits: HeadLogits, fusion: FusionRule) -> dict[str, Float[Array, "batch classes"]]:
+    """Return the logits of each head, and of both together where there are two."""
+    class_logits, distill_logits = logits
+    if distill_logits is None:
+        return {"class": class_logits}
+    return {
+        "class": class_logits,
+        "distillation": distill_logits,
+        "fused": fuse(class_logits, distill_logits, fusion),
+    }
+
+
+def evaluate(
+    step: EvalStep,
+    weights: Mapping[str, tuple[Tree, Tree]],
+    batches: Iterable[Mapping[str, Shaped[np.ndarray, "batch ..."]]],
+    mesh: Mesh,
+) -> dict[str, Metrics]:
+    """Run over all batches once, with every set of weights.
+
+    Args:
+        step: from `make_eval_step`.
+        weights: named pairs of (parameters, BatchNorm statistics), for instance "raw" and "ema".
+        batches: from `data.pipeline.eval_batches`.
+        mesh: devices the batches are split over.
+
+    Returns:
+        For every name of `weights` the metrics of each head.
+
+    Raises:
+        ValueError: if there is no image.
+    """
+    totals: dict[str, Totals] = {name: {} for name in weights}
+    for batch in batches:
+        placed = put_batch(batch, mesh)
+        sums = {name: step(*arrays, placed) for name, arrays in weights.items()}
+        for name, heads in jax.device_get(sums).items():
+            add(totals[name], heads)
+    return {name: averages(heads) for name, heads in totals.items()}
+
+
+def add(totals: Totals, sums: Sums) -> None:
+    """Add the sums of one batch, fetched from the devices, to those of all before."""
+    for head, values in sums.items():
+        total = totals.setdefault(head, dict.fromkeys(values, 0.0))
+        for key, value in values.items():
+            total[key] += value.item()
+
+
+def averages(totals: Totals) -> Metrics:
+    """Return the metrics of each head. Raises ValueError if there was no image."""
+    return {head: _average(total) for head, total in totals.items()}
+
+
+def _average(total: dict[str, float]) -> dict[str, float]:
+    images = total["images"]
+    if not images:
+        raise ValueError("The evaluation split holds no images.")
+    return {
+        "top1": 100 * total["top1"] / images,
+        "top5": 100 * total["top5"] / images,
+        "loss": total["loss"] / images,
+    }

@@ -1,0 +1,158 @@
+"""A picture of what the network sees: crops, augmented, erased, mixed."""
+
+import argparse
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from deit_jax.augment.choices import Choices, Operations, draw_choices
+from deit_jax.augment.keys import image_keys, purpose
+from deit_jax.augment.mixup_cutmix import MixChoices, apply_mixing, draw_mixing
+from deit_jax.augment.operations import TABLE_KINDS, Kind
+from deit_jax.augment.options import AugmentOptions
+from deit_jax.augment.pipeline import apply_to_levels, apply_to_values
+from deit_jax.augment.recipes import Recipe, recipe_named
+from deit_jax.data.images.decode import decode
+from deit_jax.data.images.file import read_image_file
+
+GAP, LINE, TEXT = 6, 15, 12
+_UNITS = {
+    Kind.ROTATE: "°", Kind.TRANSLATE_X: " px", Kind.TRANSLATE_Y: " px", Kind.BLUR: " px",
+    Kind.POSTERIZE: " bits",
+}  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the contact sheet that `args` asks for; return the exit code."""
+    recipe = recipe_named(args.recipe)
+    opened = [_open(path) for path in args.images]
+    sources = [opened[column % len(opened)] for column in range(args.columns)]
+    sheet = contact_sheet(sources, recipe, args.size, args.seed, args.epoch)
+    sheet.save(args.output, format="PNG")
+    print(f"Wrote {args.output}: {args.columns} samples of recipe '{args.recipe}'.")
+    return 0
+
+
+def contact_sheet(
+    sources: list[Image.Image], recipe: Recipe, size: int, seed: int = 0, epoch: int = 0
+) -> Image.Image:
+    """Draw one column per source image, and one row per stage of the recipe.
+
+    Args:
+        sources: RGB images of any size.
+        recipe: What to show.
+        size: Side of the square crops in pixels.
+        seed: Seed of all choices.
+        epoch: Epoch whose choices are shown.
+    """
+    count = len(sources)
+    crops = np.stack(
+        [random_crop(image, size, [seed, epoch, at]) for at, image in enumerate(sources)]
+    )
+    numbers = jnp.arange(count)
+    keys = image_keys(seed, jnp.full(count, epoch), numbers, jnp.zeros(count, jnp.int32))
+    options = recipe.augment
+    choices = jax.jit(draw_choices, static_argnums=(1, 2, 3))(
+        purpose(keys, "augment"), options, size, size
+    )
+    augmented = jax.jit(apply_to_levels, static_argnums=2)(crops, choices, options)
+    images = jax.jit(apply_to_values, static_argnums=2)(augmented, choices, options)
+    levels = np.asarray(augmented)
+    rows = [
+        ("crop", crops, [f"sample {number}" for number in range(count)]),
+        ("operations", levels, [describe(choices, number) for number in range(count)]),
+    ]
+    if options.erasing_probability:
+        erased = np.asarray(choices.boxes.height).max(axis=1) > 0
+        captions = ["erased" if one else "whole" for one in erased]
+        rows.append(("erasing", to_levels(np.asarray(images), options), captions))
+    if recipe.mix.active:
+        mixing = draw_mixing(purpose(keys, "mix"), recipe.mix, size, size)
+        mixed, _ = apply_mixing(images, jnp.eye(count), mixing)
+        captions = [describe_mixing(mixing, number, count) for number in range(count)]
+        rows.append(("mixing", to_levels(np.asarray(mixed), options), captions))
+    return _draw_sheet(rows, size)
+
+
+def random_crop(image: Image.Image, size: int, seed: list[int]) -> UInt8[np.ndarray, "size size 3"]:
+    """Cut out 8 to 100 % of the area at an aspect of 3/4 to 4/3, and resize it bicubically."""
+    generator = np.random.default_rng(seed)
+    width, height = image.size
+    for _ in range(10):
+        area = width * height * generator.uniform(0.08, 1.0)
+        aspect = math.exp(generator.uniform(math.log(3 / 4), math.log(4 / 3)))
+        wide, tall = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < wide <= width and 0 < tall <= height:
+            break
+    else:
+        wide = tall = min(width, height)
+    left = int(generator.integers(0, width - wide + 1))
+    top = int(generator.integers(0, height - tall + 1))
+    box = (left, top, left + wide, top + tall)
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+
+
+def to_levels(
+    images: Float[np.ndarray, "batch height width 3"], options: AugmentOptions
+) -> UInt8[np.ndarray, "batch height width 3"]:
+    """Undo the normalisation, as far as the result can be shown."""
+    shown = (images * np.asarray(options.std) + np.asarray(options.mean)) * 255
+    return np.clip(np.rint(shown), 0, 255).astype(np.uint8)
+
+
+def describe(choices: Choices, number: int) -> str:
+    """Name what was drawn for one image, one operation per line."""
+    lines = ["flipped"] if choices.flip[number] else []
+    operations: Operations
+    for operations in (choices.policy, choices.jitter):
+        for layer in range(operations.kind.shape[0]):
+            kind = Kind(int(operations.kind[layer, number]))
+            if kind == Kind.NONE:
+                continue
+            name = kind.name.lower().replace("_", " ")
+            plain = TABLE_KINDS[:3]  # autocontrast, equalise and invert have no argument
+            value = "" if kind in plain else f" {float(operations.argument[layer, number]):.4g}"
+            lines.append(name + value + _UNITS.get(kind, ""))
+    return "\n".join(lines)
+
+
+def describe_mixing(mixing: MixChoices, number: int, count: int) -> str:
+    """Say with whom an image was mixed, and what its own label keeps."""
+    kept = float(mixing.target_weight[number])
+    name = "CutMix" if mixing.cutmix[number] else "Mixup"
+    return f"{name} with {count - 1 - number}\nown label {kept:.2f}"
+
+
+def _draw_sheet(rows: list[tuple[str, np.ndarray, list[str]]], size: int) -> Image.Image:
+    """Lay out rows of pictures with their captions below."""
+    font = ImageFont.load_default(TEXT)
+    below = [LINE * max(1, *(len(text.splitlines()) for text in texts)) for _, _, texts in rows]
+    columns = len(rows[0][2])
+    width = GAP + columns * (size + GAP)
+    height = GAP + sum(LINE + size + lines + GAP for lines in below)
+    sheet = Image.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(sheet)
+    top = GAP
+    for (title, pictures, texts), lines in zip(rows, below, strict=True):
+        pen.text((GAP, top), title, "black", font)
+        for column, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
+            left = GAP + column * (size + GAP)
+            sheet.paste(Image.fromarray(picture), (left, top + LINE))
+            pen.multiline_text((left, top + LINE + size), text, "dimgrey", font, spacing=2)
+        top += LINE + size + lines + GAP
+    return sheet
+
+
+def _open(path: str) -> Image.Image:
+    """Read an image as RGB, or raise an error that names the file."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no image file {path}: check the path.")
+    try:
+        return Image.fromarray(decode(read_image_file(path)))
+    except ValueError as error:
+        raise ValueError(f"{path} is not an image to show: {error}; give another.") from error

@@ -1,0 +1,178 @@
+"""The numbers of a run over its steps: `metrics.jsonl` and TensorBoard events."""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+
+from deit_jax.files import strict_json, written_whole
+from deit_jax.runs.log_lines import read_lines
+
+_LOG = logging.getLogger("deit_jax")
+
+
+class RunLog:
+    """Appends one line of JSON per measurement; a context manager.
+
+    After a resume the file is the same as that of a run never interrupted, apart from what measures
+    time, provided that everything about step s is written before the checkpoint of step s is saved.
+    Only the first process of a run writes; in the others nothing happens.
+    """
+
+    def __init__(
+        self,
+        workdir: str | Path,
+        *,
+        resume_step: int,
+        owes_evaluation: bool = False,
+        tensorboard: bool = True,
+    ) -> None:
+        """Open the log, and remove what was written after the checkpoint that is gone on from.
+
+        Args:
+            workdir: directory of the run, which exists.
+            resume_step: last step whose lines stay; 0 for a fresh start.
+            owes_evaluation: whether that step is yet to be evaluated; a line that says otherwise
+                is removed.
+            tensorboard: whether to write TensorBoard events as well.
+
+        Raises:
+            ValueError: lines in the middle are damaged; the file is left as it is.
+        """
+        self._file: int | None = None
+        self._events: _Events | None = None
+        self._pending = b""
+        self.lines = 0
+        if jax.process_index() != 0:
+            return
+        self._path = path = Path(workdir) / "metrics.jsonl"
+        self.lines = _truncate(path, resume_step, owes_evaluation)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        if tensorboard:
+            self._events = _open_events(Path(workdir), resume_step)
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._flush()
+            os.close(self._file)
+            self._file = None
+        if self._events is not None:
+            self._events.close()
+        if self._pending and kind is None:
+            raise OSError(
+                f"The last {self._pending.count(10)} lines could not be written to {self._path}; "
+                "make room on that disk. The log of this run lacks them for good."
+            )
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Append a line; it is in the file when this returns.
+
+        A line that cannot be written, because the disk is full, is kept for the next call.
+
+        Args:
+            step: steps taken so far.
+            split: "train" or "eval".
+            values: by name. What is not finite becomes null, which strict parsers read.
+        """
+        if self._file is None:
+            return
+        line = strict_json({"step": step, "split": split, **values})
+        self._pending += line.encode() + b"\n"
+        self.lines += 1
+        self._flush()
+        if self._events is not None:
+            self._events.write(step, split, values)
+
+    def _flush(self) -> None:
+        assert self._file is not None
+        try:
+            while self._pending:
+                self._pending = self._pending[os.write(self._file, self._pending) :]
+        except OSError as error:
+            _LOG.warning(
+                "%s could not be written (%s); kept for later.", self._path, error.strerror
+            )
+
+
+class _Events:
+    """A TensorBoard event file, written at once.
+
+    Not tensorboardX's `SummaryWriter`: its queue blocks training for ever once the thread behind it
+    has died of a full disk.
+    """
+
+    def __init__(self, workdir: Path, resume_step: int) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
+
+        self._event, self._scalar = Event, scalar
+        # With the step in its name: files opened within a second would have the same one.
+        self._path = workdir
+        self._writer = EventsWriter(str(workdir / "events"), f".{resume_step}")
+        # TensorBoard drops what earlier files hold from this step on.
+        start = SessionLog(status=SessionLog.START)
+        self._send([Event(wall_time=time.time(), step=resume_step + 1, session_log=start)])
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        now = time.time()
+        summaries = [self._scalar(f"{split}/{name}", float(x)) for name, x in values.items()]
+        self._send([self._event(wall_time=now, step=step, summary=s) for s in summaries])
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._writer.close()
+
+    def _send(self, events: Sequence[Any]) -> None:
+        try:
+            for event in events:
+                self._writer.write_event(event)
+            self._writer.flush()
+        except OSError as error:
+            _LOG.warning("TensorBoard events not written to %s (%s).", self._path, error.strerror)
+
+
+def _open_events(workdir: Path, resume_step: int) -> _Events | None:
+    try:
+        return _Events(workdir, resume_step)
+    except ImportError:
+        _LOG.warning("tensorboardX is not installed: the log is metrics.jsonl alone.")
+    except OSError as error:
+        _LOG.warning("TensorBoard events cannot be written to %s (%s).", workdir, error.strerror)
+    return None
+
+
+def _truncate(path: Path, resume_step: int, owes_evaluation: bool) -> int:
+    """Remove lines of later steps, and what a killed process left of a line; all or nothing.
+
+    Returns:
+        How many lines stay.
+
+    Raises:
+        ValueError: a line before the last one is damaged: no crash leaves that.
+    """
+
+    def stays(row: Mapping[str, Any]) -> bool:
+        owed = owes_evaluation and row["step"] == resume_step and row["split"] == "eval"
+        return row["step"] <= resume_step and not owed
+
+    kept = [line.text for line in read_lines(path) if stays(line.row)]
+    content = b"".join(text + b"\n" for text in kept)
+    if path.exists() and content != path.read_bytes():
+        with written_whole(path) as partial:
+            partial.write_bytes(content)
+    return len(kept)

@@ -1,0 +1,1 @@
+"""What is known of weights besides their tensors: network, preprocessing, class names."""

@@ -1,0 +1,201 @@
+"""What is known about weights besides their values: model, image size, preprocessing, accuracy."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+from deit_jax.preprocessing import ASSUMED, CROP_RATIO, MEAN, STD, EvalView, Preprocessing, Ratio
+from deit_jax.weights.description.image_processor import of_timm, of_transformers
+from deit_jax.weights.description.published import PublishedFile, named_like
+from deit_jax.weights.formats.any import WeightFile
+
+_KEY = "deit_jax."
+_VIEW = ("fit", "interpolation", "arithmetic")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a file says of its weights; the reference's values where it says nothing.
+
+    Attributes:
+        model: registered name, or another project's, or "".
+        image_size: (height, width) in pixels, or None.
+        preprocessing: how they want their images.
+        labels: names of the classes by index, if they are known.
+        notes: sentences for people.
+    """
+
+    model: str = ""
+    image_size: tuple[int, int] | None = None
+    preprocessing: Preprocessing = ASSUMED
+    labels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def of(self, model: str, image_size: tuple[int, int]) -> "Facts":
+        """Return these facts about a model and image size."""
+        return replace(self, model=model, image_size=image_size)
+
+    def metadata(self) -> dict[str, str]:
+        """Return the facts as texts, as they are stored in files of ours; nothing assumed."""
+        shown, view = self.preprocessing, self.preprocessing.view
+        texts = {"model": self.model, "image_size": _join(self.image_size or ())}
+        if self.labels:
+            texts["class_names"] = json.dumps(self.labels)
+        if "normalisation" not in shown.assumed:
+            texts |= {"mean": _join(shown.mean), "std": _join(shown.std)}
+        if "crop" not in shown.assumed:
+            ratios = view.crop_ratio if len(set(view.crop_ratio)) > 1 else view.crop_ratio[:1]
+            texts["crop_ratio"] = _join(ratios)
+            texts |= {key: getattr(view, key) for key in _VIEW}
+            texts["fill"] = _join(view.fill)
+        return {_KEY + key: text for key, text in texts.items() if text}
+
+
+def facts_of_file(file: WeightFile) -> Facts:
+    """Collect what a file, its header and the descriptions beside it say.
+
+    Later sources win: training arguments, config.json, the header of a file of ours,
+    preprocessor_config.json, and that the file is one whose content is known.
+    """
+    known = _of_arguments(file.metadata) | _of_config(file.config) | _of_header(file.metadata)
+    notes = []
+    if prefix := file.metadata.get("stripped_prefix"):
+        notes.append(f"The prefix {prefix!r} was cut off the names.")
+    if file.preprocessor:
+        known |= of_transformers(file.preprocessor, str(file.config.get("model_type", "")))
+        known["remark"] = _another_size(known.pop("output", None), known)
+    if file.published:
+        size = file.published.input_size
+        known |= {"model": file.published.model, "image_size": (size, size)}
+        known |= {"mean": MEAN, "std": STD, "view": EvalView.keeping(CROP_RATIO)}
+        known |= {"refused": "", "remark": ""}
+        notes.append(_verified(file.published, file.sha256))
+    elif named := named_like(file.path):
+        size = named.input_size
+        known |= {"model": named.model, "image_size": (size, size)}
+        known |= {"mean": MEAN, "std": STD, "view": EvalView.keeping(size / named.resize)}
+        notes.append(
+            f"Named like the published {named.file} ({named.top1} % top-1 on ImageNet at {size} "
+            "pixels); its authors give no hash, so that the content cannot be verified."
+        )
+    return Facts(preprocessing=_preprocessing(known), **known, notes=tuple(notes))
+
+
+def _preprocessing(known: dict[str, Any]) -> Preprocessing:
+    """Take what is known of preprocessing out of what is known."""
+    pieces = ("mean", "std", "view", "refused", "remark")
+    stated = {key: known.pop(key) for key in pieces if key in known}
+    needs = {"normalisation": ("mean", "std"), "crop": ("view",)}
+    assumed = [part for part, keys in needs.items() if not all(key in stated for key in keys)]
+    return Preprocessing(**stated, assumed=tuple(assumed))
+
+
+def _another_size(output: tuple[int, int] | None, known: dict[str, Any]) -> str:
+    """Return a sentence if images are made for another size; set the size if nothing else did."""
+    size: Any = known.setdefault("image_size", output)
+    if output is None or output == size:
+        return ""
+    return (
+        f"Its preprocessor_config.json makes images of {output[0]}x{output[1]} pixels, but the "
+        f"network takes {size[0]}x{size[1]}: the same share of an image is shown at that size."
+    )
+
+
+def _verified(published: PublishedFile, sha256: str) -> str:
+    sentence = f"Verified: this is the published {published.file} (SHA-256 {sha256[:8]}...)."
+    if published.top1 is None:
+        return sentence
+    return (
+        f"{sentence} Its authors report {published.top1} % top-1, {published.top5} % top-5 and "
+        f"loss {published.loss} on ImageNet at {published.input_size} pixels."
+    )
+
+
+def _of_header(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Read what `Facts.metadata` has written; what cannot be understood was not."""
+    texts = {key.removeprefix(_KEY): text for key, text in metadata.items() if key.startswith(_KEY)}
+    found: dict[str, Any] = {}
+    try:
+        for key, kind in (("image_size", int), ("mean", float), ("std", float)):
+            if text := texts.get(key):
+                found[key] = tuple(map(kind, text.split()))
+        if text := texts.get("crop_ratio"):
+            ratios = [Fraction(part) if "/" in part else float(part) for part in text.split()]
+            options: dict[str, Any] = {key: texts[key] for key in _VIEW if key in texts}
+            if fill := texts.get("fill"):
+                options["fill"] = tuple(map(int, fill.split()))
+            found["view"] = EvalView((ratios[0], ratios[-1]), **options)
+        if text := texts.get("class_names"):
+            found["labels"] = _labels({"label_names": json.loads(text)})
+    except ValueError:
+        return {}
+    if name := texts.get("model"):
+        found["model"] = name
+    return found
+
+
+def _of_arguments(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Read the arguments in a training checkpoint of the reference or of timm."""
+    found: dict[str, Any] = {}
+    if name := metadata.get("args.model") or metadata.get("arch"):
+        found["model"] = name
+    size = metadata.get("args.input_size", "")
+    if size.isdigit():
+        found["image_size"] = (int(size), int(size))
+    if "args.data_set" in metadata:
+        # The reference's alone, which has one normalisation for all data sets (datasets.py).
+        found |= {"mean": MEAN, "std": STD, "view": EvalView.keeping(CROP_RATIO)}
+    ratio = metadata.get("args.eval_crop_ratio") or metadata.get("args.crop_pct")
+    try:
+        if ratio and float(ratio) > 0:
+            found["view"] = EvalView.keeping(float(ratio))
+    except ValueError:
+        # Text that is no number, such as "None", says nothing.
+        return found
+    return found
+
+
+def _of_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a `config.json` of timm's or transformers' layout; our runs' says nothing here."""
+    found: dict[str, Any] = {}
+    if isinstance(name := config.get("architecture"), str):
+        found["model"] = name.partition(".")[0]
+    details = config.get("pretrained_cfg", config)
+    if not isinstance(details, Mapping):
+        return found
+    size = details.get("input_size", config.get("image_size"))
+    if isinstance(arguments := config.get("model_args"), Mapping) and "img_size" in arguments:
+        size = arguments["img_size"]
+    if isinstance(size, int):
+        size = (size, size)
+    if _numbers(size, int) and len(size) in (2, 3):
+        # timm has the channels first.
+        found["image_size"] = tuple(size[-2:])
+    found |= of_timm(details)
+    if labels := _labels(config):
+        found["labels"] = labels
+    return found
+
+
+def _numbers(value: Any, kind: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(item, kind) for item in value)
+
+
+def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the classes, from transformers' id2label or timm's label_names."""
+    names: Any = config.get("label_names") or config.get("id2label")
+    if isinstance(names, Mapping):
+        names = [names.get(str(index)) for index in range(len(names))]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return ()
+    if names == [f"LABEL_{index}" for index in range(len(names))]:
+        # What transformers writes where it knows no names.
+        return ()
+    return tuple(names)
+
+
+def _join(values: Sequence[Ratio]) -> str:
+    """Return numbers as text that gives the same numbers again."""
+    return " ".join(str(v) if isinstance(v, Fraction) else repr(v) for v in values)
