@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from benchmarks.cases import Case
 from deit_jax.models.flops import forward_flops
-from deit_jax.models.functional import Tree, abstract
+from deit_jax.models.functional import abstract
 from deit_jax.models.registry import model_builder, model_spec
+from deit_jax.trees import Tree
 
 FORWARD_PASSES = {"inference": 1, "train": 3, "distill": 3}
 

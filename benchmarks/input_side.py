@@ -89,7 +89,7 @@ def _image(batch: Any) -> Any:
 
 @contextlib.contextmanager
 def _ours(side: Side) -> Iterator[Iterator[Any]]:
-    from deit_jax.data.source import open_source
+    from deit_jax.data.open import open_source
     from deit_jax.data.stream.loader import train_batches
     from deit_jax.data.stream.options import TrainInput
 

@@ -17,12 +17,13 @@ from deit_jax.augment.mixup_cutmix import MixOptions
 from deit_jax.augment.pipeline import AugmentOptions
 from deit_jax.devices import compiler_options
 from deit_jax.models.frozen import freeze
-from deit_jax.models.functional import ModelFunction, Tree, abstract, initialise
+from deit_jax.models.functional import ModelFunction, abstract, initialise
 from deit_jax.models.fusion import fuse
 from deit_jax.models.registry import model_builder, model_spec
 from deit_jax.training.optimizer import make_optimizer
 from deit_jax.training.state import TrainState, create_state
 from deit_jax.training.step import Batch, make_train_step
+from deit_jax.trees import Tree
 
 NAME = "deit_jax"
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from deit_jax.models.functional import Tree
+Tree = dict[str, Any]
+"""Nested dicts with string keys and arrays (or their shapes) as leaves."""
 
 Path = tuple[str, ...]
 """Keys from the root of a tree to an array."""

@@ -7,8 +7,8 @@ import pytest
 
 from configs import digits_finetune
 from deit_jax.config.validate import validate
+from deit_jax.runs.open_weights import read_weights
 from deit_jax.training.loop import train
-from deit_jax.weights.load import read_weights
 from tests.config.reduced import save_weights
 
 

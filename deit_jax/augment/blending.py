@@ -49,8 +49,8 @@ def smooth(packed: Pixels, channel: int) -> Pixels:
 
 def enhance(
     images: UInt8[Array, "batch height width 3"],
-    kind: Int[Array, "batch"],
-    factor: Float[Array, "batch"],
+    kind: Int[Array, " batch"],
+    factor: Float[Array, " batch"],
 ) -> UInt8[Array, "batch height width 3"]:
     """Blend with the grey image (`Kind.COLOR`) or with the smoothed one (`Kind.SHARPNESS`)."""
     packed = pack(images)

@@ -14,7 +14,7 @@ LARGEST = 2.0
 
 
 def blur(
-    images: UInt8[Array, "batch height width 3"], deviation: Float[Array, "batch"]
+    images: UInt8[Array, "batch height width 3"], deviation: Float[Array, " batch"]
 ) -> UInt8[Array, "batch height width 3"]:
     """Blur each image with its own standard deviation in pixels, 0 to `LARGEST`."""
     # Worked out once for an image, not once for a pixel.
@@ -26,8 +26,8 @@ def blur(
 
 
 def box_weights(
-    deviation: Float[Array, "batch"],
-) -> tuple[UInt32[Array, "batch"], UInt32[Array, "batch"], UInt32[Array, "batch"]]:
+    deviation: Float[Array, " batch"],
+) -> tuple[UInt32[Array, " batch"], UInt32[Array, " batch"], UInt32[Array, " batch"]]:
     """Return the weights of the pixel itself and of those one and two away, in 2^-24.
 
     Every product is rounded before it is added, as in Pillow; the barriers keep a compiler from
@@ -48,7 +48,7 @@ def box_weights(
 
 def _box(
     images: UInt8[Array, "batch height width 3"],
-    weights: tuple[UInt32[Array, "batch"], UInt32[Array, "batch"], UInt32[Array, "batch"]],
+    weights: tuple[UInt32[Array, " batch"], UInt32[Array, " batch"], UInt32[Array, " batch"]],
     axis: int,
 ) -> UInt8[Array, "batch height width 3"]:
     """One box blur along an axis; beyond the border lies the border's pixel."""

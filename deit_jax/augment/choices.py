@@ -47,15 +47,15 @@ class Choices(NamedTuple):
     """Everything that is random about the augmentation of a batch."""
 
     crop: Int[Array, "batch 2"]
-    flip: Bool[Array, "batch"]
+    flip: Bool[Array, " batch"]
     policy: Operations
     jitter: Operations
     boxes: Boxes
-    noise: Key[Array, "batch"]
+    noise: Key[Array, " batch"]
 
 
 def draw_choices(
-    keys: Key[Array, "batch"], options: AugmentOptions, height: int, width: int
+    keys: Key[Array, " batch"], options: AugmentOptions, height: int, width: int
 ) -> Choices:
     """Draw what happens to each image of a batch of one size."""
     frame = _uniform(purpose(keys, "frame"), 3)
@@ -70,7 +70,7 @@ def draw_choices(
 
 
 def draw_policy(
-    keys: Key[Array, "batch"], options: AugmentOptions, height: int, width: int
+    keys: Key[Array, " batch"], options: AugmentOptions, height: int, width: int
 ) -> Operations:
     """Draw the operations of the policy, with their arguments."""
     if not options.policy:
@@ -93,7 +93,7 @@ def draw_policy(
     return Operations(*map(jnp.stack, zip(*drawn, strict=True)))
 
 
-def draw_jitter(keys: Key[Array, "batch"], strengths: tuple[float, ...]) -> Operations:
+def draw_jitter(keys: Key[Array, " batch"], strengths: tuple[float, ...]) -> Operations:
     """Draw brightness, contrast and saturation factors, in random order.
 
     Each factor is uniform in `1 - strength` to `1 + strength`, from 0 (torchvision `ColorJitter`).
@@ -118,7 +118,7 @@ def draw_jitter(keys: Key[Array, "batch"], strengths: tuple[float, ...]) -> Oper
 
 
 def draw_boxes(
-    keys: Key[Array, "batch"], options: AugmentOptions, height: int, width: int
+    keys: Key[Array, " batch"], options: AugmentOptions, height: int, width: int
 ) -> Boxes:
     """Draw the rectangles to erase: area, then aspect, then place; ten attempts for each."""
     count = options.erasing_count
@@ -154,9 +154,9 @@ def draw_boxes(
 def _layer(
     policy: Policy,
     entries: tuple[Entry, ...],
-    pick: Int[Array, "batch"],
+    pick: Int[Array, " batch"],
     coins: Float[Array, "4 batch"],
-    noise: Float[Array, "batch"],
+    noise: Float[Array, " batch"],
     height: int,
     width: int,
 ) -> Operations:
@@ -201,7 +201,7 @@ def _fixed_arguments(
     return start, (fixed[1] - fixed[0]).astype(np.float32), (fixed[0] - start).astype(np.float32)
 
 
-def _picks(keys: Key[Array, "batch"], policy: Policy) -> Int[Array, "layers batch"]:
+def _picks(keys: Key[Array, " batch"], policy: Policy) -> Int[Array, "layers batch"]:
     """Draw which entry each layer takes."""
     layers, entries = len(policy.layers), len(policy.layers[0])
     if policy.weights:
@@ -219,7 +219,7 @@ def _no_operations(batch: int) -> Operations:
     return Operations(nothing.astype(jnp.int32), nothing, nothing, nothing.astype(bool))
 
 
-def _uniform(keys: Key[Array, "batch"], number: int) -> Float[Array, "batch number"]:
+def _uniform(keys: Key[Array, " batch"], number: int) -> Float[Array, "batch number"]:
     return jax.vmap(lambda key: jax.random.uniform(key, (number,)))(keys)
 
 

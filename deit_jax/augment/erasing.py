@@ -14,14 +14,14 @@ from deit_jax.augment.selection import update_selected
 def erase(
     images: Float[Array, "batch height width 3"],
     boxes: Boxes,
-    keys: Key[Array, "batch"],
+    keys: Key[Array, " batch"],
     options: AugmentOptions,
 ) -> Float[Array, "batch height width 3"]:
     """Fill the boxes of each image with noise, one after the other."""
     _, height, width, _ = images.shape
 
     def fill(
-        images: Float[Array, "chunk height width 3"], boxes: Boxes, keys: Key[Array, "chunk"]
+        images: Float[Array, "chunk height width 3"], boxes: Boxes, keys: Key[Array, " chunk"]
     ) -> Float[Array, "chunk height width 3"]:
         for number in range(options.erasing_count):
             noise = box_noise(keys, number, options, height, width)
@@ -47,7 +47,7 @@ def erase(
 
 
 def box_noise(
-    keys: Key[Array, "batch"], number: int, options: AugmentOptions, height: int, width: int
+    keys: Key[Array, " batch"], number: int, options: AugmentOptions, height: int, width: int
 ) -> Float[Array, "batch pixels 3"]:
     """Return what fills box `number` of each image, row by row of the box.
 

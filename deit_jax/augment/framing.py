@@ -36,7 +36,7 @@ def pad_and_crop(
 
 
 def flip_selected(
-    images: UInt8[Array, "batch height width 3"], selected: Bool[Array, "batch"]
+    images: UInt8[Array, "batch height width 3"], selected: Bool[Array, " batch"]
 ) -> UInt8[Array, "batch height width 3"]:
     """Mirror the selected images left to right."""
     return jnp.where(selected[:, None, None, None], images[:, :, ::-1], images)

@@ -43,9 +43,9 @@ class Positions(NamedTuple):
 
 
 def affine_map(
-    kind: Int[Array, "batch"],
-    argument: Float[Array, "batch"],
-    rest: Float[Array, "batch"],
+    kind: Int[Array, " batch"],
+    argument: Float[Array, " batch"],
+    rest: Float[Array, " batch"],
     height: int,
     width: int,
 ) -> AffineMap:
@@ -60,7 +60,7 @@ def affine_map(
     """
     zero = jnp.zeros_like(argument)
 
-    def shears_and_shifts(values: Float[Array, "batch"]) -> Float[Array, "batch 6"]:
+    def shears_and_shifts(values: Float[Array, " batch"]) -> Float[Array, "batch 6"]:
         order = (None, Kind.SHEAR_X, Kind.TRANSLATE_X, Kind.SHEAR_Y, None, Kind.TRANSLATE_Y)
         return jnp.stack(
             [jnp.where(kind == place, values, 0.0) if place else zero for place in order], -1
@@ -80,7 +80,7 @@ def affine_map(
 
 
 def cosine_and_sine(
-    degrees: Float[Array, "batch"],
+    degrees: Float[Array, " batch"],
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """Return cosine and sine, each as a multiple of 2^-11 and the rest, to about 1e-9.
 

@@ -24,7 +24,7 @@ _noise = jax.jit(box_noise, static_argnums=(1, 2, 3, 4))
 
 def augment_on_host(
     images: UInt8[np.ndarray, "batch height width 3"],
-    keys: Key[Array, "batch"],
+    keys: Key[Array, " batch"],
     options: AugmentOptions,
     threads: int = 1,
 ) -> Float[np.ndarray, "batch height width 3"]:

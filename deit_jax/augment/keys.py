@@ -15,10 +15,10 @@ from deit_jax.seeds import seed_key
 
 def image_keys(
     seed: int | Int[Array, ""],
-    epoch: Int[Array, "batch"],
-    index: Int[Array, "batch"],
-    copy: Int[Array, "batch"],
-) -> Key[Array, "batch"]:
+    epoch: Int[Array, " batch"],
+    index: Int[Array, " batch"],
+    copy: Int[Array, " batch"],
+) -> Key[Array, " batch"]:
     """Return one key per image, a function of nothing but its four arguments.
 
     Args:
@@ -40,7 +40,7 @@ def image_keys(
     return jax.vmap(one)(jnp.asarray(epoch), jnp.asarray(index), jnp.asarray(copy))
 
 
-def purpose(keys: Key[Array, "batch"], name: str) -> Key[Array, "batch"]:
+def purpose(keys: Key[Array, " batch"], name: str) -> Key[Array, " batch"]:
     """Derive the keys for one named use ("augment", "mix", "model", ...).
 
     The name enters as its CRC-32, so adding a purpose never changes the draws of another.

@@ -71,17 +71,17 @@ class MixOptions:
 class MixChoices(NamedTuple):
     """The draws of `mix`, one per image; `target_weight` is what the image's own label keeps."""
 
-    cutmix: Bool[Array, "batch"]
-    pixel_weight: Float[Array, "batch"]
-    target_weight: Float[Array, "batch"]
-    top: Int[Array, "batch"]
-    bottom: Int[Array, "batch"]
-    left: Int[Array, "batch"]
-    right: Int[Array, "batch"]
+    cutmix: Bool[Array, " batch"]
+    pixel_weight: Float[Array, " batch"]
+    target_weight: Float[Array, " batch"]
+    top: Int[Array, " batch"]
+    bottom: Int[Array, " batch"]
+    left: Int[Array, " batch"]
+    right: Int[Array, " batch"]
 
 
 def one_hot_targets(
-    labels: Int[Array, "batch"], num_classes: int, smoothing: float = 0.0
+    labels: Int[Array, " batch"], num_classes: int, smoothing: float = 0.0
 ) -> Float[Array, "batch classes"]:
     """Return smoothed one-hot rows: `smoothing / num_classes` off, the rest on the label.
 
@@ -94,7 +94,7 @@ def one_hot_targets(
 def mix(
     images: Float[Array, "batch height width 3"],
     targets: Float[Array, "batch classes"],
-    keys: Key[Array, "batch"],
+    keys: Key[Array, " batch"],
     options: MixOptions,
 ) -> tuple[Float[Array, "batch height width 3"], Float[Array, "batch classes"]]:
     """Mix each image and its target with those of its partner.
@@ -122,7 +122,7 @@ def mix(
 
 
 def draw_mixing(
-    keys: Key[Array, "batch"], options: MixOptions, height: int, width: int
+    keys: Key[Array, " batch"], options: MixOptions, height: int, width: int
 ) -> MixChoices:
     """Draw how each image of a batch is mixed."""
     batch = keys.shape[0]
@@ -179,7 +179,7 @@ def group_size(batch: int, group: int) -> int:
     return size
 
 
-def beta_quantile(uniform: Float[Array, "draws"], alpha: float) -> Float[Array, "draws"]:
+def beta_quantile(uniform: Float[Array, " draws"], alpha: float) -> Float[Array, " draws"]:
     """Turn uniform draws into draws of Beta(alpha, alpha).
 
     A table serves instead of rejection sampling, whose loop would have to wait for the unluckiest
@@ -206,7 +206,7 @@ def _beta_points(alpha: float) -> np.ndarray:
     return np.interp(wanted, reached, powered).astype(np.float32)
 
 
-def _draw(keys: Key[Array, "draws"], options: MixOptions, height: int, width: int) -> MixChoices:
+def _draw(keys: Key[Array, " draws"], options: MixOptions, height: int, width: int) -> MixChoices:
     """Draw one independent set of choices per key (timm `Mixup._params_per_elem`)."""
     draws = jax.vmap(lambda key: jax.random.uniform(key, (7,)))(keys).T
     if options.mixup_alpha > 0 and options.cutmix:
@@ -236,8 +236,8 @@ def _draw(keys: Key[Array, "draws"], options: MixOptions, height: int, width: in
 
 
 def _side_of_area(
-    options: MixOptions, area: Float[Array, "draws"], side: int, place: Float[Array, "draws"]
-) -> list[Int[Array, "draws"]]:
+    options: MixOptions, area: Float[Array, " draws"], side: int, place: Float[Array, " draws"]
+) -> list[Int[Array, " draws"]]:
     """One side of a box around a uniform centre, cut off at the borders (CutMix, eq. 2)."""
     centre = jnp.floor(place * side).astype(jnp.int32)
     cut = jnp.floor(side * jnp.sqrt(area)).astype(jnp.int32)
@@ -247,8 +247,8 @@ def _side_of_area(
 
 
 def _side_between(
-    options: MixOptions, side: int, size: Float[Array, "draws"], place: Float[Array, "draws"]
-) -> list[Int[Array, "draws"]]:
+    options: MixOptions, side: int, size: Float[Array, " draws"], place: Float[Array, " draws"]
+) -> list[Int[Array, " draws"]]:
     """One side of a box between two shares of the image's, wholly inside the image."""
     smallest, beyond = (int(side * share) for share in options.minmax)
     if smallest >= beyond:

@@ -157,7 +157,7 @@ def arguments(
     names: tuple[str, ...],
     choice: Array,
     draw: Draw,
-) -> Float[Array, "batch"]:
+) -> Float[Array, " batch"]:
     """Return the argument of operation `names[choice]` for each image, in float32."""
     each = [OPERATIONS[name].argument(draw) for name in names]
     return jnp.stack(each)[choice, jnp.arange(choice.shape[0])]

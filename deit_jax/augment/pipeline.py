@@ -23,7 +23,7 @@ JITTER_KINDS = frozenset((Kind.BRIGHTNESS, Kind.CONTRAST, Kind.COLOR))
 
 def augment_images(
     images: UInt8[Array, "batch height width 3"],
-    keys: Key[Array, "batch"],
+    keys: Key[Array, " batch"],
     options: AugmentOptions,
     sharding: NamedSharding | None = None,
 ) -> Float[Array, "batch height width 3"]:
@@ -101,7 +101,7 @@ def normalise(
 
 def _augment(
     images: UInt8[Array, "batch height width 3"],
-    keys: Key[Array, "batch"],
+    keys: Key[Array, " batch"],
     options: AugmentOptions,
 ) -> Float[Array, "batch height width 3"]:
     _, height, width, _ = images.shape

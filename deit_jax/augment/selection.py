@@ -19,7 +19,7 @@ ROUND = 64
 
 def update_selected(
     images: Shaped[Array, "batch ..."],
-    selected: Bool[Array, "batch"],
+    selected: Bool[Array, " batch"],
     function: Callable[..., Rows],
     *parameters: Shaped[Array, "batch ..."],
 ) -> Shaped[Array, "batch ..."]:
@@ -35,7 +35,7 @@ def update_selected(
 
 def one_by_one(
     images: Shaped[Array, "batch ..."],
-    selected: Bool[Array, "batch"],
+    selected: Bool[Array, " batch"],
     function: Callable[..., Rows],
     *parameters: Shaped[Array, "batch ..."],
 ) -> Shaped[Array, "batch ..."]:
@@ -59,7 +59,7 @@ def one_by_one(
 
 def in_rounds(
     images: Shaped[Array, "batch ..."],
-    selected: Bool[Array, "batch"],
+    selected: Bool[Array, " batch"],
     function: Callable[..., Rows],
     *parameters: Shaped[Array, "batch ..."],
     rows: int,

@@ -28,7 +28,7 @@ def look_up(
 
 
 def plain_tables(
-    kind: Int[Array, "batch"], argument: Float[Array, "batch"]
+    kind: Int[Array, " batch"], argument: Float[Array, " batch"]
 ) -> UInt8[Array, "batch 3 256"]:
     """Return the tables of the operations that need not see the image; identity for the others."""
     level = jnp.arange(256, dtype=jnp.int32)[None, :]
@@ -50,8 +50,8 @@ def plain_tables(
 def statistics_tables(
     _: UInt8[Array, "batch 3 256"],
     images: UInt8[Array, "batch height width 3"],
-    kind: Int[Array, "batch"],
-    argument: Float[Array, "batch"],
+    kind: Int[Array, " batch"],
+    argument: Float[Array, " batch"],
 ) -> UInt8[Array, "batch 3 256"]:
     """Return the tables of autocontrast, equalise and contrast."""
     counts = histogram(images)
@@ -93,7 +93,7 @@ def equalize_table(counts: Int[Array, "batch 3 256"]) -> UInt8[Array, "batch 3 2
 
 
 def contrast_table(
-    images: UInt8[Array, "batch height width 3"], factor: Float[Array, "batch"]
+    images: UInt8[Array, "batch height width 3"], factor: Float[Array, " batch"]
 ) -> UInt8[Array, "batch 256"]:
     """Blend with the rounded mean grey level, after `ImageEnhance.Contrast`."""
     pixels = images.shape[1] * images.shape[2]
@@ -135,6 +135,6 @@ def _short_levels() -> tuple[np.ndarray, np.ndarray]:
     return rows.reshape(-1).astype(np.uint16), bits
 
 
-def is_any(kind: Int[Array, "batch"], kinds: tuple[Kind, ...]) -> Bool[Array, "batch"]:
+def is_any(kind: Int[Array, " batch"], kinds: tuple[Kind, ...]) -> Bool[Array, " batch"]:
     """Whether each image's operation is one of the given kinds."""
     return jnp.isin(kind, jnp.array([int(one) for one in kinds]))

@@ -19,10 +19,10 @@ Values = Float[Array, "batch height width"]
 
 def warp(
     images: UInt8[Array, "batch height width 3"],
-    kind: Int[Array, "batch"],
-    argument: Float[Array, "batch"],
-    rest: Float[Array, "batch"],
-    bicubic: Bool[Array, "batch"],
+    kind: Int[Array, " batch"],
+    argument: Float[Array, " batch"],
+    rest: Float[Array, " batch"],
+    bicubic: Bool[Array, " batch"],
     *,
     fill: tuple[int, int, int],
     interpolation: str,

@@ -56,8 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, check, write, and say what became of every array."""
+    from deit_jax.runs.open_weights import read_weights
     from deit_jax.weights.load import fit_to_itself
-    from deit_jax.weights.reading import read_weights
     from deit_jax.weights.save import write_weights
 
     weights = read_weights(

@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
 
     from deit_jax.evaluation.predict import find_images, predict, read_class_names
     from deit_jax.reports.terminal import say
+    from deit_jax.runs.open_weights import read_weights
     from deit_jax.weights.load import complete_model
-    from deit_jax.weights.reading import read_weights
 
     paths = find_images(args.images)
     weights = read_weights(args.weights, which=args.which, model=args.model)

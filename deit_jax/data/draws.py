@@ -18,7 +18,7 @@ _SUBSET: Final = 2
 _SUBSTITUTE: Final = 3
 
 
-def _words(seed: int, purpose: int, a: int, b: int, c: int, count: int) -> UInt64[np.ndarray, "n"]:
+def _words(seed: int, purpose: int, a: int, b: int, c: int, count: int) -> UInt64[np.ndarray, " n"]:
     """`count` random 64-bit words; Philox advances only the first counter word, here zero."""
     counter = np.array([0, a, b, c], np.uint64)
     return np.random.Philox(key=np.array([seed, purpose], np.uint64), counter=counter).random_raw(
@@ -26,7 +26,7 @@ def _words(seed: int, purpose: int, a: int, b: int, c: int, count: int) -> UInt6
     )
 
 
-def _random_order(words: UInt64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
+def _random_order(words: UInt64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     """The permutation that sorts `words`.
 
     The low bits of each word are replaced by its position, so that one sort of distinct integers
@@ -41,7 +41,7 @@ def _random_order(words: UInt64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
 
 # A batch may straddle a boundary, and reader threads are a few batches apart: two epochs.
 @functools.lru_cache(maxsize=2)
-def epoch_order(num_images: int, seed: int, epoch: int) -> Int32[np.ndarray, "num_images"]:
+def epoch_order(num_images: int, seed: int, epoch: int) -> Int32[np.ndarray, " num_images"]:
     """The order of the images in an epoch: a permutation of 0 .. num_images - 1, read-only."""
     order = _random_order(_words(seed, _ORDER, epoch, 0, 0, num_images)).astype(np.int32)
     order.flags.writeable = False
@@ -49,8 +49,8 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> Int32[np.ndarray, "nu
 
 
 def locate(
-    positions: Int64[np.ndarray, "n"], num_images: int, repeats: int, seed: int
-) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "n"], Int64[np.ndarray, "n"]]:
+    positions: Int64[np.ndarray, " n"], num_images: int, repeats: int, seed: int
+) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
     """What stands at given positions of the training stream.
 
     An epoch is exactly `num_images` samples. Without repeats it shows each image once; with
@@ -93,7 +93,7 @@ def substitutes(seed: int, index: int, num_images: int, count: int) -> list[int]
     return (words % np.uint64(num_images)).astype(np.int64).tolist()
 
 
-def balanced_order(labels: np.ndarray, seed: int) -> Int64[np.ndarray, "images"]:
+def balanced_order(labels: np.ndarray, seed: int) -> Int64[np.ndarray, " images"]:
     """A random order whose every prefix is balanced over the classes, as far as they go."""
     labels = np.asarray(labels)
     order = _random_order(_words(seed, _SUBSET, 0, 0, 0, len(labels)))

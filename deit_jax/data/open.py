@@ -1,12 +1,50 @@
-"""What `python -m deit_jax prepare` reads: any of the forms in which people have their images."""
+"""The one opener of data sets, in whatever form they are; formats do not know it."""
 
 from pathlib import Path
 
+from deit_jax.data.combined import Joined
 from deit_jax.data.formats.archives import ARCHIVES, Archive, is_archive
 from deit_jax.data.formats.listed import by_class_folder, open_files
 from deit_jax.data.formats.tfds import is_prepared
 from deit_jax.data.papers.facts import DATASETS
-from deit_jax.data.source import Joined, Source, open_source
+from deit_jax.data.source import Source
+
+
+def open_source(kind: str, split: str, directory: str = "") -> Source:
+    """Opens a data set.
+
+    Args:
+        kind: "digits" (inside scikit-learn), "folder" (`directory/split/class/image.jpeg`),
+            "numbered_folder" (the same with classes called by numbers and in their order, as in
+            ImageNet-V2), "prepared" (written by the command `prepare`) or "tfds" (a directory
+            that TensorFlow Datasets prepared, in ArrayRecord or TFRecord format).
+        split: which part; the names depend on the data set.
+        directory: where the files are; digits need none.
+
+    Raises:
+        ValueError: for an unknown kind or split, or a damaged data set.
+        FileNotFoundError: if the directory holds no such data set.
+        ModuleNotFoundError: if the kind needs an extra that is not installed.
+    """
+    # Each kind is imported when it is asked for: two of them need optional packages.
+    if kind == "digits":
+        from deit_jax.data.formats.digits import open_digits
+
+        return open_digits(split)
+    if kind in ("folder", "numbered_folder"):
+        from deit_jax.data.formats.folder import FolderSource
+
+        return FolderSource(directory, split, numeric_order=kind == "numbered_folder")
+    if kind == "prepared":
+        from deit_jax.data.formats.prepared import PreparedSource
+
+        return PreparedSource(directory, split)
+    if kind == "tfds":
+        from deit_jax.data.formats.tfds import TfdsSource
+
+        return TfdsSource(directory, split)
+    kinds = "digits, folder, numbered_folder, prepared or tfds"
+    raise ValueError(f"Unknown data source {kind!r}: use {kinds}.")
 
 
 def open_splits(path: Path, splits: list[str]) -> dict[str, Source]:

@@ -1,13 +1,11 @@
-"""Random-access collections of labelled images: what every source offers, and how to open one."""
+"""Random-access collections of labelled images: what every source offers."""
 
-import bisect
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int32, Int64, UInt8
+from jaxtyping import Int32, UInt8
 
-from deit_jax.data.draws import balanced_order
 from deit_jax.data.identity import combine, of_numbers
 
 
@@ -42,7 +40,7 @@ class Source(Protocol):
         ...
 
     @property
-    def labels(self) -> Int32[np.ndarray, "images"]:
+    def labels(self) -> Int32[np.ndarray, " images"]:
         """The label of every image, without decoding any."""
         ...
 
@@ -111,104 +109,6 @@ class ArraySource:
         return Record(self.images[index], int(self.labels[index]), f"{self.name}[{index}]")
 
 
-class Subset:
-    """Some images of another source, in the order of `indices`."""
-
-    def __init__(self, source: Source, indices: Int64[np.ndarray, "images"]):
-        self.source = source
-        self.indices = indices
-        self.name = f"{source.name} ({len(indices)} of {len(source)} images)"
-
-    @property
-    def num_classes(self) -> int:
-        """Classes of the whole source, whether or not each of them is represented."""
-        return self.source.num_classes
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """One name for each class."""
-        return self.source.class_names
-
-    @property
-    def labels(self) -> Int32[np.ndarray, "images"]:
-        """The label of every image of the subset."""
-        return self.source.labels[self.indices]
-
-    @property
-    def identity(self) -> str:
-        """Of the source and of which images these are."""
-        return combine([self.source.identity, of_numbers(self.indices)])
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Record:
-        return self.source[int(self.indices[index])]
-
-
-class Joined:
-    """Sources with the same classes, one behind the other.
-
-    Raises:
-        ValueError: if the classes differ.
-    """
-
-    def __init__(self, name: str, sources: Sequence[Source]):
-        for source in sources[1:]:
-            require_same_classes(sources[0], source)
-        self.name = name
-        self.sources = tuple(sources)
-        self.class_names = sources[0].class_names
-        self._ends = np.cumsum([len(source) for source in sources]).tolist()
-
-    @property
-    def num_classes(self) -> int:
-        """Labels are 0 .. num_classes - 1."""
-        return len(self.class_names)
-
-    @property
-    def labels(self) -> Int32[np.ndarray, "images"]:
-        """The label of every image."""
-        return np.concatenate([source.labels for source in self.sources])
-
-    @property
-    def identity(self) -> str:
-        """Of all sources in their order."""
-        return combine(source.identity for source in self.sources)
-
-    def __len__(self) -> int:
-        return self._ends[-1]
-
-    def __getitem__(self, index: int) -> Record:
-        part = bisect.bisect_right(self._ends, index)
-        return self.sources[part][index - (self._ends[part - 1] if part else 0)]
-
-
-def subset(source: Source, size: int, seed: int) -> Source:
-    """A class-balanced random subset.
-
-    Every class gets `size // num_classes` images and some get one more; a class that has too few
-    gives all it has and the others fill up. With one seed a smaller subset lies inside a larger.
-
-    Args:
-        source: where to take images from.
-        size: images to take; 0 takes everything.
-        seed: which images.
-
-    Raises:
-        ValueError: if the source has fewer than `size` images.
-    """
-    if not 0 <= size <= len(source):
-        raise ValueError(f"{source.name} has {len(source)} images: cannot take {size} of them.")
-    if size in (0, len(source)):
-        return source
-    indices = np.sort(balanced_order(source.labels, seed)[:size])
-    if isinstance(source, ArraySource):
-        name = f"{source.name} ({size} of {len(source)} images)"
-        return ArraySource(name, source.images[indices], source.labels[indices], source.class_names)
-    return Subset(source, indices)
-
-
 def require_same_classes(train: Source, evaluation: Source) -> None:
     """Checks that a label means the same class in both.
 
@@ -242,40 +142,3 @@ def require_same_names(
         f"{one} has {len(names)} classes and {other} has {len(other_names)}, not the same ones in "
         "the same order" + (f": {missing[0]!r} is in only one of them." if missing else ".")
     )
-
-
-def open_source(kind: str, split: str, directory: str = "") -> Source:
-    """Opens a data set.
-
-    Args:
-        kind: "digits" (inside scikit-learn), "folder" (`directory/split/class/image.jpeg`),
-            "numbered_folder" (the same with classes called by numbers and in their order, as in
-            ImageNet-V2), "prepared" (written by the command `prepare`) or "tfds" (a directory
-            that TensorFlow Datasets prepared, in ArrayRecord or TFRecord format).
-        split: which part; the names depend on the data set.
-        directory: where the files are; digits need none.
-
-    Raises:
-        ValueError: for an unknown kind or split, or a damaged data set.
-        FileNotFoundError: if the directory holds no such data set.
-        ModuleNotFoundError: if the kind needs an extra that is not installed.
-    """
-    # Each kind is imported when it is asked for: two of them need optional packages.
-    if kind == "digits":
-        from deit_jax.data.formats.digits import open_digits
-
-        return open_digits(split)
-    if kind in ("folder", "numbered_folder"):
-        from deit_jax.data.formats.folder import FolderSource
-
-        return FolderSource(directory, split, numeric_order=kind == "numbered_folder")
-    if kind == "prepared":
-        from deit_jax.data.formats.prepared import PreparedSource
-
-        return PreparedSource(directory, split)
-    if kind == "tfds":
-        from deit_jax.data.formats.tfds import TfdsSource
-
-        return TfdsSource(directory, split)
-    kinds = "digits, folder, numbered_folder, prepared or tfds"
-    raise ValueError(f"Unknown data source {kind!r}: use {kinds}.")

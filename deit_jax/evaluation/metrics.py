@@ -11,9 +11,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from deit_jax.augment.normalise import to_input
-from deit_jax.models.functional import HeadLogits, ModelFunction, Tree
+from deit_jax.models.functional import HeadLogits, ModelFunction
 from deit_jax.models.fusion import FusionRule, fuse
 from deit_jax.sharding import put_batch
+from deit_jax.trees import Tree
 
 Sums = dict[str, dict[str, Shaped[Array, ""]]]
 EvalStep = Callable[[Tree, Tree, Mapping[str, Shaped[Array, "batch ..."]]], Sums]
@@ -25,7 +26,7 @@ Metrics = dict[str, dict[str, float]]
 
 
 def count(
-    logits: Float[Array, "batch classes"], labels: Int[Array, "batch"], mask: Bool[Array, "batch"]
+    logits: Float[Array, "batch classes"], labels: Int[Array, " batch"], mask: Bool[Array, " batch"]
 ) -> dict[str, Shaped[Array, ""]]:
     """Hits among the first one and five classes and summed cross-entropy of unmasked images.
 

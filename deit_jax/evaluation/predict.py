@@ -17,9 +17,10 @@ from deit_jax.data.images.file import read_image_file
 from deit_jax.data.images.names import EXTENSIONS
 from deit_jax.data.images.tree import image_tree
 from deit_jax.data.open_file_limit import check_open_files
-from deit_jax.models.functional import ModelFunction, Tree
+from deit_jax.models.functional import ModelFunction
 from deit_jax.models.fusion import fuse
 from deit_jax.preprocessing import EvalView, Preprocessing
+from deit_jax.trees import Tree
 
 
 class Guess(NamedTuple):
@@ -172,7 +173,7 @@ def predict(
 
 
 def likeliest(
-    probabilities: Float[np.ndarray, "classes"], names: Sequence[str], top: int
+    probabilities: Float[np.ndarray, " classes"], names: Sequence[str], top: int
 ) -> list[Guess]:
     """Return the classes of the largest probabilities; of equal ones the lower index first."""
     order = np.argsort(-probabilities, kind="stable")[:top]

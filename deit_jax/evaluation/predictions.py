@@ -11,9 +11,10 @@ from jaxtyping import Array, Int32, Shaped
 
 from deit_jax.augment.normalise import to_input
 from deit_jax.evaluation.metrics import Metrics, Sums, Totals, add, averages, by_head, count
-from deit_jax.models.functional import ModelFunction, Tree
+from deit_jax.models.functional import ModelFunction
 from deit_jax.models.fusion import FusionRule
 from deit_jax.sharding import put_batch
+from deit_jax.trees import Tree
 
 Answers = Int32[np.ndarray, "images"]
 """The class that is answered for each image of a split, `UNREAD` or `NO_CLASS`."""

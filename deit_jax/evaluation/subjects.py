@@ -1,8 +1,7 @@
 """What is evaluated: the checkpoint of a run or a file of weights, and the images it is shown."""
 
 import contextlib
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,20 +15,19 @@ from deit_jax.data.class_mapping import (
     read_mapping,
 )
 from deit_jax.data.combined import keep_classes
-from deit_jax.data.source import Source, open_source
+from deit_jax.data.open import open_source
+from deit_jax.data.source import Source
 from deit_jax.data.stream.loader import EvalInput, eval_batches
 from deit_jax.evaluation.metrics import Metrics
 from deit_jax.evaluation.predictions import Answers, measure
-from deit_jax.models.functional import ModelFunction, Tree, abstract, require_shapes
+from deit_jax.models.functional import ModelFunction
 from deit_jax.models.fusion import FusionRule
-from deit_jax.models.registry import model_builder
 from deit_jax.preprocessing import Preprocessing
-from deit_jax.runs.checkpoints import load_weights
-from deit_jax.runs.classes import class_names_of_run
-from deit_jax.runs.read import load_run, run_preprocessing
+from deit_jax.runs.open_weights import RunWeights, is_run, read_weights
+from deit_jax.runs.read import load_run
 from deit_jax.sharding import create_mesh
+from deit_jax.trees import Tree
 from deit_jax.weights.load import complete_model
-from deit_jax.weights.reading import read_weights
 
 
 class Place(NamedTuple):
@@ -98,11 +96,15 @@ def read_subject(
         FileNotFoundError: there is nothing of that name.
         ValueError: it cannot be read, or is not complete.
     """
-    if _is_run(Path(path)):
-        return _read_run(path, which, checkpoint)
-    weights = read_weights(path, which="ema" if which == "ema" else "model", model=model)
-    function, params, batch_stats = complete_model(weights)
-    return Subject(
+    if is_run(Path(path)) and not which:
+        which = load_run(path).config["evaluation"]["weights"]
+    weights = read_weights(
+        path, which="ema" if which == "ema" else "model", checkpoint=checkpoint, model=model
+    )
+    run = weights if isinstance(weights, RunWeights) else None
+    dtype = run.config["model"]["dtype"] if run else "float32"
+    function, params, batch_stats = complete_model(weights, dtype=jnp.dtype(dtype))
+    subject = Subject(
         path,
         weights.model_name,
         which or "raw",
@@ -113,52 +115,16 @@ def read_subject(
         weights.facts.labels,
         weights.image_size,
         weights.facts.preprocessing,
-        facts=weights.notes,
     )
-
-
-def _is_run(path: Path) -> bool:
-    """Whether it is a run, even one without checkpoint: others' `config.json` say other things."""
-    try:
-        record = json.loads((path / "config.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(record, dict) and "config" in record
-
-
-def _read_run(path: str, which: str, checkpoint: str | int) -> Subject:
-    config = load_run(path).config
-    model, data, evaluation = config["model"], config["data"], config["evaluation"]
-    which = which or evaluation["weights"]
-    params, batch_stats, meta = load_weights(
-        Path(path) / "checkpoints", checkpoint, "params" if which == "raw" else "ema"
-    )
-    size = (int(model["image_size"][0]), int(model["image_size"][1]))
-    function, *shapes = abstract(
-        model_builder(
-            model["name"],
-            num_classes=model["num_classes"],
-            image_size=size,
-            dtype=jnp.dtype(model["dtype"]),
-            num_heads=model["num_heads"],
-        )
-    )
-    require_shapes((params, batch_stats), (shapes[0], shapes[1]), path)
-    return Subject(
-        path,
-        model["name"],
-        which,
-        function,
-        params,
-        batch_stats,
-        model["num_classes"],
-        class_names_of_run(path, config, meta),
-        size,
-        run_preprocessing(config),
-        evaluation["fusion"],
-        evaluation["batch_size"],
-        meta["step"],
-        Place(data["source"], data["directory"], data["eval_split"], data["classes"]),
+    if run is None:
+        return replace(subject, facts=weights.notes)
+    data, evaluation = run.config["data"], run.config["evaluation"]
+    return replace(
+        subject,
+        fusion=evaluation["fusion"],
+        batch_size=evaluation["batch_size"],
+        step=run.step,
+        place=Place(data["source"], data["directory"], data["eval_split"], data["classes"]),
     )
 
 

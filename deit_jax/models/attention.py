@@ -127,7 +127,7 @@ class Attention(nnx.Module):
         tokens: int,
         queries: int,
         *,
-        keys: Key[Array, "batch"] | None = None,
+        keys: Key[Array, " batch"] | None = None,
     ) -> Float[Array, "batch*queries width"]:
         """Let the first `queries` tokens of each image attend to all its `tokens` tokens."""
         query, key, value = self._project(x, tokens, queries)

@@ -31,7 +31,7 @@ class Mlp(nnx.Module):
         self.drop_rate = drop_rate
 
     def __call__(
-        self, x: Float[Array, "rows width"], *, keys: Key[Array, "batch"] | None = None
+        self, x: Float[Array, "rows width"], *, keys: Key[Array, " batch"] | None = None
     ) -> Float[Array, "rows width"]:
         """Map each row on its own."""
         hidden = gelu(self.fc1(x, out_dtype=self.fc1.dtype))
@@ -75,7 +75,7 @@ class Block(nnx.Module):
         tokens: int,
         queries: int,
         *,
-        keys: Key[Array, "batch"] | None = None,
+        keys: Key[Array, " batch"] | None = None,
         seen: dict[str, Array] | None = None,
     ) -> Float[Array, "batch*queries width"]:
         """Return the first `queries` of each image's `tokens` tokens after this block.

@@ -118,7 +118,7 @@ class ConvNet(nnx.Module):
         self,
         images: Float[Array, "batch height width 3"],
         *,
-        keys: Key[Array, "batch"] | None = None,
+        keys: Key[Array, " batch"] | None = None,
         train: bool = False,
     ) -> HeadLogits:
         """Return the class logits, and None for the distillation head there is not.
@@ -156,7 +156,7 @@ class ConvNet(nnx.Module):
 def drop_branch(
     branch: Float[Array, "batch height width channels"],
     rate: float,
-    keys: Key[Array, "batch"] | None,
+    keys: Key[Array, " batch"] | None,
 ) -> Float[Array, "batch height width channels"]:
     """Stochastic depth: drop an image's whole residual branch with probability `rate`."""
     rows = branch.reshape(-1, branch.shape[-1])

@@ -137,7 +137,7 @@ class Block(nnx.Module):
         self,
         x: Float[Array, "batch height width channels_in"],
         *,
-        keys: Key[Array, "batch"] | None = None,
+        keys: Key[Array, " batch"] | None = None,
         train: bool = False,
     ) -> Float[Array, "batch height_out width_out channels_out"]:
         """Run the block; `keys` decide for each image whether its residual branch is dropped."""

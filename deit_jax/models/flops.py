@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from deit_jax.models.functional import Builder, Tree, abstract
+from deit_jax.models.functional import Builder, abstract
+from deit_jax.trees import Tree
 
 
 def forward_flops(build: Builder, shape: tuple[int, int, int]) -> float:

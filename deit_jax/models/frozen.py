@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from deit_jax.models.batch_norm import ConvNorm
-from deit_jax.models.functional import ModelFunction, Tree, abstract, split
+from deit_jax.models.functional import ModelFunction, abstract, split
 from deit_jax.models.registry import model_builder
+from deit_jax.trees import Tree
 
 
 def freeze(

@@ -11,8 +11,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-Tree = dict[str, Any]
-"""Nested dicts with string keys and arrays (or their shapes) as leaves."""
+from deit_jax.trees import Tree
 
 HeadLogits = tuple[Float[Array, "batch classes"], Float[Array, "batch classes"] | None]
 """Class-head logits, and distillation-head logits where the model has such a head."""
@@ -46,7 +45,7 @@ class Classifier(Protocol):
         self,
         images: Float[Array, "batch height width 3"],
         *,
-        keys: Key[Array, "batch"] | None = None,
+        keys: Key[Array, " batch"] | None = None,
         train: bool = False,
     ) -> HeadLogits:
         """Return both heads' logits; see `ModelFunction.head_logits`."""
@@ -75,7 +74,7 @@ class ModelFunction:
         batch_stats: Tree,
         images: Float[Array, "batch height width 3"],
         *,
-        keys: Key[Array, "batch"] | None = None,
+        keys: Key[Array, " batch"] | None = None,
         train: bool = False,
     ) -> tuple[HeadLogits, Tree]:
         """Run the model; return both heads' logits and the BatchNorm statistics afterwards.

@@ -21,7 +21,7 @@ LAYER_SCALE_INIT = 1e-4
 """Of DeiT III's reference (models_v2.py). timm has 1e-6, which it never trained with."""
 
 
-def fold_keys(keys: Key[Array, "batch"] | None, site: int) -> Key[Array, "batch"] | None:
+def fold_keys(keys: Key[Array, " batch"] | None, site: int) -> Key[Array, " batch"] | None:
     """Derive each image's key for one place that draws random numbers; None stays None."""
     if keys is None:
         return None
@@ -29,7 +29,7 @@ def fold_keys(keys: Key[Array, "batch"] | None, site: int) -> Key[Array, "batch"
 
 
 def dropout(
-    x: Float[Array, "batch*tokens width"], rate: float, keys: Key[Array, "batch"] | None
+    x: Float[Array, "batch*tokens width"], rate: float, keys: Key[Array, " batch"] | None
 ) -> Float[Array, "batch*tokens width"]:
     """Zero each element with probability `rate` and scale the rest by 1/(1-rate)."""
     if keys is None or rate == 0.0:
@@ -40,7 +40,7 @@ def dropout(
 
 
 def stochastic_depth(
-    x: Float[Array, "batch*tokens width"], rate: float, keys: Key[Array, "batch"] | None
+    x: Float[Array, "batch*tokens width"], rate: float, keys: Key[Array, " batch"] | None
 ) -> Float[Array, "batch*tokens width"]:
     """Zero an image's whole residual branch with probability `rate`; else scale it by 1/(1-rate).
 
@@ -72,8 +72,8 @@ class Linear(nnx.Module):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def layer_norm(
     x: Float[Array, "rows width"],
-    scale: Float[Array, "width"],
-    bias: Float[Array, "width"],
+    scale: Float[Array, " width"],
+    bias: Float[Array, " width"],
     epsilon: float = LAYER_NORM_EPSILON,
 ) -> Float[Array, "rows width"]:
     """Return `x` with mean 0 and variance 1 in each row (but for epsilon), scaled and shifted."""

@@ -59,7 +59,7 @@ def product(
 def dense(
     x: Float[Array, "rows inner"],
     kernel: Float[Array, "inner columns"],
-    bias: Float[Array, "columns"],
+    bias: Float[Array, " columns"],
     out_dtype: Any,
 ) -> Float[Array, "rows columns"]:
     """Return `x @ kernel + bias`, with the kernel and all gradients rounded to the type of `x`."""

@@ -2,22 +2,19 @@
 
 import difflib
 import fnmatch
-import inspect
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 
 from deit_jax.models import deit, efficientnet, regnet, resnet
 from deit_jax.models.attention import AttentionForm
-from deit_jax.models.functional import Builder, Classifier
+from deit_jax.models.functional import Builder
 from deit_jax.models.layers import LAYER_NORM_EPSILON
 from deit_jax.schema import RULES
 from deit_jax.schema.declare import conform
-from deit_jax.seeds import seed_key
 
 
 @dataclass(frozen=True)
@@ -45,16 +42,6 @@ _REGISTRY: dict[str, ModelSpec] = {
     name: ModelSpec(name, **entry)
     for models in (deit.MODELS, regnet.MODELS, resnet.MODELS, efficientnet.MODELS)
     for name, entry in models.items()
-}
-
-
-_TIMM_OPTIONS = {
-    "img_size": "image_size",
-    "drop": "drop_rate",
-    "drop_path": "drop_path_rate",
-    "checkpoint_path": "weights",
-    "pretrained": "weights (a path)",
-    "model_name": "name",
 }
 
 
@@ -127,36 +114,3 @@ def model_builder(
         return model
 
     return build
-
-
-def create_model(
-    name: str, *, seed: int = 0, weights: str | os.PathLike[str] = "", **options: Any
-) -> Classifier:
-    """Build a model, freshly initialised or with the weights of a file.
-
-    Args:
-        name: one of `list_models()`.
-        seed: of the initialisation.
-        weights: whatever `deit_jax.load_weights` reads. The number of classes and the image size
-            are then the file's unless `num_classes` and `image_size` are given; heads for other
-            numbers keep their initialisation, and a warning in the log says so.
-        **options: as for `model_builder`.
-
-    Returns:
-        A module: `model(images)` gives inference logits, `model.head_logits(images)` both heads'.
-
-    Raises:
-        FileNotFoundError, ValueError: the weights are not there, damaged or of another model; or
-            an option has an impossible value.
-        TypeError: there is no such option; names ours where it is one of timm's.
-    """
-    for option in options.keys() - inspect.signature(model_builder).parameters.keys():
-        ours = _TIMM_OPTIONS.get(option)
-        hint = f"it is called {ours} here." if ours else "see its documentation."
-        raise TypeError(f"create_model() has no argument {option!r}; {hint}")
-    if weights:
-        # Imported here, since weights lies above models.
-        from deit_jax.weights.load import create_loaded
-
-        return create_loaded(name, weights, seed=seed, **options)
-    return cast(Classifier, model_builder(name, **options)(nnx.Rngs(seed_key(seed))))

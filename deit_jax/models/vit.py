@@ -132,7 +132,7 @@ class VisionTransformer(nnx.Module):
         self,
         images: Float[Array, "batch height width 3"],
         *,
-        keys: Key[Array, "batch"] | None = None,
+        keys: Key[Array, " batch"] | None = None,
         train: bool = False,
     ) -> HeadLogits:
         """Return the class head's logits, and the distillation head's or None.
@@ -189,7 +189,7 @@ class VisionTransformer(nnx.Module):
         self,
         images: Array,
         queries: int,
-        keys: Key[Array, "batch"] | None = None,
+        keys: Key[Array, " batch"] | None = None,
         seen: dict[str, Array] | None = None,
     ) -> Float[Array, "batch*queries features"]:
         """Embed, run all blocks and the final normalisation; return each image's first tokens.

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from deit_jax.models.functional import Tree
 from deit_jax.parity.layers import Section, differences
 from deit_jax.parity.our_model import Images, Subject
 from deit_jax.parity.torch_side import TorchSide
+from deit_jax.trees import Tree
 
 
 def our_activations(subject: Subject, images: Images) -> dict[str, np.ndarray]:

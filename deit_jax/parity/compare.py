@@ -16,10 +16,10 @@ from deit_jax.parity.report import Report
 from deit_jax.parity.step import compare_steps, our_step, step_config, torch_step
 from deit_jax.parity.torch_file import read_with_torch
 from deit_jax.parity.torch_models import Against, build_torch_side, is_transformer
+from deit_jax.runs.open_weights import read_weights
 from deit_jax.training.losses import Kind
 from deit_jax.version import __version__
 from deit_jax.weights.load import complete_model
-from deit_jax.weights.reading import read_weights
 
 ACTIVATIONS = 1e-5
 """Relative tolerance: float32 on both sides, some hundred sums in another order (6e-8 each)."""

@@ -7,12 +7,11 @@ import torch
 from jaxtyping import Int
 
 from deit_jax.augment.mixup_cutmix import one_hot_targets
-from deit_jax.models.functional import Tree
 from deit_jax.parity.layers import Difference, Section, by_layer, difference, layer_of
 from deit_jax.parity.our_model import Images, Subject
 from deit_jax.parity.torch_side import TorchSide
 from deit_jax.training.losses import distillation_loss
-from deit_jax.trees import Path, flatten
+from deit_jax.trees import Path, Tree, flatten
 
 SMOOTHING = 0.1
 Labels = Int[np.ndarray, "batch"]

@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from deit_jax.augment.normalise import to_input
-from deit_jax.models.functional import ModelFunction, Tree, abstract
+from deit_jax.models.functional import ModelFunction, abstract
 from deit_jax.models.registry import model_builder
 from deit_jax.preprocessing import ASSUMED, Preprocessing
+from deit_jax.trees import Tree
 from deit_jax.weights.description.config import NOTHING, Description
 
 Images = Float[np.ndarray, "batch height width 3"]

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from deit_jax.augment.mixup_cutmix import MixOptions
 from deit_jax.augment.pipeline import AugmentOptions
 from deit_jax.config.defaults import default_config
-from deit_jax.models.functional import Tree, abstract
+from deit_jax.models.functional import abstract
 from deit_jax.models.vit import VisionTransformer
 from deit_jax.parity.gradients import Labels, gradient_rows, paired
 from deit_jax.parity.layers import Difference, Section, by_layer, difference
@@ -30,7 +30,7 @@ from deit_jax.training.losses import Kind
 from deit_jax.training.optimizer import make_optimizer
 from deit_jax.training.state import TrainState, create_state
 from deit_jax.training.step import Batch, make_train_step
-from deit_jax.trees import flatten
+from deit_jax.trees import Tree, flatten
 from deit_jax.weights.names import to_foreign
 
 LEARNING_RATE = 5e-4

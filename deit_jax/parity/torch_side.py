@@ -13,9 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from deit_jax.models.functional import Tree
 from deit_jax.parity.our_model import Images
-from deit_jax.trees import Path
+from deit_jax.trees import Path, Tree
 from deit_jax.weights.names import from_foreign
 
 HeadLogits = tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch classes"] | None]

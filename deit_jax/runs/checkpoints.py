@@ -252,7 +252,7 @@ class Checkpoints:
             ) from error
 
 
-def load_weights(
+def restore_parameters(
     directory: str | Path, which: str | int = "best", weights: str = "params"
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Read the weights of a run, perhaps one that is still going on; nothing is changed.

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from deit_jax.data.combined import keep_classes
-from deit_jax.data.source import open_source
+from deit_jax.data.open import open_source
 from deit_jax.runs.read import load_run
 
 

@@ -4,8 +4,9 @@ import jax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from deit_jax.models.functional import HEADS, Tree
+from deit_jax.models.functional import HEADS
 from deit_jax.training.losses import heads_read
+from deit_jax.trees import Tree
 
 PARTS = ("all", "attention", "heads")
 """What `training.parts` may be.

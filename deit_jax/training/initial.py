@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
+from deit_jax.runs.open_weights import read_weights
 from deit_jax.training.state import TrainState
 from deit_jax.weights.description.network import registered
 from deit_jax.weights.fit import Fitted
 from deit_jax.weights.load import fit_weights
-from deit_jax.weights.reading import Weights, read_weights
+from deit_jax.weights.reading import Weights
 
 _LOG = logging.getLogger("deit_jax")
 

@@ -4,7 +4,7 @@ import jax
 import optax
 from jaxtyping import Array, Float
 
-from deit_jax.models.functional import Tree
+from deit_jax.trees import Tree
 
 _STEM = ("cls_token", "dist_token", "pos_embed", "patch_embed")
 

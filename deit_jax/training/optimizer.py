@@ -12,8 +12,8 @@ import optax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from deit_jax.models.functional import Tree
 from deit_jax.training.layer_decay import scale_by_layer
+from deit_jax.trees import Tree
 
 OPTIMIZERS = ("adamw", "sgd", "lamb")
 NO_DECAY_RULES = ("reference", "timm")

@@ -13,8 +13,9 @@ from ml_collections import ConfigDict
 
 from deit_jax.augment.mixup_cutmix import MixOptions, group_size
 from deit_jax.augment.pipeline import AugmentOptions
-from deit_jax.data.combined import fraction, keep_classes
-from deit_jax.data.source import Source, open_source, require_same_classes, subset
+from deit_jax.data.combined import fraction, keep_classes, subset
+from deit_jax.data.open import open_source
+from deit_jax.data.source import Source, require_same_classes
 from deit_jax.data.stream.loader import Batches, EvalInput, TrainInput, eval_batches, train_batches
 from deit_jax.devices import compiler_options
 from deit_jax.evaluation.metrics import EvalStep, make_eval_step

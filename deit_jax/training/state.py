@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from deit_jax.models.functional import Builder, Tree, initialise
-from deit_jax.trees import overlay
+from deit_jax.models.functional import Builder, initialise
+from deit_jax.trees import Tree, overlay
 
 TrainState = dict[str, Any]
 """Keys:

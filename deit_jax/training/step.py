@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from deit_jax.augment.keys import image_keys, purpose
 from deit_jax.augment.mixup_cutmix import MixOptions, mix, one_hot_targets
 from deit_jax.augment.pipeline import AugmentOptions, augment_images
-from deit_jax.models.functional import ModelFunction, Tree
+from deit_jax.models.functional import ModelFunction
 from deit_jax.models.fusion import fuse
 from deit_jax.training.distillation.view import TeacherView
 from deit_jax.training.freezing import stop_gradients, trainable
@@ -25,6 +25,7 @@ from deit_jax.training.learning_rate import learning_rate
 from deit_jax.training.losses import Losses, training_loss
 from deit_jax.training.optimizer import clip_by_global_norm
 from deit_jax.training.state import METRICS, TrainState, update_ema
+from deit_jax.trees import Tree
 
 Batch = dict[str, Shaped[Array, "batch ..."]]
 TrainStep = Callable[[TrainState, Tree, Batch], TrainState]
@@ -37,7 +38,7 @@ class Example:
     images: Float[Array, "batch height width 3"]
     targets: Float[Array, "batch classes"]
     teacher_logits: Float[Array, "batch classes"] | None
-    model_keys: Key[Array, "batch"]
+    model_keys: Key[Array, " batch"]
 
 
 jax.tree_util.register_dataclass(Example, ["images", "targets", "teacher_logits", "model_keys"], [])
@@ -131,8 +132,8 @@ def _loss_function(student: ModelFunction, config: ConfigDict) -> Callable:
 
 
 def _for_two_submodels(
-    images: Float[Array, "batch height width 3"], keys: Key[Array, "batch"]
-) -> tuple[Float[Array, "2*batch height width 3"], Key[Array, "2*batch"]]:
+    images: Float[Array, "batch height width 3"], keys: Key[Array, " batch"]
+) -> tuple[Float[Array, "2*batch height width 3"], Key[Array, " 2*batch"]]:
     """Return every image twice in a row, with two draws of stochastic depth.
 
     Side by side, so that on several devices both stay where the image is.

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from deit_jax.models.functional import HEADS, Tree
-from deit_jax.trees import Path, flatten, nest
+from deit_jax.models.functional import HEADS
+from deit_jax.trees import Path, Tree, flatten, nest
 from deit_jax.weights.position_embeddings import (
     Grid,
     ResizeRule,

@@ -7,10 +7,9 @@ from typing import Any, cast
 import numpy as np
 
 from deit_jax.messages import quoted
-from deit_jax.models.functional import Tree
 from deit_jax.models.layers import LAYER_NORM_EPSILON
 from deit_jax.models.registry import list_models, model_spec
-from deit_jax.trees import flatten
+from deit_jax.trees import Tree, flatten
 from deit_jax.weights.convnet_names import convnet_family, convnet_layout, guess_convnet
 from deit_jax.weights.description.config import (
     Description,

@@ -1,26 +1,20 @@
-"""Loading weights into models: fitting them, and what became of every array."""
+"""Weights in models: fitted to one, as the model they are of, or laid over a live one."""
 
 import logging
-import os
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
-from deit_jax.models.functional import (
-    Classifier,
-    ModelFunction,
-    Tree,
-    abstract,
-    split,
-)
-from deit_jax.models.registry import create_model, model_builder
-from deit_jax.trees import flatten, nest
+from deit_jax.models.functional import Classifier, ModelFunction, abstract, split
+from deit_jax.models.registry import model_builder
+from deit_jax.trees import Tree, flatten, nest
 from deit_jax.weights.description.network import Network, difference, network_of
 from deit_jax.weights.description.remembered import remember
 from deit_jax.weights.fit import Fitted, Grids, fit
 from deit_jax.weights.position_embeddings import Grid, ResizeRule
-from deit_jax.weights.reading import Weights, read_weights
+from deit_jax.weights.reading import Weights
 from deit_jax.weights.report import LoadReport
 
 _LOG = logging.getLogger("deit_jax")
@@ -34,14 +28,14 @@ def fit_weights(
     *,
     position_resize: ResizeRule = "reference",
 ) -> Fitted:
-    """Fit weights to a model's parameters and statistics (arrays or shapes); see `adapt.fit`.
+    """Fit weights to a model's parameters and statistics (arrays or shapes); see `fit.fit`.
 
     Args:
         weights: as read.
         target: parameters and BatchNorm statistics of the model.
         image_size: (height, width) of the model, in pixels.
         network: what the trees do not show of the model.
-        position_resize: "reference" or "timm"; see `resize.resize_positions`.
+        position_resize: "reference" or "timm"; see `resize_positions`.
 
     Raises:
         ValueError: they do not fit, or are described as of a network that computes something else.
@@ -71,24 +65,27 @@ def fit_to_itself(weights: Weights) -> Fitted:
 
 
 def complete_model(
-    weights: Weights, image_size: tuple[int, int] | None = None
+    weights: Weights, image_size: tuple[int, int] | None = None, *, dtype: Any = jnp.float32
 ) -> tuple[ModelFunction, Tree, Tree]:
     """Return function, parameters and BatchNorm statistics of the model that weights are of.
 
     Args:
         weights: as read.
         image_size: (height, width) in pixels to build it for; that of the weights if None.
+        dtype: type of the operands of its matrix products.
 
     Raises:
         ValueError: as `fit_to_itself`; or something would have to be initialised afresh.
     """
-    function, fitted = _own(weights, image_size or weights.image_size)
+    function, fitted = _own(weights, image_size or weights.image_size, dtype)
     if fitted.report.warning:
         raise ValueError(f"{weights.source} is not complete: {fitted.report.warning}")
     return function, fitted.params, fitted.batch_stats
 
 
-def _own(weights: Weights, image_size: tuple[int, int]) -> tuple[ModelFunction, Fitted]:
+def _own(
+    weights: Weights, image_size: tuple[int, int], dtype: Any = jnp.float32
+) -> tuple[ModelFunction, Fitted]:
     """Build the model that weights are of, in shapes, and fit them to it."""
     if not weights.model_name:
         raise ValueError(
@@ -105,67 +102,21 @@ def _own(weights: Weights, image_size: tuple[int, int]) -> tuple[ModelFunction, 
         weights.model_name,
         num_classes=weights.num_classes,
         image_size=image_size,
+        dtype=dtype,
         **weights.network.options(),
     )
     function, params, batch_stats = abstract(build)
     return function, fit_weights(weights, (params, batch_stats), image_size, weights.network)
 
 
-def load_weights(
-    model: nnx.Module | Classifier,
-    path: str | os.PathLike[str],
-    *,
-    which: str = "model",
-    position_resize: ResizeRule = "reference",
-    checkpoint: str | int = "best",
-    download: bool = False,
+def load_into(
+    model: nnx.Module | Classifier, weights: Weights, rule: ResizeRule = "reference"
 ) -> LoadReport:
-    """Load weights into a model, in place; if that fails the model is as it was.
-
-    Another resolution, another number of classes, and a plain checkpoint for a distilled model are
-    bridged as `adapt.fit` says, and the report tells what became of every array.
-
-    Args:
-        model: any model of `create_model`.
-        path: as for `read_weights`.
-        which: "model", or "ema" for the moving average in a training checkpoint.
-        position_resize: how position embeddings get to another resolution: "reference" as the
-            reference's fine-tuning does, "timm" with antialiasing.
-        checkpoint: of a run directory: "best", "latest" or a step.
-        download: fetch a Hugging Face repository that is not in the cache.
-
-    Returns:
-        The report; `print(report.table())` shows it.
+    """Lay weights over those of a live model; if that fails the model is as it was.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_weights`; or the weights do not fit the model.
+        ValueError: as `fit_weights`.
     """
-    like = network_of(model).name
-    weights = read_weights(path, which=which, checkpoint=checkpoint, download=download, like=like)
-    return _load_into(model, weights, position_resize)
-
-
-def create_loaded(
-    name: str, path: str | os.PathLike[str], *, seed: int = 0, **options: Any
-) -> Classifier:
-    """Build a model and load weights into it: `create_model` with `weights`; see there."""
-    weights = read_weights(path, like=name)
-    if options.get("num_classes") is None:
-        # A backbone has none: then the model's own default.
-        options["num_classes"] = weights.num_classes or None
-    # A convnet takes any size, and its file need not say one.
-    transformer = "pos_embed" in weights.params
-    if options.get("image_size") is None and (transformer or weights.facts.image_size):
-        options["image_size"] = weights.image_size
-    if weights.described and transformer:
-        options = weights.network.options() | options
-    model = create_model(name, seed=seed, **options)
-    report = _load_into(model, weights, "reference")
-    _LOG.info("%s", report.table())
-    return model
-
-
-def _load_into(model: nnx.Module | Classifier, weights: Weights, rule: ResizeRule) -> LoadReport:
     _, params, batch_stats = split(model)
     size = cast(Classifier, model).image_size
     network = network_of(model)

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deit_jax.models.functional import Tree
-from deit_jax.trees import Path, flatten, nest
+from deit_jax.trees import Path, Tree, flatten, nest
 from deit_jax.weights.convnet_names import convnet_layout, convnet_names
 from deit_jax.weights.description.foreign_parts import foreign_part
 

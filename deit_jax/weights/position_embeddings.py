@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
-from deit_jax.models.functional import Tree
+from deit_jax.trees import Tree
 
 Grid = tuple[int, int]
 """Patches along height and width."""

@@ -11,8 +11,9 @@ import numpy as np
 from flax import nnx
 
 from deit_jax.files import write_json
-from deit_jax.models.functional import Classifier, Tree, split
+from deit_jax.models.functional import Classifier, split
 from deit_jax.preprocessing import Preprocessing
+from deit_jax.trees import Tree
 from deit_jax.weights.description.config_json import timm_config, transformers_config
 from deit_jax.weights.description.facts import Facts
 from deit_jax.weights.description.image_processor import to_transformers

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from deit_jax.cli.main import main
+from deit_jax.data.open import open_source
 from deit_jax.data.prepare.checked_records import Resize
 from deit_jax.data.prepare.write import prepare
-from deit_jax.data.source import open_source
 from deit_jax.data.stream.loader import train_batches
 from deit_jax.data.stream.options import TrainInput
 from deit_jax.data.stream.reading import DamagedRecordError, read

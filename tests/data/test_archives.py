@@ -15,9 +15,8 @@ import scipy.io
 from deit_jax.cli.main import main
 from deit_jax.data.formats.archives import Archive
 from deit_jax.data.images.file import MOST_BYTES
-from deit_jax.data.open import open_alone, open_splits
+from deit_jax.data.open import open_alone, open_source, open_splits
 from deit_jax.data.papers.imagenet import TRAIN_TAR, VAL_TAR, open_imagenet
-from deit_jax.data.source import open_source
 
 
 def pack(folder, path, below=""):

@@ -15,7 +15,7 @@ from deit_jax.data.draws import crop_draws, substitutes
 from deit_jax.data.images import decode as decode_module
 from deit_jax.data.images.crop import CROP_DRAWS, random_resized_crop
 from deit_jax.data.images.decode import decode
-from deit_jax.data.source import open_source
+from deit_jax.data.open import open_source
 from deit_jax.data.stream import batches as batches_module
 from deit_jax.data.stream.damage import allowed_damage
 from deit_jax.data.stream.loader import eval_batches, train_batches

@@ -14,10 +14,9 @@ import scipy.io
 from PIL import Image
 
 from deit_jax.cli.main import main
-from deit_jax.data.open import open_named
+from deit_jax.data.open import open_named, open_source
 from deit_jax.data.papers.facts import DATASETS, differences
 from deit_jax.data.papers.imagenet import open_imagenet_v2
-from deit_jax.data.source import open_source
 from deit_jax.data.stream.reading import read
 from tests.data.small_tfds import prepare_three_classes
 

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from deit_jax.data import identity
-from deit_jax.data.combined import keep_classes
+from deit_jax.data.combined import Joined, keep_classes, subset
 from deit_jax.data.formats.archives import Archive
 from deit_jax.data.formats.folder import FolderSource
 from deit_jax.data.formats.listed import FolderFiles, by_class_folder
 from deit_jax.data.formats.prepared import FORMAT, PreparedSource
 from deit_jax.data.identity import describe
-from deit_jax.data.source import ArraySource, Joined, subset
+from deit_jax.data.source import ArraySource
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ from PIL import Image
 from deit_jax.cli.main import main
 from deit_jax.data.images import tree as module
 from deit_jax.data.images.tree import image_tree
-from deit_jax.data.open import open_alone, open_splits
-from deit_jax.data.source import open_source
+from deit_jax.data.open import open_alone, open_source, open_splits
 from deit_jax.data.stream.reading import read
 from deit_jax.evaluation.predict import find_images
 

@@ -9,7 +9,7 @@ from torchvision.datasets.folder import pil_loader
 
 from deit_jax.data.images.decode import decode, decode_and_tell
 from deit_jax.data.images.oddities import jpeg_end, lost_values, oddities
-from deit_jax.data.source import open_source
+from deit_jax.data.open import open_source
 from deit_jax.data.stream.loader import eval_batches, train_batches
 from deit_jax.data.stream.options import EvalInput, TrainInput
 

@@ -19,7 +19,7 @@ from torchvision.datasets import ImageFolder
 
 from deit_jax.augment.normalise import to_input
 from deit_jax.data.images import decode, resize
-from deit_jax.data.source import open_source
+from deit_jax.data.open import open_source
 from deit_jax.data.stream.loader import eval_batches
 from deit_jax.data.stream.options import EvalInput
 from deit_jax.evaluation.metrics import evaluate, make_eval_step

@@ -9,7 +9,8 @@ from torchvision.transforms import functional as reference
 
 from deit_jax.data.draws import crop_draws, locate
 from deit_jax.data.images.crop import CROP_DRAWS, random_box, resize
-from deit_jax.data.source import ArraySource, open_source
+from deit_jax.data.open import open_source
+from deit_jax.data.source import ArraySource
 from deit_jax.data.stream.loader import eval_batches, eval_steps, train_batches
 from deit_jax.data.stream.options import EvalInput, TrainInput
 from deit_jax.data.stream.reading import read

@@ -11,7 +11,7 @@ import pytest
 from deit_jax.cli.main import main
 from deit_jax.data.formats import prepared
 from deit_jax.data.formats.prepared import most_open
-from deit_jax.data.source import open_source
+from deit_jax.data.open import open_source
 
 SHARDS, THREADS, MOST = 11, 4, 3
 
@@ -57,7 +57,7 @@ def test_few_files_are_open_at_a_time(shards, image_folder, monkeypatch, threads
     # Threads hold on to what they read from, or have just opened.
     assert MOST <= max(counts) <= MOST + threads
     assert len(open_files(shards)) == MOST
-    del source
+    source = None
     assert not open_files(shards)
 
 

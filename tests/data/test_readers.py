@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from deit_jax.data.source import open_source
+from deit_jax.data.open import open_source
 from deit_jax.data.stream.loader import train_batches
 from deit_jax.data.stream.options import TrainInput, buffer_bytes
 

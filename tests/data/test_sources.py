@@ -10,13 +10,9 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from deit_jax.data.source import (
-    ArraySource,
-    Subset,
-    open_source,
-    require_same_classes,
-    subset,
-)
+from deit_jax.data.combined import Subset, subset
+from deit_jax.data.open import open_source
+from deit_jax.data.source import ArraySource, require_same_classes
 from deit_jax.data.stream.reading import read
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from deit_jax.data.combined import fraction, keep_classes
-from deit_jax.data.source import open_source, require_same_classes
+from deit_jax.data.open import open_source
+from deit_jax.data.source import require_same_classes
 from deit_jax.data.stream.loader import train_batches
 from deit_jax.data.stream.options import TrainInput
 

@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from deit_jax.data.source import open_source, subset
+from deit_jax.data.combined import subset
+from deit_jax.data.open import open_source
 from deit_jax.data.stream.loader import eval_batches
 from deit_jax.data.stream.options import EvalInput
 from tests.data.small_tfds import (

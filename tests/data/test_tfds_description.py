@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from deit_jax.cli.main import main
-from deit_jax.data.source import open_source
+from deit_jax.data.open import open_source
 from deit_jax.data.stream.reading import read
 from tests.data.small_tfds import (
     a_jpeg,

@@ -16,7 +16,8 @@ from deit_jax.cli.main import main
 from deit_jax.data.formats.crc32c import crc32c
 from deit_jax.data.formats.tfds import TfdsSource
 from deit_jax.data.formats.tfrecord import find_records, read_example, read_record
-from deit_jax.data.source import open_source, require_same_classes
+from deit_jax.data.open import open_source
+from deit_jax.data.source import require_same_classes
 from deit_jax.data.stream.reading import DamagedRecordError, read
 from tests.data.small_tfds import as_tfds_reads, as_tfrecords, prepare_three_classes
 

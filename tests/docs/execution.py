@@ -16,7 +16,7 @@ from unittest import mock
 
 from deit_jax.cli.main import main
 from deit_jax.config.validate import validate
-from deit_jax.data.source import open_source
+from deit_jax.data.open import open_source
 from deit_jax.sweeps.plan import read
 from deit_jax.training.loop import train
 from tests.config.reduced import BATCH, describe, reduce, save_weights

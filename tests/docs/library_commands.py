@@ -8,9 +8,9 @@ import shutil
 from glob import glob
 from pathlib import Path
 
+from deit_jax.runs.open_weights import read_weights
 from deit_jax.sweeps.plan import variants_of
 from deit_jax.weights.load import complete_model
-from deit_jax.weights.reading import read_weights
 from tests.config.reduced import BATCH, save_weights, small_model
 from tests.docs import stand_ins
 from tests.docs.documented import commands

@@ -7,9 +7,9 @@ import pytest
 import torch
 from jax.sharding import AxisType
 
+from deit_jax.api import create_model
 from deit_jax.evaluation.metrics import count, evaluate, make_eval_step
 from deit_jax.models.functional import split
-from deit_jax.models.registry import create_model
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 

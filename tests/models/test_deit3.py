@@ -10,11 +10,11 @@ import torch
 from flax import nnx
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 
+from deit_jax.api import load_weights
 from deit_jax.models import deit, functional, vit
 from deit_jax.parity.our_model import random_subject, random_weights
 from deit_jax.parity.torch_models import build_torch_side
 from deit_jax.weights.fit import Grids, fit
-from deit_jax.weights.load import load_weights
 from deit_jax.weights.names import detect_layout, from_foreign, to_foreign
 from tests.models.test_vit_parity import (
     LOGITS,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from deit_jax.runs.checkpoints import Checkpoints, load_weights
+from deit_jax.runs.checkpoints import Checkpoints, restore_parameters
 from tests.training.checkpoint_states import (
     ABSTRACT,
     abstract,
@@ -66,7 +66,7 @@ def test_arrays_may_be_donated_while_they_are_written(tmp_path):
             checkpoints.save(step, {"params": weights}, meta={})
             weights = step_function(step_function(weights))
     for step, values in expected.items():
-        np.testing.assert_array_equal(load_weights(tmp_path, step)[0]["w"], values)
+        np.testing.assert_array_equal(restore_parameters(tmp_path, step)[0]["w"], values)
 
 
 def test_latest_stay_although_the_metric_gets_worse(tmp_path):
@@ -80,7 +80,7 @@ def test_a_metric_that_is_not_finite_is_never_the_best(tmp_path, odd):
     save_all(tmp_path, [50.0, odd, 40.0, odd, odd], keep_latest=1)
     assert names(tmp_path) == ["1", "5"]
     assert Checkpoints(tmp_path).best() == (1, 50.0)
-    assert load_weights(tmp_path)[2]["step"] == 1
+    assert restore_parameters(tmp_path)[2]["step"] == 1
 
 
 def test_steps_without_metric_are_only_kept_as_latest(tmp_path):
@@ -167,13 +167,13 @@ def test_weights_are_read_without_the_optimiser(tmp_path):
     save_all(tmp_path, [10.0, 30.0, 20.0], keep_latest=3)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     for which, step in {"best": 2, "latest": 3, 1: 1}.items():
-        params, batch_stats, meta = load_weights(tmp_path, which)
+        params, batch_stats, meta = restore_parameters(tmp_path, which)
         state = make_state(step)
         assert_same(params, state["params"])
         assert_same(batch_stats, state["batch_stats"])
         assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(params))
         assert meta == {"at": step, "step": step, "metrics": meta["metrics"]}
-        params, batch_stats, _ = load_weights(tmp_path, which, "ema")
+        params, batch_stats, _ = restore_parameters(tmp_path, which, "ema")
         assert_same(params, state["ema"]["params"])
         assert_same(batch_stats, state["ema"]["batch_stats"])
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
@@ -198,18 +198,18 @@ def test_plain_orbax_reads_them_as_documented(tmp_path, monkeypatch, item):
 
 def test_weights_that_are_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint in"):
-        load_weights(tmp_path / "nowhere")
+        restore_parameters(tmp_path / "nowhere")
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, make_state(1, ema=False) | {"batch_stats": {}}, meta={})
     with pytest.raises(ValueError, match="none is the best; choose 'latest'"):
-        load_weights(tmp_path)
+        restore_parameters(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no checkpoint 5 .* one of the steps \[1\]"):
-        load_weights(tmp_path, 5)
+        restore_parameters(tmp_path, 5)
     with pytest.raises(ValueError, match=r"no moving average.*ema.decay=0"):
-        load_weights(tmp_path, "latest", "ema")
+        restore_parameters(tmp_path, "latest", "ema")
     with pytest.raises(ValueError, match="'params' or 'ema', not 'raw'"):
-        load_weights(tmp_path, "latest", "raw")
-    assert load_weights(tmp_path, "latest")[1] == {}
+        restore_parameters(tmp_path, "latest", "raw")
+    assert restore_parameters(tmp_path, "latest")[1] == {}
 
 
 def test_what_cannot_be_saved_is_named(tmp_path):

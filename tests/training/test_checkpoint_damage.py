@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from deit_jax.runs.checkpoints import Checkpoints, load_weights
+from deit_jax.runs.checkpoints import Checkpoints, restore_parameters
 from deit_jax.runs.manifest import _checksum
 
 
@@ -200,12 +200,12 @@ def test_weights_of_a_damaged_checkpoint_are_refused(copy):
     directory = copy()
     halve(largest_file(directory / "2" / "params"))
     with pytest.raises(ValueError, match=r"2 is damaged: params .* choose another step"):
-        load_weights(directory, "best")
-    assert load_weights(directory, 1)[2]["step"] == 1
+        restore_parameters(directory, "best")
+    assert restore_parameters(directory, 1)[2]["step"] == 1
     # The other parts of it are not needed, and may be damaged.
-    assert load_weights(directory, 2, "ema")[2]["step"] == 2
+    assert restore_parameters(directory, 2, "ema")[2]["step"] == 2
     halve(directory / "2" / "meta" / "metadata")
-    assert load_weights(directory, "best")[2]["step"] == 1
+    assert restore_parameters(directory, "best")[2]["step"] == 1
 
 
 def test_a_newer_format_is_not_damage(copy):

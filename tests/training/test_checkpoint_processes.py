@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from deit_jax.runs.checkpoints import load_weights
+from deit_jax.runs.checkpoints import restore_parameters
 
 CHILD = """
 import sys
@@ -80,7 +80,7 @@ def run_both(directory):
 def test_two_processes_agree(tmp_path):
     assert run_both(tmp_path)[0] == ["0", "0"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "3", "4"]
-    expected = load_weights(tmp_path, 4)[0]
+    expected = restore_parameters(tmp_path, 4)[0]
     # All of what the second process has written: single bits of values pass TensorStore, and are
     # then found by the fingerprints that both compute.
     for data in tmp_path.glob("4/params/ocdbt.process_1/d/*"):
@@ -91,5 +91,5 @@ def test_two_processes_agree(tmp_path):
     assert "4 is damaged: another process cannot read its part" in outputs[0][1]
     assert "4 is damaged: params cannot be read" in outputs[1][1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "3", "4", "4.corrupt"]
-    for name, values in load_weights(tmp_path, 4)[0].items():
+    for name, values in restore_parameters(tmp_path, 4)[0].items():
         np.testing.assert_array_equal(values, expected[name])

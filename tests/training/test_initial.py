@@ -10,12 +10,12 @@ import deit_jax
 from configs.digits import get_config
 from deit_jax.config.validate import validate
 from deit_jax.models.functional import split
+from deit_jax.runs.open_weights import read_weights
 from deit_jax.training.initial import load_initial
 from deit_jax.training.loop import train
 from deit_jax.training.setup import prepare
 from deit_jax.trees import flatten
 from deit_jax.weights.position_embeddings import resize_positions
-from deit_jax.weights.reading import read_weights
 from tests.weights.described import timm_directory
 
 

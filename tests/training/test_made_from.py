@@ -9,8 +9,8 @@ from safetensors.numpy import load_file, save_file
 
 import deit_jax
 from configs.digits import get_config
+from deit_jax.api import create_model
 from deit_jax.data.source import ArraySource
-from deit_jax.models.registry import create_model
 from deit_jax.runs.directory import open_run
 from deit_jax.runs.made_from import changes, made_from
 from deit_jax.training import setup as setups

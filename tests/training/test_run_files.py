@@ -22,10 +22,10 @@ from deit_jax.runs import checkpoints as checkpoint
 from deit_jax.runs import directory as run_directory
 from deit_jax.runs.directory import open_run
 from deit_jax.runs.log import RunLog
+from deit_jax.runs.open_weights import read_weights
 from deit_jax.runs.read import read_record
 from deit_jax.training.distillation import teacher
 from deit_jax.training.result import best_evaluation
-from deit_jax.weights.reading import read_weights
 
 NAME = "deit_micro_distilled_patch4_16"
 HEADS = {head: {"top1": 50.0, "top5": 90.0, "loss": 1.0} for head in ("class", "fused")}

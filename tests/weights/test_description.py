@@ -17,10 +17,10 @@ import torch
 
 import deit_jax
 from deit_jax.models.registry import list_models
+from deit_jax.runs.open_weights import read_weights
 from deit_jax.weights.description.config import SAME_TENSORS, default_heads, registered_convnet
 from deit_jax.weights.description.network import Network
 from deit_jax.weights.load import complete_model
-from deit_jax.weights.reading import read_weights
 from deit_jax.weights.save import write_weights
 from tests.weights.described import timm_directory, transformers_directory
 from tests.weights.small_models import PLAIN, images, randomised, timm_model, torch_logits

@@ -13,7 +13,7 @@ from PIL import Image
 import deit_jax
 from deit_jax.cli.main import main
 from deit_jax.preprocessing import EvalView, Preprocessing
-from deit_jax.weights.reading import read_weights
+from deit_jax.runs.open_weights import read_weights
 from deit_jax.weights.save import write_weights
 from tests.weights.small_models import DISTILLED, PLAIN
 

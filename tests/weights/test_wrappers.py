@@ -11,10 +11,10 @@ import transformers
 
 import deit_jax
 from deit_jax.models.functional import split
+from deit_jax.runs.open_weights import read_weights
 from deit_jax.trees import flatten
 from deit_jax.weights.formats.any import read_file
 from deit_jax.weights.load import complete_model, fit_to_itself
-from deit_jax.weights.reading import read_weights
 from deit_jax.weights.save import write_weights
 from tests.weights.small_models import PLAIN, randomised, timm_model, transformers_model
 

@@ -1,1 +1,1 @@
-"""The forms in which labelled images lie on disk: folders, archives, lists, prepared shards, TFDS."""
+"""The forms in which labelled images lie on disk: folders, archives, prepared shards, TFDS."""

@@ -112,7 +112,7 @@ class PreparedSource:
         return len(self.class_names)
 
     @functools.cached_property
-    def labels(self) -> Int32[np.ndarray, "images"]:
+    def labels(self) -> Int32[np.ndarray, " images"]:
         """The label of every image, from a file beside the shards."""
         return np.load(self.root / f"{self._split}-labels.npy", allow_pickle=False)
 

@@ -82,7 +82,7 @@ class TfdsSource:
         return combine([self.name.rpartition("/")[2], self.fingerprint])
 
     @functools.cached_property
-    def labels(self) -> Int32[np.ndarray, "images"]:
+    def labels(self) -> Int32[np.ndarray, " images"]:
         """The label of every image; -1 where the record is damaged.
 
         Raises:

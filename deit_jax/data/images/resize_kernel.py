@@ -116,7 +116,7 @@ def _weight(x: float, cubic: bool) -> float:
 @numba.njit(nogil=True)
 def _weights(
     size: int, whole: int, first: int, wanted: int, cubic: bool
-) -> tuple[Int64[np.ndarray, "wanted"], Int32[np.ndarray, "wanted taps"], int]:
+) -> tuple[Int64[np.ndarray, " wanted"], Int32[np.ndarray, "wanted taps"], int]:
     """Where the pixels that make up each pixel wanted begin, their weights, and how many they are.
 
     Of `whole` pixels that `size` pixels become, `wanted` ones from `first` on. The number of
@@ -151,7 +151,7 @@ def _weights(
 @numba.njit(nogil=True)
 def _combine(
     source: UInt8[np.ndarray, "lines lanes_or_more"],
-    begins: Int64[np.ndarray, "wanted"],
+    begins: Int64[np.ndarray, " wanted"],
     weights: Int32[np.ndarray, "wanted taps"],
     taps: int,
     channels: int,

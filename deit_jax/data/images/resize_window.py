@@ -45,7 +45,7 @@ def resize_window(
     return _combine(narrow.transpose(1, 0, 2), down)
 
 
-def _nearest(size: int, whole: int, first: int, wanted: int) -> Int64[np.ndarray, "wanted"]:
+def _nearest(size: int, whole: int, first: int, wanted: int) -> Int64[np.ndarray, " wanted"]:
     """Numbers of the lines taken; places are added up one by one, with the roundings of Pillow."""
     step = size / whole
     steps = np.full(first + wanted, step)
@@ -57,7 +57,7 @@ class _Taps(NamedTuple):
     """Of which lines a line is made: the first, and what each of them counts."""
 
     begin: int
-    weights: Float64[np.ndarray, "taps"]
+    weights: Float64[np.ndarray, " taps"]
 
 
 def _taps(size: int, whole: int, first: int, wanted: int, interpolation: str) -> list[_Taps]:

@@ -36,7 +36,7 @@ def apart(index: Numbers, group: int) -> Numbers:
     return np.concatenate(rows)
 
 
-def _deal(index: Int64[np.ndarray, "run"], group: int) -> Int64[np.ndarray, "run"]:
+def _deal(index: Int64[np.ndarray, " run"], group: int) -> Int64[np.ndarray, " run"]:
     """Deal the images of consecutive groups out among them, one by one like cards."""
     groups = len(index) // group
     _, first, image, counts = np.unique(

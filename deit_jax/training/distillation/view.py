@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from deit_jax.models.functional import HeadLogits, ModelFunction, Tree
+from deit_jax.models.functional import HeadLogits, ModelFunction
 from deit_jax.models.fusion import fuse
+from deit_jax.trees import Tree
 
 Colour = tuple[float, ...]
 

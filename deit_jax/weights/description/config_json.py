@@ -3,7 +3,7 @@
 from typing import Any
 
 from deit_jax.models.block import MLP_RATIO
-from deit_jax.models.functional import Tree
+from deit_jax.trees import Tree
 from deit_jax.weights.convnet_names import convnet_family
 from deit_jax.weights.description.facts import Facts
 from deit_jax.weights.description.image_processor import to_timm

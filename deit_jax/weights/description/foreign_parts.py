@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from deit_jax.models.block import MLP_RATIO
-from deit_jax.models.functional import Tree
+from deit_jax.trees import Tree
 
 # Names in timm; of transformers where it has them.
 _PARTS = (

@@ -1,0 +1,151 @@
+"""The one reader of weights from anywhere: a run of train.py, one of its checkpoints, or a file."""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deit_jax.runs.checkpoints import restore_parameters
+from deit_jax.runs.classes import class_names_of_run
+from deit_jax.runs.read import load_run, run_preprocessing
+from deit_jax.weights.description.config import CONFIG, Description
+from deit_jax.weights.description.facts import Facts
+from deit_jax.weights.description.network import registered
+from deit_jax.weights.formats.any import read_file
+from deit_jax.weights.formats.hub import locate
+from deit_jax.weights.reading import Weights, interpret
+
+_PARTS = {"model": "params", "ema": "ema"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunWeights(Weights):
+    """Weights of a run's checkpoint.
+
+    Attributes:
+        config: of the run, nested; keys that are younger than the run have their defaults.
+        step: of the checkpoint.
+        metrics: that it was saved with.
+    """
+
+    config: dict[str, Any] = field(default_factory=dict)
+    step: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def read_weights(
+    path: str | os.PathLike[str],
+    *,
+    which: str = "model",
+    model: str = "",
+    checkpoint: str | int = "best",
+    download: bool = False,
+    like: str = "",
+) -> Weights:
+    """Read weights of any known kind; what kind is seen from the content.
+
+    Args:
+        path: a `.pth`, `.pt` or `.safetensors` file of the reference, timm, transformers,
+            torchvision or of ours; a directory with such a file; a run directory of train.py or
+            one of its checkpoints; or the name of a Hugging Face repository in the local cache.
+        which: "model", or "ema" for the moving average in a training checkpoint.
+        model: registered name, where it is not to be recognised from names and shapes.
+        checkpoint: of a run directory: "best", "latest" or a step.
+        download: fetch a repository that is not in the cache.
+        like: registered name of a model that shall take them, by which networks of the same
+            tensors are told apart where the file does not name its own.
+
+    Returns:
+        The weights; of a run they are `RunWeights`.
+
+    Raises:
+        FileNotFoundError: there is nothing of that name.
+        ValueError: it is damaged, not known, or not of the model that was named. Whether it is
+            complete is seen when it is fitted to a model.
+    """
+    where = locate(os.path.expanduser(os.fspath(path)), download=download)
+    weights: Weights
+    if run := _run_of(where, checkpoint):
+        weights = _read_run(*run, which)
+    else:
+        _refuse_checkpoint(where)
+        weights = interpret(read_file(where, which), model, like)
+    if model and weights.model_name != model:
+        raise ValueError(
+            f"{weights.source} holds {weights.model_name or 'another architecture'}, not {model}."
+        )
+    return weights
+
+
+def is_run(path: Path) -> bool:
+    """Whether it is the directory of a run of train.py, with checkpoints or before the first.
+
+    The `config.json` of others says other things.
+    """
+    config = path / "config.json"
+    if not config.is_file():
+        return False
+    if (path / "checkpoints").is_dir():
+        return True
+    try:
+        record = json.loads(config.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and "config" in record
+
+
+def _run_of(path: Path, checkpoint: str | int) -> tuple[Path, str | int] | None:
+    """Return run directory and checkpoint, if the path is of a run of train.py or inside of one."""
+    if path.parent.name == "checkpoints" and path.name.isdigit():
+        path, checkpoint = path.parent.parent, int(path.name)
+    elif path.name == "checkpoints":
+        path = path.parent
+    return (path, checkpoint) if is_run(path) else None
+
+
+def _refuse_checkpoint(path: Path) -> None:
+    """Say what is missing where checkpoints lie without their run."""
+
+    def is_step(directory: Path) -> bool:
+        return (directory / "meta").is_dir() and (directory / "params").is_dir()
+
+    steps = path.is_dir() and any(p.name.isdigit() and is_step(p) for p in path.iterdir())
+    if steps or is_step(path):
+        what = "checkpoints" if steps else "one checkpoint"
+        raise ValueError(
+            f"{path} holds {what} of a run of train.py without the run's config.json, which says "
+            "what model they are of; give the run's directory, or copy its config.json and "
+            "checkpoints/ together."
+        )
+
+
+def _read_run(run: Path, checkpoint: str | int, which: str) -> RunWeights:
+    if which not in _PARTS:
+        raise ValueError(f"There are no {which!r} weights; choose model or ema.")
+    config = load_run(run).config
+    params, batch_stats, meta = restore_parameters(run / "checkpoints", checkpoint, _PARTS[which])
+    model = config["model"]
+    size = (int(model["image_size"][0]), int(model["image_size"][1]))
+    facts = Facts(
+        model["name"],
+        size,
+        run_preprocessing(config),
+        class_names_of_run(run, config, meta),
+        notes=(f"Step {meta['step']:,} of the run, {which} weights.",),
+    )
+    return RunWeights(
+        str(run),
+        "deit_jax",
+        model["name"],
+        model["num_classes"],
+        size,
+        params,
+        batch_stats,
+        facts,
+        num_heads=registered(model["name"], model.get("num_heads", 0)).num_heads,
+        said=Description("deit_jax", CONFIG, model["name"]),
+        config=config,
+        step=meta["step"],
+        metrics=meta["metrics"] or {},
+    )
