@@ -14,7 +14,7 @@ from PIL import Image
 from deit_jax.cli.main import main
 from deit_jax.parity import compare
 from deit_jax.weights import identify as guess
-from tests.weights.described import timm_directory, transformers_directory
+from tests.weights.description.described import timm_directory, transformers_directory
 from tests.weights.small_models import (
     DISTILLED,
     PLAIN,

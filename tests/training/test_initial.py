@@ -16,7 +16,7 @@ from deit_jax.training.loop import train
 from deit_jax.training.setup import prepare
 from deit_jax.trees import flatten
 from deit_jax.weights.position_embeddings import resize_positions
-from tests.weights.described import timm_directory
+from tests.weights.description.described import timm_directory
 
 
 def student(**changes):

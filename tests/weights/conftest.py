@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 
 from deit_jax.weights.formats.any import read_file
-from tests.weights.watched import watched
+from tests.weights.formats.watched import watched
 
 
 @pytest.fixture

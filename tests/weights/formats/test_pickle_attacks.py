@@ -10,7 +10,7 @@ import torch
 
 from deit_jax.weights.formats.any import read_file
 from deit_jax.weights.formats.pth import read_pth
-from tests.weights.forged import Call, archive, state_dict, stream, tensor, text
+from tests.weights.formats.forged import Call, archive, state_dict, stream, tensor, text
 
 
 def test_the_harmless_forms_of_the_attacks_are_read(tmp_path):

@@ -7,7 +7,7 @@ import resource
 import pytest
 
 from deit_jax.runs.checkpoints import Checkpoints
-from tests.training.checkpoint_states import (
+from tests.runs.checkpoint_states import (
     ABSTRACT,
     assert_same,
     make_state,

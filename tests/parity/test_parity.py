@@ -10,7 +10,7 @@ from deit_jax.parity.activations import compare_activations, layer_names, our_ac
 from deit_jax.parity.gradients import compare_gradients, labels_for, our_gradients
 from deit_jax.parity.our_model import random_subject
 from deit_jax.parity.torch_models import AGAINST, build_torch_side
-from tests.comparison.subjects import images_of, small, with_depth
+from tests.parity.our_models import images_of, small, with_depth
 
 PUBLISHED = (
     "deit_tiny_patch16_224",

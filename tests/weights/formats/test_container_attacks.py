@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from tests.weights.forged import Call, archive, state_dict, stream, tensor
+from tests.weights.formats.forged import Call, archive, state_dict, stream, tensor
 
 GOOD = state_dict(tensor())
 

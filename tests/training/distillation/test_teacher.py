@@ -15,7 +15,7 @@ from deit_jax.models.fusion import fuse
 from deit_jax.models.registry import model_builder
 from deit_jax.training.distillation.teacher import load_teacher
 from deit_jax.weights.names import to_foreign
-from tests.weights.described import timm_directory
+from tests.weights.description.described import timm_directory
 from tests.weights.small_models import timm_model, torch_logits
 
 IMAGES = np.random.default_rng(1).normal(size=(4, 16, 16, 3)).astype(np.float32)

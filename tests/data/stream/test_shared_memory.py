@@ -16,7 +16,7 @@ from deit_jax.data.stream import shared_memory
 from deit_jax.data.stream.shared_memory import FOLDER, ToShared, claim, make_no_more, remove_stale
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="shared memory is elsewhere")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 READING = """
 import time

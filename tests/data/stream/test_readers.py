@@ -72,7 +72,7 @@ def test_a_plain_script_with_workers_runs_and_says_nothing_else(tmp_path):
     # No absl.app.run, and nothing about leaked shared memory when the interpreter ends.
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    root = str(pathlib.Path(__file__).parents[2])
+    root = str(pathlib.Path(__file__).parents[3])
     run = subprocess.run(
         [sys.executable, str(script)],
         env=os.environ | {"PYTHONPATH": root},

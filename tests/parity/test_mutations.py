@@ -11,7 +11,7 @@ from deit_jax.parity.activations import compare_activations, layer_names, our_ac
 from deit_jax.parity.gradients import compare_gradients, labels_for, our_gradients
 from deit_jax.parity.torch_models import build_torch_side
 from deit_jax.weights.names import to_foreign
-from tests.comparison.subjects import images_of, small
+from tests.parity.our_models import images_of, small
 
 
 @pytest.fixture(scope="module")

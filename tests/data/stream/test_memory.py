@@ -54,7 +54,7 @@ def folder(tmp_path_factory):
 def test_memory_is_flat(folder, tmp_path, workers, epochs):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    root = str(pathlib.Path(__file__).parents[2])
+    root = str(pathlib.Path(__file__).parents[3])
     done = subprocess.run(
         [sys.executable, str(script), str(folder), str(workers), str(epochs)],
         env=os.environ | {"PYTHONPATH": root},

@@ -22,7 +22,7 @@ from deit_jax.weights.description.config import SAME_TENSORS, default_heads, reg
 from deit_jax.weights.description.network import Network
 from deit_jax.weights.load import complete_model
 from deit_jax.weights.save import write_weights
-from tests.weights.described import timm_directory, transformers_directory
+from tests.weights.description.described import timm_directory, transformers_directory
 from tests.weights.small_models import PLAIN, images, randomised, timm_model, torch_logits
 
 

@@ -7,7 +7,7 @@ from deit_jax.parity.gradients import labels_for
 from deit_jax.parity.our_model import noise_pixels
 from deit_jax.parity.step import compare_steps, our_step, step_config, torch_step
 from deit_jax.parity.torch_models import build_torch_side
-from tests.comparison.subjects import small
+from tests.parity.our_models import small
 
 BATCH = 4
 

@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from deit_jax.runs.checkpoints import Checkpoints, restore_parameters
-from tests.training.checkpoint_states import (
+from tests.runs.checkpoint_states import (
     ABSTRACT,
     abstract,
     assert_same,

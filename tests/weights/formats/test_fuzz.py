@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from deit_jax.weights.formats.any import read_file
-from tests.weights.watched import watched
+from tests.weights.formats.watched import watched
 
 NUMBERS = [0, 1, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63 - 1, 2**63, 2**64 - 1]
 # Bytes with a meaning in pickles: instructions, and the ends of texts.

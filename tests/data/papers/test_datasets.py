@@ -316,7 +316,7 @@ def test_imagenet_v2_has_its_classes_in_the_order_of_numbers(tmp_path):
 
 
 def test_the_documentation_has_a_command_and_the_counts_of_each():
-    text = (pathlib.Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    text = (pathlib.Path(__file__).parents[3] / "docs" / "data.md").read_text()
     assert re.findall(r"prepare --dataset (\w+)", text) == list(DATASETS)
     for data_set in DATASETS.values():
         for count in (data_set.classes, *data_set.images.values()):
