@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from deit_jax.cli.arguments import parse
 from deit_jax.cli.main import parser_of
@@ -8,9 +9,9 @@ from deit_jax.reports import contact_sheet
 
 
 @pytest.fixture
-def photograph(pictures, tmp_path):
+def photograph(tmp_path):
     path = tmp_path / "photograph.png"
-    Image.fromarray(pictures.photographs(60, 90, 1)[0]).save(path)
+    Image.fromarray(load_sample_images().images[0][100:160, 200:290]).save(path)
     return path
 
 
