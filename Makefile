@@ -48,6 +48,7 @@ lint: .venv-test/.installed
 	.venv-test/bin/ruff format --check .
 	.venv-test/bin/ruff check .
 	.venv-test/bin/mypy
+	.venv-test/bin/lint-imports --no-cache --config pyproject.toml
 
 format: .venv-test/.installed
 	.venv-test/bin/ruff format .

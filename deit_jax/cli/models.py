@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _row(spec: "ModelSpec") -> tuple[str, ...]:
-    from deit_jax.weights.description.published import DEIT3, PUBLISHED
+    from deit_jax.weights.published import DEIT3, PUBLISHED
 
     height, width = spec.image_size
     return (

@@ -9,7 +9,6 @@ from deit_jax.trees import Tree, flatten
 from deit_jax.weights.description.config import NOTHING, Description, describe
 from deit_jax.weights.description.facts import Facts, facts_of_file
 from deit_jax.weights.description.network import Network, registered
-from deit_jax.weights.description.published import PublishedFile
 from deit_jax.weights.formats.any import WeightFile
 from deit_jax.weights.identify import (
     assumed_transformer,
@@ -20,6 +19,7 @@ from deit_jax.weights.identify import (
     transformer_network,
 )
 from deit_jax.weights.names import detect_layout, from_foreign
+from deit_jax.weights.published import PublishedFile
 from deit_jax.weights.report import Row
 
 # Where the last array of a head lies: transformers, RegNetY, ResNet, EfficientNet.

@@ -17,7 +17,7 @@ import deit_jax
 from deit_jax.models.functional import split
 from deit_jax.runs.open_weights import read_weights
 from deit_jax.trees import flatten
-from deit_jax.weights.description import published
+from deit_jax.weights import published
 from deit_jax.weights.formats import any as files
 from deit_jax.weights.load import fit_to_itself
 from deit_jax.weights.save import write_weights

@@ -12,8 +12,8 @@ from typing import Any
 
 from deit_jax.models.registry import list_models, model_spec
 from deit_jax.weights.description.network import from_header
-from deit_jax.weights.description.published import named_like
 from deit_jax.weights.formats.any import WeightFile
+from deit_jax.weights.published import named_like
 
 CONFIG = "its config.json"
 _ARGUMENTS = "the training arguments in it"

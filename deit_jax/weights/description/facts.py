@@ -8,8 +8,8 @@ from typing import Any
 
 from deit_jax.preprocessing import ASSUMED, CROP_RATIO, MEAN, STD, EvalView, Preprocessing, Ratio
 from deit_jax.weights.description.image_processor import of_timm, of_transformers
-from deit_jax.weights.description.published import PublishedFile, named_like
 from deit_jax.weights.formats.any import WeightFile
+from deit_jax.weights.published import PublishedFile, named_like
 
 _KEY = "deit_jax."
 _VIEW = ("fit", "interpolation", "arithmetic")

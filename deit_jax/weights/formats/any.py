@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deit_jax.messages import in_short, quoted
-from deit_jax.weights.description.published import PublishedFile, identify
 from deit_jax.weights.formats.pth import is_tensor, read_pth
 from deit_jax.weights.formats.safetensors import read_safetensors
 from deit_jax.weights.formats.shards import find_weights, is_index, read_index
 from deit_jax.weights.formats.torch_containers import is_pth
 from deit_jax.weights.formats.wrappers import WHICH, network_prefix, state_dict, with_root
+from deit_jax.weights.published import PublishedFile, identify
 
 _LARGEST_CONFIG = 2**24
 PREPROCESSOR = "preprocessor_config.json"

@@ -9,10 +9,10 @@ import torch
 
 from deit_jax.models.registry import list_models, model_spec
 from deit_jax.preprocessing import EvalView
-from deit_jax.weights.description import published
+from deit_jax.weights import published
 from deit_jax.weights.description.facts import facts_of_file
-from deit_jax.weights.description.published import DEIT3, PUBLISHED, identify
 from deit_jax.weights.formats.any import read_file
+from deit_jax.weights.published import DEIT3, PUBLISHED, identify
 
 DIGEST = "0123456789abcdef" * 4
 
