@@ -64,7 +64,7 @@ def _make_images(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _sides(folder: Path, args: argparse.Namespace) -> list[Side]:
-    """The programs of one round, those that are compared next to each other."""
+    """Return the programs of one round, those that are compared next to each other."""
 
     def side(program: str, source: str, *rest: int) -> Side:
         cores, workers, threads, repeats = rest

@@ -109,7 +109,7 @@ def _ours(side: Side) -> Iterator[Iterator[Any]]:
 
 @contextlib.contextmanager
 def _theirs(side: Side) -> Iterator[Iterator[Any]]:
-    """The reference's loader; timm's sampler where images are repeated."""
+    """Return the reference's loader; timm's sampler where images are repeated."""
     import torch
     from torch.utils.data import DataLoader, RandomSampler
 

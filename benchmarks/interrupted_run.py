@@ -159,7 +159,7 @@ def make_images(folder: Path) -> None:
 
 
 def outcome(workdir: Path) -> dict:
-    """What must be the same: digest, evaluations, and every line of the log."""
+    """Return what must be the same: digest, evaluations, and every line of the log."""
     result = json.loads((workdir / "result.json").read_text())
     kept = {key: result[key] for key in ("steps", "digest", "evaluation", "best", "skipped_steps")}
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -169,7 +169,7 @@ def outcome(workdir: Path) -> dict:
 
 
 def steps_taken(workdir: Path) -> int:
-    """The last step that the log has a whole line of; 0 without any."""
+    """Return the last step that the log has a whole line of; 0 without any."""
     steps = [0]
     if (workdir / "metrics.jsonl").is_file():
         for line in (workdir / "metrics.jsonl").read_text().splitlines():
@@ -181,7 +181,7 @@ def steps_taken(workdir: Path) -> int:
 
 
 def newest_checkpoint(workdir: Path) -> int:
-    """The newest step on disk; 0 without any."""
+    """Return the newest step on disk; 0 without any."""
     names = [path.name for path in workdir.glob("checkpoints/*")]
     return max((int(name) for name in names if name.isdecimal()), default=0)
 

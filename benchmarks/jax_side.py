@@ -94,7 +94,7 @@ def _training(case: Case, micro_batches: int, name: str) -> Program:
 
 
 def _frozen(name: str, dtype: str, like: str = "") -> tuple[ModelFunction, Tree]:
-    """A randomly initialised model in its inference form, for the images and classes of `like`."""
+    """Return a random model in its inference form, for the images and classes of `like`."""
     spec = model_spec(like or name)
     options: dict[str, Any] = dict(
         num_classes=spec.num_classes, image_size=spec.image_size, dtype=jnp.dtype(dtype)

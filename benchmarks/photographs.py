@@ -14,7 +14,7 @@ _CLASSES = 8
 
 
 def write_folder(directory: Path, count: int, split: str = "train") -> int:
-    """Writes `count` files into directory/split/class/*.jpeg, always the same ones.
+    """Write `count` files into directory/split/class/*.jpeg, always the same ones.
 
     Returns:
         Their bytes, about 110,000 for each as in ImageNet.

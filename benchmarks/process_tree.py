@@ -52,7 +52,7 @@ def memory() -> Memory:
 
 
 def _tree() -> list[int]:
-    """This process and its descendants."""
+    """Return this process and its descendants."""
     found = [os.getpid()]
     for number in found:
         for file in (_PROC / str(number) / "task").glob("*/children"):

@@ -74,5 +74,5 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def speedup(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
-    """How many times faster `ours` is, compared round by round (above 1: ours is faster)."""
+    """Return how many times faster `ours` is, compared round by round (above 1: ours is faster)."""
     return spread([their / our for our, their in zip(ours, theirs, strict=True)])

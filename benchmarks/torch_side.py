@@ -91,7 +91,7 @@ def smoothed_targets(labels: Tensor, num_classes: int, smoothing: float) -> Tens
 
 
 def student_loss(output: Any, targets: Tensor, teacher: Tensor | None, weight: float) -> Tensor:
-    """The reference's loss with hard distillation, or that of all heads on the labels."""
+    """Return the reference's loss with hard distillation, or that of all heads on the labels."""
     heads = output if isinstance(output, tuple) else (output, output)
     label = soft_target_cross_entropy(heads[0], targets)
     if teacher is not None:

@@ -134,7 +134,7 @@ def remove_partials(directory: Path) -> None:
 
 
 def is_partial(name: str) -> bool:
-    """Whether a file of that name was begun by `written_whole` and never finished."""
+    """Return whether a file of that name was begun by `written_whole` and never finished."""
     return _PARTIAL.fullmatch(name) is not None or name in _OLD_PARTIALS
 
 

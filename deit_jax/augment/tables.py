@@ -136,5 +136,5 @@ def _short_levels() -> tuple[np.ndarray, np.ndarray]:
 
 
 def is_any(kind: Int[Array, " batch"], kinds: tuple[Kind, ...]) -> Bool[Array, " batch"]:
-    """Whether each image's operation is one of the given kinds."""
+    """Return whether each image's operation is one of the given kinds."""
     return jnp.isin(kind, jnp.array([int(one) for one in kinds]))

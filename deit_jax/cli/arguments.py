@@ -72,14 +72,14 @@ def checkpoint(text: str) -> str | int:
 
 
 def share(text: str) -> float:
-    """A number above 0 and up to 1."""
+    """Return a number above 0 and up to 1."""
     if not 0 < (value := _real(text)) <= 1:
         raise argparse.ArgumentTypeError(f"{shown(text)} is no share above 0 and up to 1")
     return value
 
 
 def positive(text: str) -> float:
-    """A finite number above 0."""
+    """Return a finite number above 0."""
     if not 0 < (value := _real(text)) < math.inf:
         raise argparse.ArgumentTypeError(f"{shown(text)} is no positive number")
     return value

@@ -64,7 +64,7 @@ def _head_problems(config: ConfigDict) -> Iterator[str]:
 
 
 def recipe_problems(config: ConfigDict) -> Iterator[str]:
-    """Combinations of model, optimiser and schedule that mean nothing."""
+    """Find combinations of model, optimiser and schedule that mean nothing."""
     name, decay = config.model.name, config.optimizer.layer_decay
     if _patch_size(name) == 1:
         if decay != 1.0:
@@ -108,7 +108,7 @@ def _cosub_problems(config: ConfigDict) -> Iterator[str]:
 
 
 def teacher_problems(config: ConfigDict) -> Iterator[str]:
-    """A teacher that is not there, or is shown impossible images."""
+    """Find a teacher that is not there, or is shown impossible images."""
     if config.distillation.kind == "none":
         return
     weights = config.teacher.weights

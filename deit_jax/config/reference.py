@@ -58,7 +58,7 @@ def apply_reference(config: ConfigDict, overridden: Iterable[str] = ()) -> list[
 
 
 def reference_problems(config: ConfigDict) -> Iterable[str]:
-    """What keeps a configuration with `reference=True` from being the reference's."""
+    """Find what keeps a configuration with `reference=True` from being the reference's."""
     if not config.reference:
         return
     values = flatten(config)

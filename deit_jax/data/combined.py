@@ -85,7 +85,7 @@ class Joined:
 
 
 def subset(source: Source, size: int, seed: int) -> Source:
-    """A class-balanced random subset.
+    """Return a class-balanced random subset.
 
     Every class gets `size // num_classes` images and some get one more; a class that has too few
     gives all it has and the others fill up. With one seed a smaller subset lies inside a larger.
@@ -146,7 +146,7 @@ class ClassSubset:
 
 
 def keep_classes(source: Source, count: int) -> Source:
-    """Keeps a fixed random choice of classes.
+    """Keep a fixed random choice of classes.
 
     The choice depends on the two numbers alone: training and evaluation, and runs with different
     seeds, have the same task; fewer classes are among the more.
@@ -169,5 +169,5 @@ def keep_classes(source: Source, count: int) -> Source:
 
 
 def fraction(source: Source, share: float, seed: int) -> Source:
-    """A class-balanced random share of the images, at least one; see `sources.subset`."""
+    """Return a class-balanced random share of the images, at least one; see `subset`."""
     return source if share == 1 else subset(source, max(1, round(share * len(source))), seed)

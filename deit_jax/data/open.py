@@ -11,7 +11,7 @@ from deit_jax.data.source import Source
 
 
 def open_source(kind: str, split: str, directory: str = "") -> Source:
-    """Opens a data set.
+    """Open a data set.
 
     Args:
         kind: "digits" (inside scikit-learn), "folder" (`directory/split/class/image.jpeg`),
@@ -48,7 +48,7 @@ def open_source(kind: str, split: str, directory: str = "") -> Source:
 
 
 def open_splits(path: Path, splits: list[str]) -> dict[str, Source]:
-    """Opens splits of a folder, an archive or a data set of TensorFlow Datasets.
+    """Open splits of a folder, an archive or a data set of TensorFlow Datasets.
 
     Args:
         path: a tar or zip with SPLIT/CLASS/IMAGE in it; or a folder with, for each split, such a
@@ -69,7 +69,7 @@ def open_splits(path: Path, splits: list[str]) -> dict[str, Source]:
 
 
 def open_alone(path: Path, split: str) -> dict[str, Source]:
-    """Opens a folder or archive of CLASS/IMAGE as the one split of that name.
+    """Open a folder or archive of CLASS/IMAGE as the one split of that name.
 
     Raises:
         FileNotFoundError, ValueError: as `open_splits`.
@@ -78,7 +78,7 @@ def open_alone(path: Path, split: str) -> dict[str, Source]:
 
 
 def open_named(name: str, path: Path, val_labels: str = "") -> dict[str, Source]:
-    """Opens all splits of a data set of the paper.
+    """Open all splits of a data set of the paper.
 
     Args:
         name: one of `DATASETS`.

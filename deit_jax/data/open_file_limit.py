@@ -8,7 +8,7 @@ _TOO_MANY: Final = (errno.EMFILE, errno.ENFILE)
 
 
 def are_too_many_open(error: BaseException) -> bool:
-    """Whether an error of the system, or a library that passes its words on, says so."""
+    """Return whether an error of the system, or a library that passes its words on, says so."""
     if isinstance(error, OSError) and error.errno:
         return error.errno in _TOO_MANY
     return any(os.strerror(number) in str(error) for number in _TOO_MANY)

@@ -110,7 +110,7 @@ class ArraySource:
 
 
 def require_same_classes(train: Source, evaluation: Source) -> None:
-    """Checks that a label means the same class in both.
+    """Check that a label means the same class in both.
 
     A folder with one class fewer would number all that follow differently, and accuracy would be
     nonsense without any other sign.
@@ -124,7 +124,7 @@ def require_same_classes(train: Source, evaluation: Source) -> None:
 def require_same_names(
     one: str, names: Sequence[str], other: str, other_names: Sequence[str]
 ) -> None:
-    """Checks that classes have the same names in the same order.
+    """Check that classes have the same names in the same order.
 
     Args:
         one: what messages call the first owner of classes.

@@ -30,7 +30,7 @@ def do_last() -> None:
 
 @contextlib.contextmanager
 def signals_held_back(*names: str) -> Iterator[None]:
-    """Processes started meanwhile hold signals back too, before their first line of Python runs.
+    """Hold signals back, in processes started meanwhile too, before their first line runs.
 
     A terminal sends Ctrl-C to all processes, and many schedulers send SIGTERM to all; the first one
     sees to the others.

@@ -42,14 +42,14 @@ def attend_cudnn(
 
 
 def takes(dtype: Any, features: int) -> bool:
-    """Whether the default device has these kernels for heads of so many features."""
+    """Return whether the default device has these kernels for heads of so many features."""
     half = jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
     return half and features % 8 == 0 and features <= _LARGEST_HEAD and _has_kernels()
 
 
 @functools.cache
 def _has_kernels() -> bool:
-    """Whether the default device is an NVIDIA GPU of compute capability 8.0 or higher."""
+    """Return whether the default device is an NVIDIA GPU of compute capability 8.0 or higher."""
     device = jax.devices()[0]
     if device.platform != "gpu" or "cuda" not in device.client.platform_version:
         return False

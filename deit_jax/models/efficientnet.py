@@ -220,7 +220,7 @@ class EfficientNet(ConvNet):
         self.classifier = Classifier(features, num_classes, dtype=dtype, rngs=rngs)
 
     def _head(self) -> Classifier:
-        """The linear head."""
+        """Return the linear head."""
         return self.classifier
 
     def _stem(self, images: Array, train: bool) -> Float[Array, "batch height_out width_out width"]:

@@ -132,5 +132,5 @@ def require_shapes(found: tuple[Tree, Tree], expected: tuple[Tree, Tree], source
 
 
 def count_parameters(params: Tree) -> int:
-    """Number of scalars in a parameter tree (arrays or shapes)."""
+    """Count the scalars in a parameter tree (arrays or shapes)."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

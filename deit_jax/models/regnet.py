@@ -155,7 +155,7 @@ class RegNet(ConvNet):
         self.head = nnx.Dict(fc=Classifier(channels, num_classes, dtype=dtype, rngs=rngs))
 
     def _head(self) -> Classifier:
-        """The linear head."""
+        """Return the linear head."""
         head: Classifier = self.head["fc"]
         return head
 

@@ -137,7 +137,7 @@ class ResNet(ConvNet):
         self.fc = Classifier(channels, num_classes, dtype=dtype, rngs=rngs)
 
     def _head(self) -> Classifier:
-        """The linear head."""
+        """Return the linear head."""
         return self.fc
 
     def _stem(self, images: Array, train: bool) -> Float[Array, "batch height_out width_out width"]:

@@ -49,7 +49,7 @@ class Section:
     measure: Measure = "relative"
 
     def agrees(self, row: Difference) -> bool:
-        """Whether a row is within tolerance; NaN never is."""
+        """Return whether a row is within tolerance; NaN never is."""
         return getattr(row, self.measure) <= self.tolerance
 
     @property

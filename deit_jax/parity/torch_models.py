@@ -93,7 +93,7 @@ def build_torch_side(subject: Subject, against: Against) -> TorchSide:
 
 
 def is_transformer(subject: Subject) -> bool:
-    """Whether it is a vision transformer; else it is a convnet."""
+    """Return whether it is a vision transformer; else it is a convnet."""
     return isinstance(subject.module, VisionTransformer)
 
 

@@ -104,7 +104,7 @@ class Experiment:
 
 
 def taught(run: RunRecord) -> bool:
-    """Whether the run had a teacher."""
+    """Return whether the run had a teacher."""
     return run.config["distillation"]["kind"] != "none"
 
 

@@ -174,7 +174,7 @@ def _refuse_mixture(experiment: Experiment, runs: Sequence[RunRecord]) -> None:
 
 
 def _key(run: RunRecord) -> Key:
-    """What may not differ: where weights and data lie may, as each seed can have its own."""
+    """Return what may not differ: where weights and data lie may, as each seed can have its own."""
     key = dict(experiment_key(run))
     for name in ("teacher.weights", "model.weights", "data.directory"):
         key.pop(name, None)

@@ -22,7 +22,7 @@ class Column(NamedTuple):
 
 
 def is_pretty(console: Console) -> bool:
-    """Whether the output is a terminal that can show more than ASCII."""
+    """Return whether the output is a terminal that can show more than ASCII."""
     return console.is_terminal and not console.options.ascii_only
 
 

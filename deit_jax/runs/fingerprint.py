@@ -90,7 +90,7 @@ def _halves(array: Shaped[Array, "..."]) -> tuple[UInt32[Array, ""], UInt32[Arra
 
 
 def _scramble(words: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
-    """The finaliser of MurmurHash3 (Appleby): a bijection of 32-bit words."""
+    """Apply the finaliser of MurmurHash3 (Appleby): a bijection of 32-bit words."""
     words = (words ^ (words >> 16)) * jnp.uint32(0x85EBCA6B)
     words = (words ^ (words >> 13)) * jnp.uint32(0xC2B2AE35)
     return words ^ (words >> 16)

@@ -44,7 +44,7 @@ def _sequence_misfits(value: Any, example: tuple | list, name: str) -> Iterator[
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number that is finite in 64 bits; True and False are none."""
+    """Return whether a value is a number that is finite in 64 bits; True and False are none."""
     if type(value) is int:
         return abs(value) < 2**63
     return type(value) is float and math.isfinite(value)

@@ -79,7 +79,7 @@ def read_weights(
 
 
 def is_run(path: Path) -> bool:
-    """Whether it is the directory of a run of train.py, with checkpoints or before the first.
+    """Return whether it is the directory of a run of train.py, even before its first checkpoint.
 
     The `config.json` of others says other things.
     """

@@ -112,7 +112,7 @@ class Writer:
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether something in the directory is an unfinished save or was discarded by retention."""
+    """Return whether something in the directory is an unfinished or discarded save."""
     return path.name == _TRASH or ocp.utils.TMP_DIR_SUFFIX in path.name
 
 

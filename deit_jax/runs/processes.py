@@ -6,7 +6,7 @@ from jax.experimental import multihost_utils
 
 
 def all_processes(condition: bool) -> bool:
-    """Whether a condition holds on every process; all of them must ask, at the same point.
+    """Return whether a condition holds on every process; all of them must ask, at the same point.
 
     What follows may then be a collective operation: a process that has failed before it would
     leave the others waiting.
@@ -17,5 +17,5 @@ def all_processes(condition: bool) -> bool:
 
 
 def any_process(condition: bool) -> bool:
-    """Whether a condition holds on one process at least; all of them must ask, as above."""
+    """Return whether a condition holds on one process at least; all of them must ask, as above."""
     return not all_processes(not condition)

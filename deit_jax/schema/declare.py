@@ -26,7 +26,7 @@ class Bounds:
     below: float = math.inf
 
     def hold(self, value: float) -> bool:
-        """Whether a finite number is within them."""
+        """Return whether a finite number is within them."""
         return self.least <= value <= self.most and self.above < value < self.below
 
 

@@ -53,7 +53,7 @@ def _learning_rate_advice(config: ConfigDict) -> Iterator[str]:
 
 
 def _average_advice(config: ConfigDict, steps: int) -> Iterator[str]:
-    """A moving average of the weights that is mostly the weights of the start."""
+    """Find a moving average of the weights that is mostly the weights of the start."""
     decay = config.ema.decay
     if not decay or config.ema.warmup or 1 / (1 - decay) <= _AVERAGE_SHARE * steps:
         return

@@ -26,7 +26,7 @@ class Clock:
         self._mark, self._step, self._away = time.monotonic(), step, 0.0
 
     def rate(self, step: int) -> float:
-        """Steps per second since the last call."""
+        """Return the steps per second since the last call."""
         seconds = time.monotonic() - self._mark - self._away
         rate = (step - self._step) / seconds if seconds > 0 else math.nan
         self.restart(step)

@@ -23,7 +23,7 @@ def peak_learning_rate(config: ConfigDict) -> float:
 
 
 def total_steps(config: ConfigDict, steps_per_epoch: float) -> int:
-    """Steps of the whole run: those of the schedule and those at its last rate."""
+    """Return the steps of the whole run: those of the schedule and those at its last rate."""
     epochs = config.schedule.epochs + config.schedule.cooldown_epochs
     return max(1, round(epochs * steps_per_epoch))
 

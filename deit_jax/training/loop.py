@@ -204,7 +204,7 @@ class _Run:
         return evaluation
 
     def stop_due(self, step: int) -> bool:
-        """Whether to stop after this step: the same answer in all processes."""
+        """Return whether to stop after this step: the same answer in all processes."""
         if jax.process_count() == 1:
             return self.interruption.requested
         # Asking the others waits for the devices, which logging has just done anyway.
@@ -216,7 +216,7 @@ class _Run:
         raise self.interruption.error(step, saved=self.checkpoints.wait())
 
     def evaluation_due(self, step: int) -> bool:
-        """Whether a multiple of `evaluation.every_epochs` was passed in this step."""
+        """Return whether a multiple of `evaluation.every_epochs` was passed in this step."""
         interval = self.config.evaluation.every_epochs * self.setup.steps_per_epoch
         return math.floor(step / interval) > math.floor((step - 1) / interval)
 

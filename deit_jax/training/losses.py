@@ -193,7 +193,7 @@ def distillation_loss(
     normaliser: Normaliser = "batch",
     criterion: Criterion = cross_entropy,
 ) -> Losses:
-    """The loss of labels and teacher (module docstring); without a teacher, of the labels alone.
+    """Return the loss of labels and teacher; without a teacher, of the labels alone.
 
     Args:
         class_logits: of the class head.

@@ -111,7 +111,7 @@ class Progress:
             )
 
     def _line_due(self, step: int, now: float) -> bool:
-        """Whether to write a line: the first, the last, and at most one in ten seconds."""
+        """Return whether to write a line: the first, the last, and at most one in ten seconds."""
         recent = self._last_line is not None and now - self._last_line < _SECONDS_BETWEEN_LINES
         if recent and step < self._total:
             return False

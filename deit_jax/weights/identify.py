@@ -32,7 +32,7 @@ _MODEL_TYPES = ("vit", "deit", "vit_mae")
 
 
 def is_transformer(tensors: Mapping[str, Any]) -> bool:
-    """Whether foreign tensors are a vision transformer's: they have a class token."""
+    """Return whether foreign tensors are a vision transformer's: they have a class token."""
     return any(name == "cls_token" or name.endswith(".cls_token") for name in tensors)
 
 

@@ -14,7 +14,7 @@ ResizeRule = Literal["reference", "timm"]
 
 
 def prefix_positions(params: Tree) -> int:
-    """How many position embeddings are for prefix tokens: none in DeiT III, else one for each."""
+    """Return how many position embeddings prefix tokens have: none in DeiT III, else one each."""
     if "ls1" in params.get("blocks", {}).get("0", {}):
         return 0
     return 2 if "dist_token" in params else 1
@@ -82,7 +82,7 @@ def _clamped(old: int, new: int) -> Float[np.ndarray, "new old"]:
 
 
 def _antialiased(old: int, new: int) -> Float[np.ndarray, "new old"]:
-    """A kernel that is stretched where output pixels are larger; taps outside are left out."""
+    """Return a kernel, stretched where output pixels are larger; taps outside are left out."""
     scale = old / new
     stretch = max(scale, 1.0)
     centres = (np.arange(new) + 0.5) * scale

@@ -98,11 +98,11 @@ class Archive:
         return combine([self.names.digest(), of_numbers(self._where[:, 2], self._where[:, 4])])
 
     def name(self, index: int) -> str:
-        """What errors call a member: the archive's path and the name inside it."""
+        """Return what errors call a member: the archive's path and the name inside it."""
         return os.path.join(self.path, self.names[index])
 
     def read(self, index: int) -> bytes:
-        """The bytes of a member.
+        """Return the bytes of a member.
 
         Raises:
             ValueError: if it is damaged or larger than any image.
@@ -134,12 +134,12 @@ class Archive:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a path looks like one that `Archive` reads."""
+    """Return whether a path looks like one that `Archive` reads."""
     return path.is_file() and path.suffix.lower() in ARCHIVES
 
 
 def _is_wanted(member: _Member, left_out: LeftOut) -> bool:
-    """Whether a member is an image with a harmless name; what looks like one is noted."""
+    """Return whether a member is an image with a harmless name; what looks like one is noted."""
     # A method below 0 marks what is no plain file; see _tar_members and _zip_members.
     parts = member.name.split("/")
     if member.method < 0 or ".." in parts or member.name.startswith("/") or "\0" in member.name:

@@ -19,7 +19,7 @@ _SHORT: Final = 64
 
 
 def crc32c(data: bytes) -> int:
-    """The checksum that RFC 3720 (appendix B.4) defines."""
+    """Return the checksum that RFC 3720 (appendix B.4) defines."""
     if len(data) < _SHORT:
         value, effects = _ONES, _byte_list()
         for byte in data:
@@ -45,7 +45,7 @@ def crc32c(data: bytes) -> int:
 
 @functools.cache
 def _byte_table() -> UInt32[np.ndarray, "256"]:
-    """The effect of one byte."""
+    """Return the effect of one byte."""
     table: np.ndarray = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         table = (table & 1) * np.uint32(_POLYNOMIAL) ^ (table >> 1)
@@ -59,7 +59,7 @@ def _byte_list() -> list[int]:
 
 @functools.lru_cache(maxsize=1024)
 def _zeros_tables(count: int) -> UInt32[np.ndarray, "4 256"]:
-    """The effect of so many zero bytes on each byte of a checksum."""
+    """Return the effect of so many zero bytes on each byte of a checksum."""
     if count == 1:
         state = np.arange(256, dtype=np.uint32)[None] << np.array([[0], [8], [16], [24]], np.uint32)
         return _byte_table()[state & 0xFF] ^ (state >> 8)

@@ -14,7 +14,7 @@ IMAGE_SIZE: Final = 16
 
 
 def open_digits(split: str) -> ArraySource:
-    """Opens 1,797 handwritten digits (UCI, 8x8 grey values 0..16), as 16x16 RGB.
+    """Open 1,797 handwritten digits (UCI, 8x8 grey values 0..16), as 16x16 RGB.
 
     The splits are fixed: 800 test images, 80 of each class; 400 validation images, 40 of each, to
     choose between settings by; and the other 597 for training.

@@ -85,7 +85,7 @@ class FolderSource:
 
 
 def in_order(names: Iterable[str], numeric: bool, where: str) -> tuple[str, ...]:
-    """The names of classes in the order that numbers them.
+    """Return the names of classes in the order that numbers them.
 
     Raises:
         ValueError: if the order is numeric and a name is no number.

@@ -29,11 +29,11 @@ class Files(Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """What errors call a file."""
+        """Return what errors call a file."""
         ...
 
     def read(self, index: int) -> bytes:
-        """The bytes of a file."""
+        """Return the bytes of a file."""
         ...
 
 
@@ -68,7 +68,7 @@ class FolderFiles:
         return os.path.join(self.root, self.names[index])
 
     def read(self, index: int) -> bytes:
-        """The bytes of an image."""
+        """Return the bytes of an image."""
         return read_image_file(self.name(index))
 
 
@@ -122,7 +122,7 @@ class ListedSource:
 
 
 def open_files(path: str | Path) -> Files:
-    """Opens a folder of images, a tar or a zip.
+    """Open a folder of images, a tar or a zip.
 
     Raises:
         FileNotFoundError: if there is neither.
@@ -172,7 +172,7 @@ def by_class_folder(
 
 
 def folder_of_classes(names: list[str], split: str, title: str) -> str:
-    """The folder that holds the class folders, with a slash at its end; "" for the top.
+    """Return the folder that holds the class folders, with a slash at its end; "" for the top.
 
     Args:
         names: of all images.

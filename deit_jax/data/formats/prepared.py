@@ -24,14 +24,14 @@ _HEADER: Final = struct.Struct("<iH")
 
 
 def pack(record: Record) -> bytes:
-    """The bytes of a record whose image is encoded; names are cut at 65,535 bytes."""
+    """Return the bytes of a record whose image is encoded; names are cut at 65,535 bytes."""
     assert isinstance(record.image, bytes)
     name = record.name.encode("utf-8", "surrogateescape")[:0xFFFF]
     return _HEADER.pack(record.label, len(name)) + name + record.image
 
 
 def unpack(data: bytes) -> Record:
-    """The opposite of `pack`.
+    """Return the opposite of `pack`.
 
     Raises:
         ValueError: if the bytes are too few.
@@ -45,7 +45,7 @@ def unpack(data: bytes) -> Record:
 
 
 def read_manifest(directory: str | Path) -> dict[str, Any]:
-    """Reads the description of a prepared data set.
+    """Read the description of a prepared data set.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -154,7 +154,7 @@ def most_open() -> int:
 
 
 def open_shard(path: Path) -> Any:
-    """Opens an ArrayRecord file for reading single records.
+    """Open an ArrayRecord file for reading single records.
 
     Raises:
         RuntimeError: if it is damaged.

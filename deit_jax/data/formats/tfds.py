@@ -104,7 +104,7 @@ class TfdsSource:
         return Record(images[0], self._label(index, features), own or self._place(index))
 
     def _tried_label(self, index: int) -> int:
-        """The label of a record, which is a class; -1 if the record is damaged."""
+        """Return the label of a record, which is a class; -1 if the record is damaged."""
         try:
             label = self._label(index, self._features(index))
         except ValueError:
@@ -151,7 +151,9 @@ class TfdsSource:
 
 
 def _pieces(description: Description, split: str, part: Slice, files: RecordFiles) -> list[_Piece]:
-    """What is wanted of each file of a split, in order; only those are opened if lengths are known.
+    """Return what is wanted of each file of a split, in order.
+
+    Only those files are opened if lengths are known.
 
     Raises:
         FileNotFoundError: if a file is missing.
@@ -177,13 +179,13 @@ def _pieces(description: Description, split: str, part: Slice, files: RecordFile
 
 
 def is_prepared(directory: str) -> bool:
-    """Whether a data set of TensorFlow Datasets, or several, lie in a directory."""
+    """Return whether a data set of TensorFlow Datasets, or several, lie in a directory."""
     root = Path(directory).expanduser()
     return any(next(root.glob(pattern), None) is not None for pattern in _PLACES)
 
 
 def version_directory(directory: str) -> Path:
-    """The folder that describes the data set, at `directory` or up to two levels below.
+    """Return the folder that describes the data set, at `directory` or up to two levels below.
 
     Raises:
         FileNotFoundError: if there is none, or there are several.

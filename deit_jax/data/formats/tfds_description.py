@@ -82,7 +82,7 @@ class Description(NamedTuple):
             ) from error
 
     def _count_from_names(self, split: str) -> int:
-        """How many files a split has where the description does not say it."""
+        """Return how many files a split has where the description does not say it."""
         start = re.escape(f"{self.name}-{split}.{self.file_format}-")
         found = (re.fullmatch(rf"{start}\d{{5,}}-of-(\d{{5,}})", p.name) for p in self._files())
         counts = {int(match[1]) for match in found if match}
@@ -155,20 +155,20 @@ def _check_features(path: Path) -> int:
 
 
 def _parts(spec: Any) -> dict[str, Any]:
-    """The features in a dictionary of them."""
+    """Return the features in a dictionary of them."""
     content = _content(spec, "featuresDict") or {}
     found = content.get("features", content)
     return found if isinstance(found, dict) else {}
 
 
 def _kind(spec: Any) -> str:
-    """The class of a feature, such as "ClassLabel"."""
+    """Return the class of a feature, such as "ClassLabel"."""
     name = spec.get("pythonClassName", spec.get("type", "")) if isinstance(spec, dict) else ""
     return str(name).rpartition(".")[2]
 
 
 def _content(spec: Any, needed: str) -> dict[str, Any] | None:
-    """What is said of a feature that is of the kind needed, else None.
+    """Return what is said of a feature that is of the kind needed, else None.
 
     Old files say it under "content" or "jsonFeature", as an object or as text.
     """
@@ -186,7 +186,7 @@ def _dtype(spec: dict[str, Any]) -> str:
 
 
 def _spell(spec: Any) -> str:
-    """A feature as TensorFlow Datasets writes it, such as Sequence(ClassLabel)."""
+    """Return a feature as TensorFlow Datasets writes it, such as Sequence(ClassLabel)."""
     if isinstance(spec, dict) and isinstance(spec.get("sequence"), dict):
         return f"Sequence({_spell(spec['sequence'].get('feature'))})"
     kind = _kind(spec) or "of no known kind"

@@ -26,13 +26,13 @@ Features = dict[str, list[bytes] | list[int]]
 
 
 def masked_crc32c(data: bytes) -> int:
-    """The checksum as record files store it."""
+    """Return the checksum as record files store it."""
     crc = crc32c(data)
     return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
 
 
 def find_records(path: Path) -> Int64[np.ndarray, "records 2"]:
-    """The position and length of the data of every record, reading only what lies between.
+    """Return the position and length of the data of every record, reading only what lies between.
 
     Raises:
         ValueError: if the file is damaged there or ends in the middle of a record.
@@ -56,7 +56,7 @@ def find_records(path: Path) -> Int64[np.ndarray, "records 2"]:
 
 
 def read_record(path: Path, position: int, length: int) -> bytes:
-    """Reads the data of one record.
+    """Read the data of one record.
 
     Raises:
         ValueError: if it does not have its checksum.
@@ -71,7 +71,7 @@ def read_record(path: Path, position: int, length: int) -> bytes:
 
 
 def read_example(data: bytes) -> Features:
-    """The features of a `tf.train.Example`; floats are left out.
+    """Return the features of a `tf.train.Example`; floats are left out.
 
     Raises:
         ValueError: if the bytes are no such example.
@@ -89,7 +89,7 @@ def read_example(data: bytes) -> Features:
 
 
 def _values(data: bytes) -> list[bytes] | list[int]:
-    """The content of a feature: a list of bytes (field 1), floats (2) or integers (3)."""
+    """Return the content of a feature: a list of bytes (field 1), floats (2) or integers (3)."""
     for kind, content in _fields(data):
         if kind == 1:
             return [_bytes(value) for _, value in _fields(_bytes(content))]
@@ -115,7 +115,7 @@ def _signed(number: int) -> int:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:
-    """The fields of a message: number and content."""
+    """Return the fields of a message: number and content."""
     position = 0
     while position < len(data):
         key, position = _varint(data, position)
@@ -137,7 +137,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """A number in groups of seven bits, and the position behind it."""
+    """Return a number in groups of seven bits, and the position behind it."""
     value = shift = 0
     while True:
         byte = data[position]

@@ -64,7 +64,7 @@ def random_resized_crop(
     interpolation: str = "bicubic",
     out: Pixels | None = None,
 ) -> Pixels:
-    """Cuts a random box (`random_box`) and resizes it to `size`.
+    """Cut a random box (`random_box`) and resize it to `size`.
 
     Args:
         pixels: the decoded image.
@@ -84,7 +84,7 @@ def random_resized_crop(
 
 
 def centre_crop(pixels: Pixels, size: tuple[int, int], crop_ratio: float = 0.875) -> Pixels:
-    """The evaluation view of the reference: resize (bicubic), then cut out the centre.
+    """Return the evaluation view of the reference: resize (bicubic), then cut out the centre.
 
     For a square size this is torchvision's Resize(int(size / crop_ratio)) and CenterCrop(size):
     224 -> 256 -> 224 and 384 -> 438 -> 384 at the reference's ratio 0.875. For other sizes the
@@ -100,7 +100,7 @@ def centre_crop(pixels: Pixels, size: tuple[int, int], crop_ratio: float = 0.875
 
 
 def evaluation_view(pixels: Pixels, size: tuple[int, int], view: EvalView) -> Pixels:
-    """Shows an image as weights want it: resized, filled up where it is too small, cut out.
+    """Show an image as weights want it: resized, filled up where it is too small, cut out.
 
     Args:
         pixels: the decoded image.
@@ -119,7 +119,7 @@ def evaluation_view(pixels: Pixels, size: tuple[int, int], view: EvalView) -> Pi
 
 
 def _filled(pixels: Pixels, size: tuple[int, int], fill: tuple[int, int, int]) -> Pixels:
-    """Adds as much on all sides as is missing; an odd pixel goes to the end."""
+    """Add as much on all sides as is missing; an odd pixel goes to the end."""
     height, width = pixels.shape[:2]
     if (height, width) == size:
         return pixels

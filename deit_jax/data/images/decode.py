@@ -21,7 +21,7 @@ _JPEG_START = b"\xff\xd8\xff"
 
 
 def decode(data: bytes) -> UInt8[np.ndarray, "height width 3"]:
-    """Decodes an image file of one of `image_file.FORMATS`.
+    """Decode an image file of one of `image_file.FORMATS`.
 
     As torchvision's loader: the first frame, converted to RGB (transparency dropped, grey
     repeated), not rotated by its EXIF tag. JPEG goes through simplejpeg where that is installed
@@ -34,7 +34,7 @@ def decode(data: bytes) -> UInt8[np.ndarray, "height width 3"]:
 
 
 def decode_and_tell(data: bytes) -> tuple[UInt8[np.ndarray, "height width 3"], str]:
-    """Decodes an image file as `decode`, and tells what became of values that 8 bits do not hold.
+    """Decode an image file as `decode`, and tell what became of values that 8 bits do not hold.
 
     Returns:
         (pixels, `oddities.lost_values` of the file).

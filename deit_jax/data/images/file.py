@@ -65,5 +65,5 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Opening a pipe otherwise waits for somebody to write into it."""
+    """Refuse what is no file: opening a pipe waits for somebody to write into it."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

@@ -36,7 +36,7 @@ _BEGINNINGS: Final = ("._", ".trash-", ".nfs")
 
 
 def is_left_behind(name: str) -> bool:
-    """Whether systems, not people, call files and folders so: they are never images or classes.
+    """Return whether systems, not people, call files so: they are never images or classes.
 
     A resource fork of macOS, `._cat.jpeg`, is called like an image and is none; Synology's
     `@eaDir` and Jupyter's `.ipynb_checkpoints` hold copies of images.
@@ -46,12 +46,12 @@ def is_left_behind(name: str) -> bool:
 
 
 def has_image_ending(name: str) -> bool:
-    """Whether a file is called as images are."""
+    """Return whether a file is called as images are."""
     return name.lower().endswith(EXTENSIONS)
 
 
 def has_other_ending(name: str) -> bool:
-    """Whether a file is called as images are that no reader takes."""
+    """Return whether a file is called as images are that no reader takes."""
     return name.lower().endswith(_OTHER_EXTENSIONS) and not is_left_behind(name)
 
 

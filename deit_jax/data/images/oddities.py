@@ -67,7 +67,7 @@ class OddityCount:
 
 
 def oddities(data: bytes, name: str) -> list[str]:
-    """What a reader of the data set may want to know of a sound image; mostly nothing.
+    """Return what a reader of the data set may want to know of a sound image; mostly nothing.
 
     ImageNet has one PNG called .JPEG and 22 CMYK files, for instance. All are read as torchvision
     reads them.
@@ -107,7 +107,7 @@ def oddities(data: bytes, name: str) -> list[str]:
 
 
 def lost_values(mode: str) -> str:
-    """What becomes of values that do not fit into 8 bits; "" for images of 8 bits.
+    """Return what becomes of values that do not fit into 8 bits; "" for images of 8 bits.
 
     Pillow cuts them off where others would divide them, and so does torchvision's loader: most
     16-bit images become white all over, floating-point ones of 0 to 1 black.

@@ -46,7 +46,7 @@ def resize(
     window: Box | None = None,
     out: Pixels | None = None,
 ) -> Pixels:
-    """Cuts out a box and resizes it with a filter that widens when shrinking (anti-aliasing).
+    """Cut out a box and resize it with a filter that widens when shrinking (anti-aliasing).
 
     Args:
         pixels: the image.
@@ -91,14 +91,14 @@ def _deliver(pixels: Pixels, out: Pixels | None) -> Pixels:
 def _resize_pillow(
     pixels: Pixels, size: tuple[int, int], interpolation: str, window: Box
 ) -> Pixels:
-    """What the kernel is measured by, and what stands in for it."""
+    """Return what the kernel is measured by, and what stands in for it."""
     height, width = size
     image = Image.fromarray(pixels).resize((width, height), Image.Resampling[interpolation.upper()])
     return _cut(np.asarray(image), window)
 
 
 def _kernel() -> Callable[..., None] | None:
-    """The compiled kernel; None without numba. Loaded when first needed: numba takes 100 MB."""
+    """Load the compiled kernel when first needed (numba takes 100 MB); None without numba."""
     # Reader threads ask at once, and one of two that import numba together may see half of it.
     with _LOADING:
         return _load_kernel()

@@ -29,7 +29,7 @@ _BLOCK_BYTES: Final = 16 << 20
 def _tile_code(
     typing_context: Any, source: Any, at: Any, stride: Any, target: Any, to: Any, pitch: Any
 ) -> tuple[Any, Any]:
-    """Transposes 16 x 16 bytes of one flat array into another.
+    """Transpose 16 x 16 bytes of one flat array into another.
 
     `at` and `to` are the places of their first bytes, `stride` and `pitch` the lengths of rows.
     """
@@ -83,7 +83,7 @@ def _transpose(
     width: int,
     target: UInt8[np.ndarray, "width_or_more height_or_more"],
 ) -> None:
-    """Writes the transpose of a rectangle of `source` to the corner of `target`."""
+    """Write the transpose of a rectangle of `source` to the corner of `target`."""
     if height < _TILE or width < _TILE:
         for i in range(height):
             for j in range(width):
@@ -102,7 +102,7 @@ def _transpose(
 
 @numba.njit(nogil=True)
 def _weight(x: float, cubic: bool) -> float:
-    """The filter at a distance: Catmull and Rom's cubic (a = -0.5), or the triangle."""
+    """Return the filter at a distance: Catmull and Rom's cubic (a = -0.5), or the triangle."""
     x = abs(x)
     if not cubic:
         return 1.0 - x if x < 1.0 else 0.0
@@ -158,7 +158,7 @@ def _combine(
     target: UInt8[np.ndarray, "wanted_lines lanes_or_more"],
     lanes: int,
 ) -> None:
-    """Makes each line of `target` a weighted sum of lines of `source`, `channels` lines apart.
+    """Make each line of `target` a weighted sum of lines of `source`, `channels` lines apart.
 
     `source` has lines enough for all `taps` at the last place; what is in those whose weight is
     zero does not matter.

@@ -82,7 +82,7 @@ def _taps(size: int, whole: int, first: int, wanted: int, interpolation: str) ->
 def _combine(
     lines: UInt8[np.ndarray, "lines lanes 3"], taps: list[_Taps]
 ) -> UInt8[np.ndarray, "wanted lanes 3"]:
-    """Makes weighted sums of lines; of integers below 2^53, so that doubles hold them exactly."""
+    """Make weighted sums of lines; of integers below 2^53, so that doubles hold them exactly."""
     sums = np.stack(
         [
             np.tensordot(tap.weights, lines[tap.begin : tap.begin + len(tap.weights)], axes=1)

@@ -20,7 +20,7 @@ def simple_random_crop(
     *,
     out: Pixels | None = None,
 ) -> Pixels:
-    """Resizes (bicubic) to the smallest image that covers `size`, pads by 4, cuts at random.
+    """Resize (bicubic) to the smallest image that covers `size`, pad by 4, cut at random.
 
     For a square size this is torchvision's Resize(side) and RandomCrop(side, padding=4,
     padding_mode="reflect").

@@ -107,7 +107,7 @@ def _sort_in(entry: os.DirEntry[str], place: str, found: _Listing, left_out: Lef
 
 
 def _above(root: str) -> set[tuple[int, int]]:
-    """The folders that hold the root, by its name and in truth."""
+    """Return the folders that hold the root, by its name and in truth."""
     above: set[tuple[int, int]] = set()
     for path in (os.path.abspath(root), os.path.realpath(root)):
         while (parent := os.path.dirname(path)) != path:

@@ -16,7 +16,7 @@ Labelled = list[tuple[str, int]]
 
 
 def by_list(files: Files, name: str, listed: Labelled, class_names: Sequence[str]) -> ListedSource:
-    """The images of a list, wherever among the files they lie.
+    """Return the images of a list, wherever among the files they lie.
 
     Args:
         files: where the images are.
@@ -55,7 +55,7 @@ def _by_ends(files: Files, ends: list[str], name: str) -> dict[str, int]:
 
 
 def open_flowers(path: Path) -> dict[str, Source]:
-    """Opens Oxford Flowers-102: imagelabels.mat, setid.mat and jpg/ or 102flowers.tar.
+    """Open Oxford Flowers-102: imagelabels.mat, setid.mat and jpg/ or 102flowers.tar.
 
     Training takes the authors' training and validation images (2,040 in all, as in the paper,
     Table 6), evaluation their test images.
@@ -83,7 +83,7 @@ def open_flowers(path: Path) -> dict[str, Source]:
 
 
 def open_cars(path: Path) -> dict[str, Source]:
-    """Opens Stanford Cars in any form in which it is about.
+    """Open Stanford Cars in any form in which it is about.
 
     Either the development kit (cars_meta.mat, cars_train_annos.mat and
     cars_test_annos_withlabels.mat, in `path` or in `path`/devkit) with cars_train/ and cars_test/;
@@ -137,7 +137,7 @@ def _cars_list(path: Path, folder: str) -> Labelled:
 
 
 def open_inaturalist(path: Path, year: int) -> dict[str, Source]:
-    """Opens iNaturalist 2018 or 2019: train{year}.json, val{year}.json and the images they name.
+    """Open iNaturalist 2018 or 2019: train{year}.json, val{year}.json and the images they name.
 
     Images lie below `path` or in train_val{year}.tar there. The competitions published no labels
     of their test images: "test" is their validation split, as in the paper. Classes are numbered
@@ -175,7 +175,7 @@ def _coco(content: Any) -> tuple[Labelled, list[str]]:
 
 
 def _images(path: Path, archive: str) -> Files:
-    """What lies in the archive in a folder, or loose in the folder."""
+    """Return what lies in the archive in a folder, or loose in the folder."""
     return open_files(path / archive if (path / archive).is_file() else path)
 
 

@@ -41,7 +41,7 @@ _PYTHON: Final = {
 
 
 def open_cifar(path: Path, classes: int) -> dict[str, Source]:
-    """Opens both splits from an archive (.tar.gz), the unpacked folder, or the folder above.
+    """Open both splits from an archive (.tar.gz), the unpacked folder, or the folder above.
 
     Args:
         path: where it is.
@@ -71,7 +71,7 @@ def open_cifar(path: Path, classes: int) -> dict[str, Source]:
 
 
 def _find(path: Path, classes: int) -> tuple[_Layout, dict[str, bytes]]:
-    """The version that is there, and the contents of its files by name."""
+    """Return the version that is there, and the contents of its files by name."""
     for place in _places(path, classes):
         for layout in (_BINARY[classes], _PYTHON[classes]):
             wanted = {*layout.train, *layout.test, layout.names}
@@ -120,7 +120,7 @@ def _read_archive(path: Path, wanted: set[str]) -> dict[str, bytes]:
 
 
 def _binary(data: bytes, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Records of one label (of CIFAR-100 a coarse and a fine one) and three planes of pixels."""
+    """Split records of one label (of CIFAR-100 two) and three planes of pixels."""
     size = _PIXELS + (1 if classes == 10 else 2)
     if not data or len(data) % size:
         raise ValueError(f"its {len(data):,} bytes are no multiple of {size:,}")
@@ -135,7 +135,7 @@ class _Array:
         self.values = np.zeros(0, np.uint8)
 
     def set_state(self, state: Any) -> None:
-        """Takes (version, shape, dtype, Fortran order, bytes)."""
+        """Take (version, shape, dtype, Fortran order, bytes)."""
         if type(state) is not tuple or len(state) != 5 or state[3]:
             raise ValueError("an array is stored in an unknown way")
         data = state[4].encode() if isinstance(state[4], str) else state[4]
@@ -143,7 +143,7 @@ class _Array:
 
 
 def _pickled(data: bytes, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """A dict with the images under "data" and the labels under "labels" or "fine_labels"."""
+    """Return a dict with the images under "data" and the labels under "labels" or "fine_labels"."""
     batch = _unpickle(data)
     labels = batch.get("labels" if classes == 10 else "fine_labels")
     if not isinstance(labels, list) or not all(type(label) is int for label in labels):

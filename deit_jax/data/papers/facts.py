@@ -92,7 +92,7 @@ DATASETS: Final[Mapping[str, DataSet]] = {
 
 
 def differences(name: str, sources: Mapping[str, Source]) -> list[str]:
-    """What the sources lack of the data set that `name` stands for, one phrase for each split."""
+    """Return what the sources lack of the data set called `name`, one phrase for each split."""
     expected = DATASETS[name]
     found = []
     for split, source in sources.items():

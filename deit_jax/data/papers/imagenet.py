@@ -26,7 +26,7 @@ _MOST_BYTES: Final = 1 << 26
 
 
 def open_imagenet(path: Path, val_labels: str = "") -> dict[str, Source]:
-    """Opens both splits.
+    """Open both splits.
 
     Args:
         path: a folder that holds for each split the folder of its name with class folders in it,
@@ -76,7 +76,7 @@ def _open_validation(path: Path, val_labels: str, class_names: Sequence[str]) ->
 def _label(
     files: Files, chosen: Iterable[int], place: str, val_labels: str, class_names: Sequence[str]
 ) -> ListedSource:
-    """The chosen images in order of name, with the labels that a file gives them."""
+    """Return the chosen images in order of name, with the labels that a file gives them."""
     if not val_labels:
         raise ValueError(
             f"The images of {place} lie in no class folders: name the file of their labels by "
@@ -89,7 +89,7 @@ def _label(
 
 
 def read_labels(path: str, stems: Sequence[str], class_names: Sequence[str]) -> list[int]:
-    """Reads the labels of images.
+    """Read the labels of images.
 
     Args:
         path: a text file. Either a line for each image in order of name: the name of its class
@@ -131,7 +131,7 @@ def read_labels(path: str, stems: Sequence[str], class_names: Sequence[str]) -> 
 
 
 def _read_kit(path: Path) -> list[str]:
-    """The WordNet ids of the validation images, from the development kit.
+    """Return the WordNet ids of the validation images, from the development kit.
 
     Its ground truth counts classes from 1 in an order that its meta.mat translates.
     """
@@ -178,7 +178,7 @@ def _numbers(words: list[str], path: str, class_names: Sequence[str], count: int
 
 
 def open_imagenet_v2(path: Path) -> dict[str, Source]:
-    """Opens one of the three sets of ImageNet-V2, whose folders are called 0 to 999.
+    """Open one of the three sets of ImageNet-V2, whose folders are called 0 to 999.
 
     torchvision's ImageFolder reads them in the order 0, 1, 10, 100 and with that has nearly all
     labels wrong; here they are in the order of numbers.

@@ -7,7 +7,7 @@ import numpy as np
 
 
 def read_matlab(path: Path, file: IO[bytes] | None = None) -> dict[str, Any]:
-    """Reads a file of MATLAB 5 to 7; structures come as dicts, cells as arrays.
+    """Read a file of MATLAB 5 to 7; structures come as dicts, cells as arrays.
 
     Args:
         path: of the file, or what errors call it.
@@ -36,7 +36,7 @@ def read_matlab(path: Path, file: IO[bytes] | None = None) -> dict[str, Any]:
 def table(
     content: dict[str, Any], name: str, path: Path, columns: tuple[str, ...]
 ) -> list[dict[str, Any]]:
-    """The rows of a structure array.
+    """Return the rows of a structure array.
 
     Raises:
         ValueError: if there is none of that name with these columns.
@@ -50,7 +50,7 @@ def table(
 
 
 def numbers(content: dict[str, Any], name: str, path: Path) -> np.ndarray:
-    """An array of integers.
+    """Return an array of integers.
 
     Raises:
         ValueError: if there is none of that name.
@@ -59,7 +59,7 @@ def numbers(content: dict[str, Any], name: str, path: Path) -> np.ndarray:
 
 
 def texts(content: dict[str, Any], name: str, path: Path) -> list[str]:
-    """A cell array of texts.
+    """Return a cell array of texts.
 
     Raises:
         ValueError: if there is none of that name.

@@ -8,7 +8,7 @@ _CLASSES: Final = 1000
 
 
 def read_real_labels(path: str | Path) -> list[frozenset[int]]:
-    """Reads real.json of https://github.com/google-research/reassessed-imagenet.
+    """Read real.json of https://github.com/google-research/reassessed-imagenet.
 
     Args:
         path: a JSON list that has a list of classes (0 to 999, in the order of WordNet ids) for

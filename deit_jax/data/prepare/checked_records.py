@@ -51,7 +51,7 @@ class LastHeld:
 
 
 def checked_record(source: LastHeld, index: int, resizing: Resize) -> tuple[Record, list[str]]:
-    """Reads a record, decodes its image and encodes it anew where that is asked for.
+    """Read a record, decode its image and encode it anew where that is asked for.
 
     Returns:
         (the record to write, what is unusual about its image). The latter is told where images are
@@ -75,7 +75,7 @@ def _shrinks(pixels: Pixels, resizing: Resize) -> bool:
 
 
 def _encoded(pixels: Pixels, name: str, resizing: Resize) -> bytes:
-    """A JPEG of shrunk pixels; a PNG of others, and of such as JPEG has no size for."""
+    """Return a JPEG of shrunk pixels; a PNG of others, and of such as JPEG has no size for."""
     file = io.BytesIO()
     try:
         if not _shrinks(pixels, resizing):

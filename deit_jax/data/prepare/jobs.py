@@ -19,7 +19,7 @@ _given: tuple[Callable[..., Any], Any] | None = None
 def in_processes(
     function: Callable[[Any, Job], Result], shared: Any, jobs: Sequence[Job], workers: int
 ) -> Iterator[tuple[Job, Result]]:
-    """Calls `function(shared, job)` for every job.
+    """Call `function(shared, job)` for every job.
 
     Processes end with the one that started them, however that ends. An error, or the end of the
     iteration before its time, stops them in the middle of their jobs.

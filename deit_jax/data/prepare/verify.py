@@ -26,7 +26,7 @@ class Verified(NamedTuple):
 def verify(
     directory: Path, workers: int = 1, progress: Callable[[int], None] = lambda images: None
 ) -> Verified:
-    """Reads everything again: hashes, counts, every record and every image.
+    """Read everything again: hashes, counts, every record and every image.
 
     Args:
         directory: what `prepare` wrote.

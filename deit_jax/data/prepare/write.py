@@ -58,7 +58,7 @@ def prepare(
     workers: int,
     progress: Callable[[int], None] = lambda images: None,
 ) -> dict[str, Any]:
-    """Writes all splits; goes on where an earlier call with the same options was stopped.
+    """Write all splits; go on where an earlier call with the same options was stopped.
 
     Args:
         sources: by name of the split; all with the same classes.
@@ -94,7 +94,7 @@ def prepare(
 
 
 def write_shard(task: _Task, shard: _Shard) -> None:
-    """Writes one shard and, when it is safe on disk, its report."""
+    """Write one shard and, when it is safe on disk, its report."""
     path = task.directory / shard.file
     with written_whole(path) as partial:
         written = _write_records(task, shard, partial)
@@ -112,7 +112,7 @@ def write_shard(task: _Task, shard: _Shard) -> None:
 
 
 def _write_records(task: _Task, shard: _Shard, partial: Path) -> _Written:
-    """Writes what is sound."""
+    """Write what is sound."""
     from array_record.python import array_record_module
 
     source, written = LastHeld(task.sources[shard.split]), _Written([], [], [])
@@ -188,7 +188,7 @@ def _check_plan(
 
 
 def _fingerprint(source: Source) -> str:
-    """Tells apart data sets of one name and size.
+    """Tell apart data sets of one name and size.
 
     Where labels are only known after reading everything, the source offers something cheaper.
     """
@@ -200,7 +200,7 @@ def _fingerprint(source: Source) -> str:
 def _finish(
     directory: Path, sources: dict[str, Source], jobs: list[_Shard], resizing: Resize
 ) -> dict[str, Any]:
-    """Puts the reports together; the manifest comes last and makes the data set valid."""
+    """Put the reports together; the manifest comes last and makes the data set valid."""
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "classes": list(next(iter(sources.values())).class_names),

@@ -24,7 +24,7 @@ Step = tuple[Batch, Found]
 def training_view(
     pixels: Pixels, options: TrainInput, place: tuple[int, int, int], out: Pixels
 ) -> None:
-    """Cuts and resizes an image as the options say.
+    """Cut and resize an image as the options say.
 
     Args:
         pixels: the decoded image.
@@ -70,7 +70,7 @@ class TrainBatches:
         return _in_memory(self.source, options.image_size) if options.crop == "none" else None
 
     def __call__(self, step: int) -> Step:
-        """Builds the batch of a step.
+        """Build the batch of a step.
 
         A damaged image is replaced by another with its label; "epoch", "index" and "copy", which
         all randomness follows from, stay what they are.
@@ -90,7 +90,7 @@ class TrainBatches:
         return {k: v if k == "image" else v.astype(np.int32) for k, v in batch.items()}, found
 
     def _rows(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns epoch, image and copy of this process's rows.
+        """Return epoch, image and copy of this process's rows.
 
         They follow from the whole batch, so that they do not depend on the number of processes.
         """
@@ -108,7 +108,7 @@ class TrainBatches:
     def _decode(
         self, epoch: np.ndarray, index: np.ndarray, copy: np.ndarray, found: Found
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Decodes each image once, however many copies of it stand in these rows."""
+        """Decode each image once, however many copies of it stand in these rows."""
         options = self.options
         image = np.empty((len(index), *options.image_size, 3), np.uint8)
         label = np.empty(len(index), np.int32)
@@ -134,7 +134,7 @@ class EvalBatches:
     process_count: int
 
     def __call__(self, step: int) -> Step:
-        """Builds the batch of a step; rows beyond the data set are zero and masked out.
+        """Build the batch of a step; rows beyond the data set are zero and masked out.
 
         So are damaged images: nothing can stand in for them here.
 
@@ -171,7 +171,7 @@ class EvalBatches:
 
 
 def _in_memory(source: Source, image_size: tuple[int, int]) -> ArraySource | None:
-    """The source, if whole batches can be gathered from it without touching single images."""
+    """Return the source if whole batches can be gathered from it, not single images."""
     if isinstance(source, ArraySource) and source.images.shape[1:3] == image_size:
         return source
     return None

@@ -17,7 +17,7 @@ class Damage(NamedTuple):
 
 
 def allowed_damage(limit: float, images: int) -> int:
-    """How many records may be damaged.
+    """Return how many records may be damaged.
 
     Args:
         limit: below 1 a share of the images, from 1 on a count; 0 allows none.
@@ -64,7 +64,7 @@ class DamageCount:
         return tuple(sorted(self._known | self._found.keys()))
 
     def add(self, damages: Iterable[Damage]) -> None:
-        """Notes records that a batch met.
+        """Note records that a batch met.
 
         Raises:
             ValueError: with their names, if there are now more than allowed.

@@ -102,7 +102,7 @@ class Batches(Iterator[Batch]):
         return self._damage.numbers
 
     def close(self) -> None:
-        """Stops the readers and frees their buffers; may be called more than once.
+        """Stop the readers and free their buffers; may be called more than once.
 
         Afterwards, as after the last batch or an error, the iterator is exhausted.
         """
@@ -137,7 +137,7 @@ def train_batches(
     process_count: int = 1,
     known_damaged: Iterable[int] = (),
 ) -> Batches:
-    """The training stream from a step to the end of the run.
+    """Return the training stream from a step to the end of the run.
 
     The batch at a step depends on the source, the seed and the options of sampling and cropping
     alone: not on workers, threads, processes or where the stream was started. A damaged image is
@@ -200,7 +200,7 @@ def eval_batches(
 
 
 def eval_steps(source: Source, options: EvalInput) -> int:
-    """How many batches an evaluation takes."""
+    """Return how many batches an evaluation takes."""
     return -(-len(source) // options.batch_size)
 
 

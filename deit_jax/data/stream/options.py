@@ -127,7 +127,7 @@ def buffer_bytes(options: InputOptions, process_count: int = 1) -> int:
 
 
 def describe_readers(options: InputOptions, process_count: int = 1) -> str:
-    """Says what reads and how much memory that may take in this process and its readers."""
+    """Say what reads and how much memory that may take in this process and its readers."""
     batches = _mebibytes(buffer_bytes(options, process_count))
     if options.workers == 0:
         return f"{options.threads} reader thread(s) with up to {batches} of batches"

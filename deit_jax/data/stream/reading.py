@@ -38,7 +38,7 @@ def read(
     found: Found | None = None,
     view: Callable[[Pixels], Pixels] = lambda pixels: pixels,
 ) -> tuple[Pixels, int]:
-    """Reads and decodes one record.
+    """Read and decode one record.
 
     Args:
         source: to read from.
@@ -84,7 +84,7 @@ def read(
 def read_or_replace(
     source: Source, index: int, seed: int, found: Found, view: Callable[[Pixels], Pixels]
 ) -> int:
-    """Reads a record or, if it is damaged, the first sound one of its `substitutes`.
+    """Read a record or, if it is damaged, the first sound one of its `substitutes`.
 
     Args:
         source: to read from.

@@ -97,7 +97,7 @@ class ToShared:
     name: str
 
     def __call__(self, element: tuple[dict[str, np.ndarray[Any, Any]], Any]) -> tuple[Any, Any]:
-        """Returns the element with its batch in shared memory.
+        """Return the element with its batch in shared memory.
 
         Raises:
             OSError: if there is no room; writing would end the process by a bus error.

@@ -37,7 +37,7 @@ class Stages:
 def measure_stages(
     source: Source, options: TrainInput, images: int, seconds: float = math.inf
 ) -> Stages:
-    """Reads, decodes and crops the first images of the training stream.
+    """Read, decode and crop the first images of the training stream.
 
     Where images are held in memory at their size, the one stage is "gather".
 
@@ -88,7 +88,7 @@ def _one(
     places: list[tuple[int, int, int]],
     seconds: dict[str, float],
 ) -> int:
-    """Takes one record through all stages, adding to `seconds`; returns its bytes."""
+    """Take one record through all stages, adding to `seconds`; returns its bytes."""
     passed, begin = time.perf_counter(), time.thread_time()
     image = source[places[0][1]].image
     start = time.thread_time()

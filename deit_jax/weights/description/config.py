@@ -128,7 +128,7 @@ def default_heads(name: str) -> int | None:
 
 
 def positions_for_patches_only(name: str) -> bool:
-    """Whether a transformer of this name has no position embedding for its class token."""
+    """Return whether a transformer of this name has no position embedding for its class token."""
     return name.startswith("deit3") or name.endswith("_LS")
 
 

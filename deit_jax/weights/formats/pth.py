@@ -57,7 +57,7 @@ Select = Callable[[Any], Any]
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether something that `select` is given is a tensor which can be read."""
+    """Return whether something that `select` is given is a tensor which can be read."""
     return type(value) is Tensor
 
 

@@ -38,7 +38,7 @@ def find_weights(path: Path) -> Path:
 
 
 def is_index(path: Path) -> bool:
-    """Whether it is the index of shards."""
+    """Return whether it is the index of shards."""
     return path.name.endswith(_INDEX_SUFFIX)
 
 
@@ -74,7 +74,7 @@ def files_of(path: Path) -> tuple[str, ...]:
 
 
 def _is_plain(file: Any) -> bool:
-    """Whether it is the bare name of a file, so that nothing outside of the directory is read."""
+    """Return whether it is a bare file name, so that nothing outside the directory is read."""
     return (
         isinstance(file, str)
         and not file.startswith(".")
@@ -84,7 +84,7 @@ def _is_plain(file: Any) -> bool:
 
 
 def is_complete(directory: Path) -> bool:
-    """Whether a directory holds weights, and of cut ones all shards."""
+    """Return whether a directory holds weights, and of cut ones all shards."""
     try:
         path = find_weights(directory)
         return all((directory / name).is_file() for name in files_of(path))

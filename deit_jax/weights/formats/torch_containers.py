@@ -22,7 +22,7 @@ _ZIP_END = 22  # bytes, of a record without a comment
 
 
 def is_pth(head: bytes) -> bool:
-    """Whether a file that begins in this way is one of PyTorch, or a zip archive at least."""
+    """Return whether a file that begins so is one of PyTorch, or a zip archive at least."""
     # Newer pickle protocols put the length of a frame before the number.
     is_stream = head[:1] == b"\x80" and _PICKLED_MAGIC in head[:25]
     return head.startswith(ZIP_MAGIC) or is_stream
