@@ -29,14 +29,14 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
 
-def start(experiment, workdir, *flags, devices=1, group=False, code=None):
+def start(experiment, workdir, *flags, devices=1, group=False, code=None, folder=ROOT):
     """Start `train.py`, or code in its place, perhaps as a group of processes; returns it."""
-    given = ["train.py"] if code is None else ["-c", code]
+    given = [str(ROOT / "train.py")] if code is None else ["-c", code]
     given += [f"--config={experiment}", f"--workdir={workdir}", *flags]
     return subprocess.Popen(
         [sys.executable, "-c", _LAUNCH, *given],
         start_new_session=group,
-        cwd=ROOT,
+        cwd=folder,
         env={**_ENVIRONMENT, "JAX_NUM_CPU_DEVICES": str(devices)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -44,9 +44,9 @@ def start(experiment, workdir, *flags, devices=1, group=False, code=None):
     )
 
 
-def run(experiment, workdir, *flags, devices=1):
+def run(experiment, workdir, *flags, devices=1, folder=ROOT):
     """Run `train.py` to its end; returns (exit code, everything it printed)."""
-    process = start(experiment, workdir, *flags, devices=devices)
+    process = start(experiment, workdir, *flags, devices=devices, folder=folder)
     output, _ = process.communicate(timeout=280)
     return process.returncode, output
 
