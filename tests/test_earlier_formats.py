@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 import deit_jax
 from deit_jax.cli.main import main
-from deit_jax.data.sources import open_source
+from deit_jax.data.open import open_source
 from tests import program
 from tests.fixtures.commands import RUNS, processor
 
