@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> None:
     import jax
 
     from deit_jax.config.validate import validate
-    from deit_jax.data.open_file_limit import advice, are_too_many_open
+    from deit_jax.data.open_file_limit import are_too_many_open, open_files_advice
     from deit_jax.devices import check_devices, out_of_memory
     from deit_jax.training.loop import train
     from deit_jax.training.skipped_steps import TrainingStopped
@@ -96,7 +96,7 @@ def main(arguments: list[str]) -> None:
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if flags.FLAGS.verbosity > 0:
             raise
-        _fail([advice() if are_too_many_open(error) else sentence(error)])
+        _fail([open_files_advice() if are_too_many_open(error) else sentence(error)])
     except TrainingStopped as error:
         print(f"stopped: {error}", file=sys.stderr)
         sys.exit(3)

@@ -48,7 +48,7 @@ class Symbol:
     name: str
 
 
-class Record(dict[str, Any]):
+class InertObject(dict[str, Any]):
     """The attributes of an object, such as an `argparse.Namespace`, without its class."""
 
     def set_state(self, state: Any) -> None:

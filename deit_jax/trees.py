@@ -6,20 +6,20 @@ from typing import Any
 Tree = dict[str, Any]
 """Nested dicts with string keys and arrays (or their shapes) as leaves."""
 
-Path = tuple[str, ...]
+TreePath = tuple[str, ...]
 """Keys from the root of a tree to an array."""
 
 
-def flatten(tree: Mapping[str, Any], prefix: Path = ()) -> dict[Path, Any]:
+def flatten(tree: Mapping[str, Any], prefix: TreePath = ()) -> dict[TreePath, Any]:
     """Return the arrays (or shapes) of a tree by path."""
-    flat: dict[Path, Any] = {}
+    flat: dict[TreePath, Any] = {}
     for key, value in tree.items():
         path = (*prefix, key)
         flat.update(flatten(value, path) if isinstance(value, Mapping) else {path: value})
     return flat
 
 
-def nest(flat: Mapping[Path, Any]) -> Tree:
+def nest(flat: Mapping[TreePath, Any]) -> Tree:
     """Return the tree whose `flatten` this is."""
     tree: Tree = {}
     for path, value in flat.items():

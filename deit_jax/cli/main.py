@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from deit_jax.cli.arguments import Parser, parse
 from deit_jax.compilation_cache import keep_compiled_programs
-from deit_jax.data.open_file_limit import advice, are_too_many_open
+from deit_jax.data.open_file_limit import are_too_many_open, open_files_advice
 from deit_jax.files import print_any_name, sentence
 
 PROGRAM = "python -m deit_jax"
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        return _fail(advice() if are_too_many_open(error) else sentence(error))
+        return _fail(open_files_advice() if are_too_many_open(error) else sentence(error))
     except KeyboardInterrupt:
         return 130
     except Exception:

@@ -80,10 +80,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write or verify; 1 if an image is damaged."""
-    from deit_jax.data.formats.prepared import read_manifest
+    from deit_jax.data.formats.prepared import read_prepared_manifest
 
     if args.verify:
-        images = sum(s["images"] for s in read_manifest(args.source)["splits"].values())
+        images = sum(s["images"] for s in read_prepared_manifest(args.source)["splits"].values())
         return _verify(Path(args.source), images, args.workers)
     if not args.output:
         raise ValueError("OUTPUT is missing: name the directory to write to.")
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _open(args: argparse.Namespace) -> "dict[str, Source]":
     from deit_jax.data.open import open_alone, open_named, open_splits
-    from deit_jax.data.papers.facts import differences
+    from deit_jax.data.papers.facts import missing_from
     from deit_jax.data.source import require_same_classes
 
     path = Path(args.source)
@@ -103,7 +103,7 @@ def _open(args: argparse.Namespace) -> "dict[str, Source]":
         raise ValueError("--val-labels is for --dataset imagenet.")
     if args.dataset:
         sources = open_named(args.dataset, path, args.val_labels)
-        different = differences(args.dataset, sources)
+        different = missing_from(args.dataset, sources)
         if different and not args.incomplete:
             raise ValueError(
                 f"{path} is not all of {args.dataset}: {'; '.join(different)}. Complete it, or "
@@ -130,14 +130,14 @@ def _cores() -> int:
 
 def _write(sources: "dict[str, Source]", args: argparse.Namespace) -> int:
     from deit_jax.data.prepare.checked_records import Resize
-    from deit_jax.data.prepare.write import prepare
+    from deit_jax.data.prepare.write import write_prepared
 
     output = Path(args.output)
     for split, source in sources.items():
         print(f"{split}: {len(source):,} images of {source.num_classes:,} classes to {output}")
     total = sum(len(source) for source in sources.values())
     with _bar("preparing", total) as advance:
-        manifest = prepare(
+        manifest = write_prepared(
             sources,
             output,
             resizing=Resize(args.short_side, args.quality),

@@ -48,7 +48,7 @@ class Readable(Protocol):
     def __getitem__(self, index: int) -> Any: ...
 
 
-def describe(source: Readable) -> dict[str, Any]:
+def identity_of(source: Readable) -> dict[str, Any]:
     """Return number of images and classes and the digests that tell a data set from another.
 
     `records` changes where an image comes, goes, or gets another name, size or label; `contents`

@@ -23,10 +23,10 @@ def check_open_files(error: BaseException) -> None:
         OSError: one sentence; it has neither number nor file name, so that it is shown as it is.
     """
     if are_too_many_open(error):
-        raise OSError(advice()) from error
+        raise OSError(open_files_advice()) from error
 
 
-def advice() -> str:
+def open_files_advice() -> str:
     """Say what can be done about it."""
     return (
         f"Too many open files: this process may have {_limit()}; allow more (ulimit -n 65536), or "

@@ -40,7 +40,7 @@ class SqueezeExcite(nnx.Module):
         return x * jax.nn.sigmoid(self.fc2(self.activation(self.fc1(means))))
 
 
-class Classifier(nnx.Module):
+class LinearHead(nnx.Module):
     """The linear head: kernel normal with deviation 0.01 as timm's RegNet, bias zero."""
 
     def __init__(self, features: int, classes: int, *, dtype: Any, rngs: nnx.Rngs) -> None:
@@ -104,7 +104,7 @@ class ConvNet(nnx.Module):
         del train
         return x
 
-    def _head(self) -> Classifier:
+    def _head(self) -> LinearHead:
         """Return the linear head, which has another name in each family."""
         raise NotImplementedError
 

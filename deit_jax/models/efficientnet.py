@@ -17,14 +17,14 @@ from jaxtyping import Array, Float, Key
 
 from deit_jax.models.batch_norm import EPSILON, ConvNorm
 from deit_jax.models.convnet import (
-    Classifier,
     ConvNet,
     KernelShapes,
+    LinearHead,
     SqueezeExcite,
     drop_branch,
 )
 
-SQUEEZE_RATIO = 0.25
+_SQUEEZE_RATIO = 0.25
 """Hidden channels of squeeze-and-excitation, over the channels that enter the block."""
 
 TF_EPSILON = 1e-3
@@ -60,7 +60,7 @@ _HEAD_CHANNELS = 1280
 
 
 @dataclass(frozen=True)
-class Architecture:
+class EfficientNetArchitecture:
     """Compound scaling of B0.
 
     Attributes:
@@ -95,7 +95,7 @@ class Architecture:
         return kernels
 
 
-class Block(nnx.Module):
+class InvertedResidual(nnx.Module):
     """Inverted residual: 1x1 expansion (none in the first stage), depthwise, gate, 1x1 projection.
 
     The projection is called `conv_pwl` after an expansion and `conv_pw` without, as in timm.
@@ -124,7 +124,7 @@ class Block(nnx.Module):
         self.conv_dw = conv(width, width, stage.size, stride=stride, groups=width)
         self.se = SqueezeExcite(
             width,
-            round(SQUEEZE_RATIO * channels_in),
+            round(_SQUEEZE_RATIO * channels_in),
             activation=jax.nn.silu,
             dtype=dtype,
             rngs=rngs,
@@ -172,7 +172,7 @@ class EfficientNet(ConvNet):
 
     def __init__(
         self,
-        architecture: Architecture,
+        architecture: EfficientNetArchitecture,
         *,
         num_classes: int,
         image_size: tuple[int, int],
@@ -202,7 +202,7 @@ class EfficientNet(ConvNet):
         for position, (stage, depth) in enumerate(zip(STAGES, self.depths, strict=True)):
             blocks = {}
             for index in range(depth):
-                blocks[str(index)] = Block(
+                blocks[str(index)] = InvertedResidual(
                     channels,
                     architecture.channels(stage.channels),
                     stage,
@@ -217,9 +217,9 @@ class EfficientNet(ConvNet):
         self.blocks = nnx.Dict(stages)
         features = architecture.channels(_HEAD_CHANNELS)
         self.conv_head = conv(channels, features, 1)
-        self.classifier = Classifier(features, num_classes, dtype=dtype, rngs=rngs)
+        self.classifier = LinearHead(features, num_classes, dtype=dtype, rngs=rngs)
 
-    def _head(self) -> Classifier:
+    def _head(self) -> LinearHead:
         """Return the linear head."""
         return self.classifier
 
@@ -242,7 +242,9 @@ def _entries(
 ) -> dict[str, dict[str, Any]]:
     return {
         f"{prefix}efficientnet_{variant}": {
-            "build": functools.partial(EfficientNet, Architecture(width, depth, tf=bool(prefix))),
+            "build": functools.partial(
+                EfficientNet, EfficientNetArchitecture(width, depth, tf=bool(prefix))
+            ),
             "image_size": (size, size),
             "parameters": parameters,
             "num_classes": 1000,

@@ -12,19 +12,19 @@ from jaxtyping import Array, Float, Key
 
 from deit_jax.models.batch_norm import ConvNorm
 from deit_jax.models.convnet import (
-    Classifier,
     ConvNet,
     KernelShapes,
+    LinearHead,
     SqueezeExcite,
     drop_branch,
 )
 
-SQUEEZE_RATIO = 0.25
+_SQUEEZE_RATIO = 0.25
 """Hidden channels of squeeze-and-excitation, over the channels that enter the block."""
 
 
 @dataclass(frozen=True)
-class Architecture:
+class RegNetArchitecture:
     """Shape of a RegNetY.
 
     Attributes:
@@ -53,7 +53,7 @@ class Architecture:
         return kernels
 
 
-class Block(nnx.Module):
+class RegNetBlock(nnx.Module):
     """Residual block with bottleneck ratio 1: 1x1, grouped 3x3, squeeze-and-excitation, 1x1."""
 
     def __init__(
@@ -69,7 +69,7 @@ class Block(nnx.Module):
     ) -> None:
         conv = functools.partial(ConvNorm, dtype=dtype, rngs=rngs)
         groups = channels_out // group_width
-        hidden = round(SQUEEZE_RATIO * channels_in)
+        hidden = round(_SQUEEZE_RATIO * channels_in)
         self.conv1 = conv(channels_in, channels_out, 1)
         self.conv2 = conv(channels_out, channels_out, 3, stride=stride, groups=groups)
         self.se = SqueezeExcite(channels_out, hidden, dtype=dtype, rngs=rngs)
@@ -116,7 +116,7 @@ class RegNet(ConvNet):
 
     def __init__(
         self,
-        architecture: Architecture,
+        architecture: RegNetArchitecture,
         *,
         num_classes: int,
         image_size: tuple[int, int],
@@ -141,7 +141,7 @@ class RegNet(ConvNet):
         for stage, (width, depth, stride) in enumerate(stages, start=1):
             blocks = {}
             for position in range(depth):
-                blocks[f"b{position + 1}"] = Block(
+                blocks[f"b{position + 1}"] = RegNetBlock(
                     channels,
                     width,
                     architecture.group_width,
@@ -152,11 +152,11 @@ class RegNet(ConvNet):
                 )
                 channels, number = width, number + 1
             setattr(self, f"s{stage}", nnx.Dict(blocks))
-        self.head = nnx.Dict(fc=Classifier(channels, num_classes, dtype=dtype, rngs=rngs))
+        self.head = nnx.Dict(fc=LinearHead(channels, num_classes, dtype=dtype, rngs=rngs))
 
-    def _head(self) -> Classifier:
+    def _head(self) -> LinearHead:
         """Return the linear head."""
-        head: Classifier = self.head["fc"]
+        head: LinearHead = self.head["fc"]
         return head
 
     def _stem(self, images: Array, train: bool) -> Float[Array, "batch height_out width_out width"]:
@@ -170,7 +170,7 @@ class RegNet(ConvNet):
         }
 
 
-def _entry(architecture: Architecture, parameters: int, top1: float) -> dict[str, Any]:
+def _entry(architecture: RegNetArchitecture, parameters: int, top1: float) -> dict[str, Any]:
     return {
         "build": functools.partial(RegNet, architecture),
         "image_size": (224, 224),
@@ -184,30 +184,32 @@ def _entry(architecture: Architecture, parameters: int, top1: float) -> dict[str
 # (w0, wa, wm, depth), the widths rounded to whole groups as in timm. Accuracies: DeiT, table 2.
 MODELS: dict[str, dict[str, Any]] = {
     "regnety_040": _entry(
-        Architecture((128, 192, 512, 1088), (2, 6, 12, 2), group_width=64), 20_646_656, 80.0
+        RegNetArchitecture((128, 192, 512, 1088), (2, 6, 12, 2), group_width=64), 20_646_656, 80.0
     ),
     "regnety_080": _entry(
-        Architecture((168, 448, 896, 2016), (2, 4, 10, 1), group_width=56), 39_180_068, 81.7
+        RegNetArchitecture((168, 448, 896, 2016), (2, 4, 10, 1), group_width=56), 39_180_068, 81.7
     ),
     "regnety_120": _entry(
-        Architecture((224, 448, 896, 2240), (2, 5, 11, 1), group_width=112), 51_822_544, 82.4
+        RegNetArchitecture((224, 448, 896, 2240), (2, 5, 11, 1), group_width=112), 51_822_544, 82.4
     ),
     "regnety_160": _entry(
-        Architecture((224, 448, 1232, 3024), (2, 4, 11, 1), group_width=112), 83_590_140, 82.9
+        RegNetArchitecture((224, 448, 1232, 3024), (2, 4, 11, 1), group_width=112), 83_590_140, 82.9
     ),
     "regnety_320": _entry(
-        Architecture((232, 696, 1392, 3712), (2, 5, 12, 1), group_width=232), 145_046_770, 0.0
+        RegNetArchitecture((232, 696, 1392, 3712), (2, 5, 12, 1), group_width=232), 145_046_770, 0.0
     ),
     # The group width of 56 makes timm (as the table above) and torchvision round the 8GF widths
     # differently; these are torchvision's, under timm's name for them.
     "regnety_080_tv": _entry(
-        Architecture((224, 448, 896, 2016), (2, 4, 10, 1), group_width=56), 39_381_472, 0.0
+        RegNetArchitecture((224, 448, 896, 2016), (2, 4, 10, 1), group_width=56), 39_381_472, 0.0
     ),
     # No published design: the same blocks for images of 16x16, to try things out within seconds.
     "regnety_micro": {
         "build": functools.partial(
             RegNet,
-            Architecture((16, 32, 64), (1, 2, 1), group_width=16, strides=(1, 2, 2), stem_width=16),
+            RegNetArchitecture(
+                (16, 32, 64), (1, 2, 1), group_width=16, strides=(1, 2, 2), stem_width=16
+            ),
         ),
         "image_size": (16, 16),
         "parameters": 37_794,

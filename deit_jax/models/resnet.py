@@ -14,14 +14,14 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from deit_jax.models.batch_norm import ConvNorm
-from deit_jax.models.convnet import Classifier, ConvNet, KernelShapes, drop_branch
+from deit_jax.models.convnet import ConvNet, KernelShapes, LinearHead, drop_branch
 
 EXPANSION = 4
 """Channels that leave a block, over those of its 3x3 convolution."""
 
 
 @dataclass(frozen=True)
-class Architecture:
+class ResNetArchitecture:
     """Shape of a ResNet.
 
     Attributes:
@@ -101,7 +101,7 @@ class ResNet(ConvNet):
 
     def __init__(
         self,
-        architecture: Architecture,
+        architecture: ResNetArchitecture,
         *,
         num_classes: int,
         image_size: tuple[int, int],
@@ -134,9 +134,9 @@ class ResNet(ConvNet):
                 )
                 channels, number = EXPANSION * width, number + 1
             setattr(self, f"layer{stage + 1}", nnx.Dict(blocks))
-        self.fc = Classifier(channels, num_classes, dtype=dtype, rngs=rngs)
+        self.fc = LinearHead(channels, num_classes, dtype=dtype, rngs=rngs)
 
-    def _head(self) -> Classifier:
+    def _head(self) -> LinearHead:
         """Return the linear head."""
         return self.fc
 
@@ -167,7 +167,7 @@ def max_pool(
 
 def _entry(depths: tuple[int, ...], parameters: int, top1: float) -> dict[str, Any]:
     return {
-        "build": functools.partial(ResNet, Architecture(depths)),
+        "build": functools.partial(ResNet, ResNetArchitecture(depths)),
         "image_size": (224, 224),
         "parameters": parameters,
         "num_classes": 1000,

@@ -11,7 +11,7 @@ from deit_jax.parity.layers import Difference, Section, by_layer, difference, la
 from deit_jax.parity.our_model import Images, Subject
 from deit_jax.parity.torch_side import TorchSide
 from deit_jax.training.losses import distillation_loss
-from deit_jax.trees import Path, Tree, flatten
+from deit_jax.trees import Tree, TreePath, flatten
 
 SMOOTHING = 0.1
 Labels = Int[np.ndarray, "batch"]
@@ -87,7 +87,7 @@ def gradient_rows(ours: Tree, theirs: Tree, layers: list[str]) -> tuple[Differen
 
 def paired(
     ours: Tree, theirs: Tree, layers: list[str]
-) -> dict[Path, tuple[str, np.ndarray, np.ndarray]]:
+) -> dict[TreePath, tuple[str, np.ndarray, np.ndarray]]:
     """Return each parameter's layer and both values, in the order of the forward pass."""
     a, b = flatten(ours), flatten(theirs)
     if a.keys() != b.keys():

@@ -10,7 +10,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from deit_jax.weights.formats.hub import locate
+from deit_jax.weights.formats.hub import locate_weights
 from deit_jax.weights.formats.shards import files_of, find_weights
 from deit_jax.weights.formats.wrappers import network_prefix, state_dict
 
@@ -25,7 +25,7 @@ def read_with_torch(source: str, which: str = "model") -> dict[str, np.ndarray] 
         which: of a training checkpoint, "model" or "ema".
     """
     try:
-        path = find_weights(locate(os.path.expanduser(source), download=False))
+        path = find_weights(locate_weights(os.path.expanduser(source), download=False))
     except FileNotFoundError:
         return None
     content: dict[str, Any] = {}

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from deit_jax.parity.our_model import Images
-from deit_jax.trees import Path, Tree
+from deit_jax.trees import Tree, TreePath
 from deit_jax.weights.names import from_foreign
 
 HeadLogits = tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch classes"] | None]
@@ -53,7 +53,7 @@ class TorchSide:
     module_name: Callable[[str], str]
     layout: str
     convnet: str
-    paths: tuple[Path, ...]
+    paths: tuple[TreePath, ...]
     loaded_from: str
 
     def activations(self, images: Images, names: list[str]) -> dict[str, np.ndarray]:

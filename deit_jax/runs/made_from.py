@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
-from deit_jax.data.identity import combine, describe, of_numbers
+from deit_jax.data.identity import combine, identity_of, of_numbers
 from deit_jax.runs.fingerprint import digest
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def made_from(setup: "Setup", initial: "Fitted | None") -> MadeFrom:
     devices = jax.devices()
     return {
         "data": {
-            "train": describe(setup.train_source),
-            "eval": describe(setup.eval_source),
+            "train": identity_of(setup.train_source),
+            "eval": identity_of(setup.eval_source),
         },
         "teacher": _teacher(setup),
         "initial": {

@@ -13,7 +13,7 @@ from deit_jax.weights.description.config import CONFIG, Description
 from deit_jax.weights.description.facts import Facts
 from deit_jax.weights.description.network import registered
 from deit_jax.weights.formats.any import read_file
-from deit_jax.weights.formats.hub import locate
+from deit_jax.weights.formats.hub import locate_weights
 from deit_jax.weights.reading import Weights, interpret
 
 _PARTS = {"model": "params", "ema": "ema"}
@@ -64,7 +64,7 @@ def read_weights(
         ValueError: it is damaged, not known, or not of the model that was named. Whether it is
             complete is seen when it is fitted to a model.
     """
-    where = locate(os.path.expanduser(os.fspath(path)), download=download)
+    where = locate_weights(os.path.expanduser(os.fspath(path)), download=download)
     weights: Weights
     if run := _run_of(where, checkpoint):
         weights = _read_run(*run, which)

@@ -4,7 +4,7 @@ import jax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from deit_jax.models.functional import HEADS
+from deit_jax.models.functional import HEAD_MODULES
 from deit_jax.training.losses import heads_read
 from deit_jax.trees import Tree
 
@@ -37,7 +37,7 @@ def trainable(params: Tree, config: ConfigDict) -> Tree:
         names = [part.key for part in path]
         if names[0] == "head_dist" and idle:
             return False
-        if parts == "all" or names[0] in HEADS:
+        if parts == "all" or names[0] in HEAD_MODULES:
             return True
         return parts == "attention" and (names[0] == "pos_embed" or "attn" in names)
 

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deit_jax.models import efficientnet, regnet, resnet
+from deit_jax.trees import TreePath
 from deit_jax.weights.markers import MARKERS
 
-Path = tuple[str, ...]
-
-LAYOUTS = ("timm", "torchvision")
+CONVNET_LAYOUTS = ("timm", "torchvision")
 
 _LEAVES = {
     "kernel": "weight",
@@ -26,7 +25,7 @@ _FAMILIES = {"regnet": regnet.MODELS, "resnet": resnet.MODELS, "efficientnet": e
 _PAIR = {"conv": "0", "bn": "1"}
 
 
-def convnet_names(model_name: str, paths: Sequence[Path], layout: str) -> dict[Path, str]:
+def convnet_names(model_name: str, paths: Sequence[TreePath], layout: str) -> dict[TreePath, str]:
     """Return the foreign name of each leaf of a convnet's parameters and BatchNorm statistics.
 
     Args:
@@ -40,8 +39,10 @@ def convnet_names(model_name: str, paths: Sequence[Path], layout: str) -> dict[P
     family = convnet_family(model_name)
     if family is None:
         raise ValueError(f"{model_name} is no convnet, so it has no names of timm's convnets.")
-    if layout not in LAYOUTS:
-        raise ValueError(f"Convnets have no layout {layout!r}; choose from {', '.join(LAYOUTS)}.")
+    if layout not in CONVNET_LAYOUTS:
+        raise ValueError(
+            f"Convnets have no layout {layout!r}; choose from {', '.join(CONVNET_LAYOUTS)}."
+        )
     _require_equal_arithmetic(model_name, layout)
     rename = _RENAME[family, layout]
     return {path: f"{rename(path[:-1])}.{_LEAVES[path[-1]]}" for path in paths}
@@ -95,11 +96,11 @@ def _require_equal_arithmetic(model_name: str, layout: str) -> None:
         )
 
 
-def _same(module: Path) -> str:
+def _same(module: TreePath) -> str:
     return ".".join(module)
 
 
-def _regnet_torchvision(module: Path) -> str:
+def _regnet_torchvision(module: TreePath) -> str:
     if module[0] == "head":
         return "fc"
     if module[0] == "stem":
@@ -112,7 +113,7 @@ def _regnet_torchvision(module: Path) -> str:
     return f"{where}.{parts[part]}.{_PAIR[layer]}"
 
 
-def _resnet(module: Path) -> str:
+def _resnet(module: TreePath) -> str:
     if module[0] == "fc":
         return "fc"
     *where, part, layer = module
@@ -121,7 +122,7 @@ def _resnet(module: Path) -> str:
     return ".".join((*where, part if layer == "conv" else part.replace("conv", "bn")))
 
 
-def _efficientnet_order(module: Path) -> tuple[str, ...]:
+def _efficientnet_order(module: TreePath) -> tuple[str, ...]:
     """Names of the convolutions beside this one, in the order in which they are applied."""
     if module[0] != "blocks":
         return "conv_stem", "conv_head"
@@ -129,7 +130,7 @@ def _efficientnet_order(module: Path) -> tuple[str, ...]:
     return ("conv_dw", "conv_pw") if module[1] == "0" else ("conv_pw", "conv_dw", "conv_pwl")
 
 
-def _efficientnet_timm(module: Path) -> str:
+def _efficientnet_timm(module: TreePath) -> str:
     if module[0] == "classifier":
         return "classifier"
     *where, part, layer = module
@@ -140,7 +141,7 @@ def _efficientnet_timm(module: Path) -> str:
     return ".".join((*where, part))
 
 
-def _efficientnet_torchvision(module: Path) -> str:
+def _efficientnet_torchvision(module: TreePath) -> str:
     if module[0] == "classifier":
         return "classifier.1"
     if module[0] != "blocks":

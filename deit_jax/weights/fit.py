@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from deit_jax.models.functional import HEADS
-from deit_jax.trees import Path, Tree, flatten, nest
+from deit_jax.models.functional import HEAD_MODULES
+from deit_jax.trees import Tree, TreePath, flatten, nest
 from deit_jax.weights.position_embeddings import (
     Grid,
     ResizeRule,
@@ -81,7 +81,7 @@ def fit(
     prefixes = prefix_positions(loaded[0]), prefix_positions(target[0])
     rows: list[Row] = []
     problems: list[str] = []
-    fitted: dict[Path, np.ndarray] = {}
+    fitted: dict[TreePath, np.ndarray] = {}
     for path in want:
         try:
             array, row = _fit_one(path, have, want, prefixes, grids)
@@ -107,9 +107,9 @@ def fit(
 
 
 def _fit_one(
-    path: Path,
-    have: Mapping[Path, Any],
-    want: Mapping[Path, Any],
+    path: TreePath,
+    have: Mapping[TreePath, Any],
+    want: Mapping[TreePath, Any],
     prefixes: tuple[int, int],
     grids: Grids,
 ) -> tuple[np.ndarray | None, Row]:
@@ -117,7 +117,7 @@ def _fit_one(
     name, shape, array = ".".join(path), tuple(want[path].shape), have.get(path)
     if array is None:
         of_the_token = path[0] in _OF_THE_TOKEN and ("cls_token",) in have
-        of_no_head = path[0] in HEADS and not any(other[0] in HEADS for other in have)
+        of_no_head = path[0] in HEAD_MODULES and not any(other[0] in HEAD_MODULES for other in have)
         if not (of_the_token or of_no_head):
             raise ValueError(f"{name} is missing")
         return None, Row(name, shape, "re-initialised", "there is none in the weights")
@@ -125,7 +125,7 @@ def _fit_one(
         return _fit_positions(array, shape, prefixes, grids)
     if array.shape == shape:
         return array, Row(name, shape, "used")
-    if path[0] in HEADS and array.shape[:-1] == shape[:-1]:
+    if path[0] in HEAD_MODULES and array.shape[:-1] == shape[:-1]:
         note = f"{array.shape[-1]} classes in the weights, {shape[-1]} in the model"
         return None, Row(name, shape, "re-initialised", note)
     raise ValueError(f"{name} is {array.shape} in the weights, {shape} in the model")

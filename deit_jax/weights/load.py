@@ -10,7 +10,7 @@ from flax import nnx
 from deit_jax.models.functional import Classifier, ModelFunction, abstract, split
 from deit_jax.models.registry import model_builder
 from deit_jax.trees import Tree, flatten, nest
-from deit_jax.weights.description.network import Network, difference, network_of
+from deit_jax.weights.description.network import Network, network_difference, network_of
 from deit_jax.weights.description.remembered import remember
 from deit_jax.weights.fit import Fitted, Grids, fit
 from deit_jax.weights.position_embeddings import Grid, ResizeRule
@@ -40,7 +40,9 @@ def fit_weights(
     Raises:
         ValueError: they do not fit, or are described as of a network that computes something else.
     """
-    described = difference(weights.source, weights.network, network) if weights.described else ""
+    described = (
+        network_difference(weights.source, weights.network, network) if weights.described else ""
+    )
     grids = Grids(
         grid_of(weights.params, weights.image_size), grid_of(target[0], image_size), position_resize
     )

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deit_jax.trees import Path, Tree, flatten, nest
+from deit_jax.trees import Tree, TreePath, flatten, nest
 from deit_jax.weights.convnet_names import convnet_layout, convnet_names
 from deit_jax.weights.description.foreign_parts import foreign_part
 
-LAYOUTS = ("official", "timm", "transformers")
+TRANSFORMER_LAYOUTS = ("official", "timm", "transformers")
 """What can be written. torchvision's names are only read."""
 
 Names = tuple[str, ...]
@@ -95,14 +95,16 @@ def to_foreign(
     Args:
         params: complete parameter tree.
         batch_stats: its BatchNorm statistics, or {}.
-        layout: one of `LAYOUTS`.
+        layout: one of `TRANSFORMER_LAYOUTS`.
         model_name: registered name; only convnets need it.
 
     Raises:
         ValueError: there is no such layout, or it has no names for this model.
     """
-    if layout not in LAYOUTS:
-        raise ValueError(f"There is no layout {layout!r}; choose one of {', '.join(LAYOUTS)}.")
+    if layout not in TRANSFORMER_LAYOUTS:
+        raise ValueError(
+            f"There is no layout {layout!r}; choose one of {', '.join(TRANSFORMER_LAYOUTS)}."
+        )
     arrays = flatten(params) | flatten(batch_stats)
     if layout == "transformers" and any(path[-1] == "gamma" for path in arrays):
         raise ValueError(
@@ -124,7 +126,10 @@ def to_foreign(
 
 
 def from_foreign(
-    tensors: Mapping[str, np.ndarray], layout: str, convnet: str = "", paths: Sequence[Path] = ()
+    tensors: Mapping[str, np.ndarray],
+    layout: str,
+    convnet: str = "",
+    paths: Sequence[TreePath] = (),
 ) -> tuple[Tree, Tree, list[str]]:
     """Return tensors of a layout as trees of ours, as far as they are there, types unchanged.
 
@@ -163,7 +168,7 @@ def from_foreign(
     return nest(found), nest(statistics), left_over
 
 
-def transformer_paths(names: Mapping[str, np.ndarray], layout: str) -> Iterator[Path]:
+def transformer_paths(names: Mapping[str, np.ndarray], layout: str) -> Iterator[TreePath]:
     """All parameters that a transformer of as many blocks, with or without token, can have."""
     distilled = any(name.endswith(("dist_token", "distillation_token")) for name in names)
     for row in _TABLE:
@@ -183,8 +188,8 @@ def transformer_paths(names: Mapping[str, np.ndarray], layout: str) -> Iterator[
 
 
 def _alternatives(
-    paths: Sequence[Path], layout: str, model_name: str
-) -> dict[Path, tuple[Names, ...]]:
+    paths: Sequence[TreePath], layout: str, model_name: str
+) -> dict[TreePath, tuple[Names, ...]]:
     """For each array of ours, the names it may have; the first is the one to write."""
     if ("pos_embed",) in paths or ("cls_token",) in paths:
         distilled, two_heads = ("dist_token",) in paths, ("head_dist", "kernel") in paths
@@ -199,7 +204,7 @@ def _alternatives(
 
 
 def _transformer_names(
-    path: Path, layout: str, distilled: bool, two_heads: bool
+    path: TreePath, layout: str, distilled: bool, two_heads: bool
 ) -> tuple[Names, ...]:
     block = path[1] if path[0] == "blocks" else ""
     leaf = path[-1] if path[-1] in _SUFFIX else ""

@@ -6,7 +6,7 @@ from deit_jax.models.functional import abstract
 from deit_jax.models.layers import LAYER_NORM_EPSILON
 from deit_jax.models.registry import model_builder, model_spec
 from deit_jax.trees import Tree, flatten
-from deit_jax.weights.description.config import NOTHING, Description, describe
+from deit_jax.weights.description.config import NOTHING, Description, describe_weights
 from deit_jax.weights.description.facts import Facts, facts_of_file
 from deit_jax.weights.description.network import Network, registered
 from deit_jax.weights.formats.any import WeightFile
@@ -99,7 +99,7 @@ def interpret(file: WeightFile, model: str = "", like: str = "") -> Weights:
     """
     facts = facts_of_file(file)
     layout = detect_layout(file.tensors)
-    said = describe(file, model)
+    said = describe_weights(file, model)
     heads, epsilon, assumed = 0, LAYER_NORM_EPSILON, ""
     try:
         if is_transformer(file.tensors):

@@ -31,7 +31,7 @@ from deit_jax.weights.identify import name_own_convnet, name_transformer
 from deit_jax.weights.names import to_foreign
 from deit_jax.weights.reading import Weights
 
-DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
+WRITTEN_DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 _LOG = logging.getLogger("deit_jax")
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
@@ -249,12 +249,12 @@ def _require_both_heads(weights: Weights, layout: str) -> None:
 
 def _cast(name: str, tensor: np.ndarray, dtype: str) -> np.ndarray:
     """Change the type of weights; counters keep theirs."""
-    if dtype not in DTYPES:
-        raise ValueError(f"There is no dtype {dtype!r}; choose one of {', '.join(DTYPES)}.")
+    if dtype not in WRITTEN_DTYPES:
+        raise ValueError(f"There is no dtype {dtype!r}; choose one of {', '.join(WRITTEN_DTYPES)}.")
     if tensor.dtype == np.int64:
         return tensor
     with np.errstate(over="ignore"):
-        changed = tensor.astype(DTYPES[dtype])
+        changed = tensor.astype(WRITTEN_DTYPES[dtype])
     if not np.isfinite(changed.astype(np.float32)).all() and np.isfinite(tensor).all():
         raise ValueError(f"{name} holds values too large for {dtype}; choose another dtype.")
     return changed

@@ -18,7 +18,7 @@ from PIL import Image
 from deit_jax.cli.main import main
 from deit_jax.data.open import open_source
 from deit_jax.data.prepare.checked_records import Resize
-from deit_jax.data.prepare.write import prepare
+from deit_jax.data.prepare.write import write_prepared
 from deit_jax.data.stream.loader import train_batches
 from deit_jax.data.stream.options import TrainInput
 from deit_jax.data.stream.reading import DamagedRecordError, read
@@ -224,7 +224,7 @@ def test_an_interrupt_between_results_stops_the_workers_too(folder, tmp_path):
     sources = {"train": StuckSource(str(folder), "train")}
     # The exception is held, and with it every frame it came through.
     with pytest.raises(KeyboardInterrupt) as held:
-        prepare(
+        write_prepared(
             sources,
             tmp_path / "set",
             resizing=Resize(),

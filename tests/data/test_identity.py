@@ -15,7 +15,7 @@ from deit_jax.data.formats.archives import Archive
 from deit_jax.data.formats.folder import FolderSource
 from deit_jax.data.formats.listed import FolderFiles, by_class_folder
 from deit_jax.data.formats.prepared import FORMAT, PreparedSource
-from deit_jax.data.identity import describe
+from deit_jax.data.identity import identity_of
 from deit_jax.data.source import ArraySource
 
 
@@ -31,7 +31,7 @@ def folder(tmp_path):
 
 
 def record(folder):
-    return describe(FolderSource(str(folder), "train"))
+    return identity_of(FolderSource(str(folder), "train"))
 
 
 def changed(folder, before):
@@ -82,9 +82,9 @@ def test_of_a_large_data_set_evenly_spaced_images_are_looked_at(folder, monkeypa
 
 def test_an_image_that_cannot_be_read_stops_nothing(folder):
     source = FolderSource(str(folder), "train")
-    before = describe(source)
+    before = identity_of(source)
     (folder / "train" / "a" / "0.bmp").unlink()
-    after = describe(source)
+    after = identity_of(source)
     assert after["contents"] != before["contents"] and after["images"] == 12
 
 

@@ -16,7 +16,7 @@ from deit_jax.models.functional import abstract, count_parameters, initialise
 
 PUBLISHED = [name for name in regnet.MODELS if name != "regnety_micro"]
 # The same four stages as timm's quantised linear rule gives for SMALL_TIMM.
-SMALL = regnet.Architecture((16, 32, 64, 128), (1, 1, 2, 1), group_width=16, stem_width=16)
+SMALL = regnet.RegNetArchitecture((16, 32, 64, 128), (1, 1, 2, 1), group_width=16, stem_width=16)
 SMALL_TIMM = RegNetCfg(w0=16, wa=24, wm=2, depth=5, group_size=16, se_ratio=0.25, stem_width=16)
 TIMM_NAMES = {
     "kernel": "weight",

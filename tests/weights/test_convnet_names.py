@@ -10,7 +10,7 @@ from deit_jax.models.functional import abstract
 from deit_jax.models.registry import list_models, model_builder
 from deit_jax.trees import flatten
 from deit_jax.weights.convnet_names import (
-    LAYOUTS,
+    CONVNET_LAYOUTS,
     convnet_family,
     convnet_layout,
     convnet_names,
@@ -64,7 +64,7 @@ def test_efficientnet_of_torchvision_computes_what_timms_does():
     tensors = theirs.state_dict()
     _, params, stats = abstract(model_builder("efficientnet_b0"))
     paths = list(flatten(params) | flatten(stats))
-    source, target = (convnet_names("efficientnet_b0", paths, x) for x in LAYOUTS[::-1])
+    source, target = (convnet_names("efficientnet_b0", paths, x) for x in CONVNET_LAYOUTS[::-1])
     same = timm.create_model("efficientnet_b0").eval()
     renamed = {target[path]: tensors[source[path]] for path in paths}
     same.load_state_dict(renamed, strict=False)

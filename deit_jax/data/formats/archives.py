@@ -16,7 +16,7 @@ from typing import BinaryIO, Final, NamedTuple
 
 import numpy as np
 
-from deit_jax.data.formats.packed_names import Names
+from deit_jax.data.formats.packed_names import PackedNames
 from deit_jax.data.identity import combine, of_numbers
 from deit_jax.data.images.file import MOST_BYTES
 from deit_jax.data.images.names import (
@@ -86,7 +86,7 @@ class Archive:
         except _UNREADABLE as error:
             raise ValueError(_why_unreadable(self.path, error)) from error
         left_out.say(self.path)
-        self.names = Names(members)
+        self.names = PackedNames(members)
         self._file: int | None = None
 
     def __len__(self) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deit_jax.data.formats.packed_names import Names
+from deit_jax.data.formats.packed_names import PackedNames
 from deit_jax.data.identity import combine, of_numbers, sizes_of_files
 from deit_jax.data.images.file import read_image_file
 from deit_jax.data.images.names import EXTENSIONS
@@ -59,7 +59,7 @@ class FolderSource:
         self.labels = np.repeat(
             np.arange(len(files), dtype=np.int32), [len(images) for images in files]
         )
-        self._paths = Names(path for images in files for path in images)
+        self._paths = PackedNames(path for images in files for path in images)
 
     @property
     def num_classes(self) -> int:

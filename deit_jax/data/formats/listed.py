@@ -9,7 +9,7 @@ import numpy as np
 
 from deit_jax.data.formats.archives import Archive
 from deit_jax.data.formats.folder import in_order
-from deit_jax.data.formats.packed_names import Names
+from deit_jax.data.formats.packed_names import PackedNames
 from deit_jax.data.identity import combine, of_numbers, sizes_of_files
 from deit_jax.data.images.file import read_image_file
 from deit_jax.data.images.tree import image_tree
@@ -19,7 +19,7 @@ from deit_jax.data.source import Record
 class Files(Protocol):
     """Image files, wherever they lie, by number; picklable."""
 
-    names: Names
+    names: PackedNames
 
     def __len__(self) -> int: ...
 
@@ -49,7 +49,7 @@ class FolderFiles:
         self.root = str(Path(root).expanduser())
         if not os.path.isdir(self.root):
             raise FileNotFoundError(f"No folder {self.root!r}.")
-        self.names = Names(
+        self.names = PackedNames(
             os.path.join(folder, name)
             for folder, names in image_tree(self.root).items()
             for name in names

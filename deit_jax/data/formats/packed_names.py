@@ -8,7 +8,7 @@ import numpy as np
 from deit_jax.data.identity import combine
 
 
-class Names:
+class PackedNames:
     """An immutable list of texts, kept as one block of bytes (35 MB for ImageNet's paths).
 
     Args:

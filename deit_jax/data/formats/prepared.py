@@ -23,15 +23,15 @@ FORMAT: Final = "deit_jax prepared 1"
 _HEADER: Final = struct.Struct("<iH")
 
 
-def pack(record: Record) -> bytes:
+def pack_record(record: Record) -> bytes:
     """Return the bytes of a record whose image is encoded; names are cut at 65,535 bytes."""
     assert isinstance(record.image, bytes)
     name = record.name.encode("utf-8", "surrogateescape")[:0xFFFF]
     return _HEADER.pack(record.label, len(name)) + name + record.image
 
 
-def unpack(data: bytes) -> Record:
-    """Return the opposite of `pack`.
+def unpack_record(data: bytes) -> Record:
+    """Return the opposite of `pack_record`.
 
     Raises:
         ValueError: if the bytes are too few.
@@ -44,7 +44,7 @@ def unpack(data: bytes) -> Record:
     return Record(data[start:], label, name)
 
 
-def read_manifest(directory: str | Path) -> dict[str, Any]:
+def read_prepared_manifest(directory: str | Path) -> dict[str, Any]:
     """Read the description of a prepared data set.
 
     Raises:
@@ -82,7 +82,7 @@ class PreparedSource:
     """
 
     def __init__(self, directory: str, split: str):
-        manifest = read_manifest(directory)
+        manifest = read_prepared_manifest(directory)
         if split not in manifest["splits"]:
             raise ValueError(
                 f"{directory} has no split {split!r}: use {', '.join(manifest['splits'])}."
@@ -128,7 +128,7 @@ class PreparedSource:
         shard = bisect.bisect_right(self._ends, index)
         position = index - (self._ends[shard - 1] if shard else 0)
         try:
-            return unpack(self._reader(self.root / self.files[shard]).read([position])[0])
+            return unpack_record(self._reader(self.root / self.files[shard]).read([position])[0])
         except (RuntimeError, ValueError, IndexError) as error:
             raise ValueError(f"{self.files[shard]}, record {position}: {error}") from error
 

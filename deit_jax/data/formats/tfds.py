@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from jaxtyping import Int32
 
-from deit_jax.data.formats.tfds_description import DESCRIPTION, Description, read_description
+from deit_jax.data.formats.tfds_description import DESCRIPTION, TfdsDescription, read_description
 from deit_jax.data.formats.tfds_records import FILES, RecordFiles
 from deit_jax.data.formats.tfds_slices import ALL, Slice, parse_split
 from deit_jax.data.formats.tfrecord import Features, read_example
@@ -150,7 +150,9 @@ class TfdsSource:
         return {name: value for name, value in self.__dict__.items() if name != "labels"}
 
 
-def _pieces(description: Description, split: str, part: Slice, files: RecordFiles) -> list[_Piece]:
+def _pieces(
+    description: TfdsDescription, split: str, part: Slice, files: RecordFiles
+) -> list[_Piece]:
     """Return what is wanted of each file of a split, in order.
 
     Only those files are opened if lengths are known.

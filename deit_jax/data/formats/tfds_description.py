@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 DESCRIPTION: Final = "dataset_info.json"
 FEATURES: Final = "features.json"
-FORMATS: Final = ("array_record", "tfrecord")
+FILE_FORMATS: Final = ("array_record", "tfrecord")
 _TEMPLATE: Final = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
 
@@ -23,13 +23,13 @@ class Shards(NamedTuple):
     lengths: list[int] | None
 
 
-class Description(NamedTuple):
+class TfdsDescription(NamedTuple):
     """A data set that has one image and one class in each record.
 
     Attributes:
         root: its folder.
         name: as TensorFlow Datasets calls it.
-        file_format: one of `FORMATS`, the first of those it has.
+        file_format: one of `FILE_FORMATS`, the first of those it has.
         class_names: one for each class; numbers where they have none.
         splits: the description of each, by its name, in its order.
     """
@@ -95,7 +95,7 @@ class Description(NamedTuple):
         return sorted(self.root.iterdir())
 
 
-def read_description(root: Path) -> Description:
+def read_description(root: Path) -> TfdsDescription:
     """Read and check the two files.
 
     Raises:
@@ -106,7 +106,7 @@ def read_description(root: Path) -> Description:
     info = _read_json(root / DESCRIPTION)
     name = str(info.get("name") or root.parent.name)
     stated = [info.get("fileFormat") or "tfrecord", *info.get("alternativeFileFormats", [])]
-    formats = [known for known in FORMATS if known in stated]
+    formats = [known for known in FILE_FORMATS if known in stated]
     if not formats:
         raise ValueError(
             f"{root} is in {' and '.join(map(str, stated))} format, which cannot be read: prepare "
@@ -116,7 +116,7 @@ def read_description(root: Path) -> Description:
     if not isinstance(splits, list) or not all(isinstance(s, dict) and "name" in s for s in splits):
         raise ValueError(f"{root / DESCRIPTION} is damaged: it does not describe splits.")
     by_name = {str(split["name"]): split for split in splits}
-    return Description(root, name, formats[0], _class_names(root), by_name)
+    return TfdsDescription(root, name, formats[0], _class_names(root), by_name)
 
 
 def _class_names(root: Path) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from deit_jax.data.formats.prepared import most_open, open_shard
-from deit_jax.data.formats.tfrecord import find_records, read_record
+from deit_jax.data.formats.tfrecord import find_records, read_tfrecord
 
 
 class RecordFiles(Protocol):
@@ -52,7 +52,7 @@ class TfRecordFiles:
     def read(self, path: Path, number: int) -> bytes:
         """See `RecordFiles`."""
         position, length = self._where[path][number].tolist()
-        return read_record(path, position, length)
+        return read_tfrecord(path, position, length)
 
     def fingerprint(self, parts: list[tuple[Path, int, int]]) -> str:
         """See `RecordFiles`: of where the records lie."""

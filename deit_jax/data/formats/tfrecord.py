@@ -55,7 +55,7 @@ def find_records(path: Path) -> Int64[np.ndarray, "records 2"]:
     return np.array(found, np.int64).reshape(-1, 2)
 
 
-def read_record(path: Path, position: int, length: int) -> bytes:
+def read_tfrecord(path: Path, position: int, length: int) -> bytes:
     """Read the data of one record.
 
     Raises:

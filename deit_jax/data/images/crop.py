@@ -25,7 +25,7 @@ def random_box(
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Box:
-    """Draws the box of a random-resized crop, distributed as in torchvision and timm.
+    """Draw the box of a random-resized crop, distributed as in torchvision and timm.
 
     The share of the area is uniform in `scale`, the logarithm of width / height uniform in the
     logarithm of `ratio`; after ten boxes that do not fit, the largest central box within `ratio`.

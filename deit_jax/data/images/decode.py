@@ -21,7 +21,7 @@ _JPEG_START = b"\xff\xd8\xff"
 
 
 def decode(data: bytes) -> UInt8[np.ndarray, "height width 3"]:
-    """Decode an image file of one of `image_file.FORMATS`.
+    """Decode an image file of one of `IMAGE_FORMATS`.
 
     As torchvision's loader: the first frame, converted to RGB (transparency dropped, grey
     repeated), not rotated by its EXIF tag. JPEG goes through simplejpeg where that is installed

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 # Pillow knows some forty formats. PostScript it hands to another program, several have no decoder
 # of its own, many nobody has photographs in: a file's name says nothing, so what may be tried is
 # listed here. JPEG includes MPO, a JPEG with further ones behind it; PPM includes PGM and PBM.
-FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "AVIF")
+IMAGE_FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "AVIF")
 # As many pixels as Pillow decodes have 716 MB in the largest of its modes. What claims more than
 # this is no image but damaged or a trap.
 MOST_BYTES: Final = 1 << 30
@@ -23,7 +23,7 @@ MOST_BYTES: Final = 1 << 30
 for _name in ("Jpeg", "Png", "Gif", "Bmp", "Ppm", "Tiff", "WebP", "Avif"):
     with contextlib.suppress(ImportError):
         importlib.import_module(f"PIL.{_name}ImagePlugin")
-_KNOWN: Final = tuple(name for name in FORMATS if name in Image.OPEN)
+_KNOWN: Final = tuple(name for name in IMAGE_FORMATS if name in Image.OPEN)
 
 # Pillow says these in two lines with its own path, of files that are sound: large scans, palettes
 # whose transparency is dropped anyhow, and EXIF data that nothing is taken from but a tag that is
@@ -33,7 +33,7 @@ for _said in ("Image size .* exceeds limit", "Palette images with Transparency",
 
 
 def open_image(data: bytes) -> Image.Image:
-    """Open an encoded image of one of `FORMATS`; its pixels are decoded later, by Pillow.
+    """Open an encoded image of one of `IMAGE_FORMATS`; its pixels are decoded later, by Pillow.
 
     Nothing else in the house calls `Image.open` for the files of users.
 

@@ -220,7 +220,7 @@ def _resize(
 
 
 def _compile() -> Any:
-    """Compiles once for each processor; later processes load the result from numba's cache."""
+    """Compile once for each processor; later processes load the result from numba's cache."""
     signature = types.void(
         types.Array(types.uint8, 3, "C", readonly=True),
         types.UniTuple(types.int64, 4),

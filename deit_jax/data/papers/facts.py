@@ -91,7 +91,7 @@ DATASETS: Final[Mapping[str, DataSet]] = {
 }
 
 
-def differences(name: str, sources: Mapping[str, Source]) -> list[str]:
+def missing_from(name: str, sources: Mapping[str, Source]) -> list[str]:
     """Return what the sources lack of the data set called `name`, one phrase for each split."""
     expected = DATASETS[name]
     found = []

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deit_jax.data.formats.prepared import open_shard, read_manifest, unpack
+from deit_jax.data.formats.prepared import open_shard, read_prepared_manifest, unpack_record
 from deit_jax.data.images.decode import decode
 from deit_jax.data.images.oddities import oddities
 from deit_jax.data.prepare.jobs import in_processes
@@ -37,7 +37,7 @@ def verify(
         FileNotFoundError, ValueError: if it holds no finished data set.
         ChildProcessError: if a worker has died.
     """
-    manifest = read_manifest(directory)
+    manifest = read_prepared_manifest(directory)
     shards = [shard for split in manifest["splits"].values() for shard in split["shards"]]
     numbers = list(range(len(shards)))
     found: dict[int, Verified] = {}
@@ -89,7 +89,7 @@ def _verify_shard(task: _Task, number: int) -> Verified:
 
 def _verify_record(reader: Any, position: int, name: str, task: _Task, found: Verified) -> None:
     try:
-        record = unpack(reader.read([position])[0])
+        record = unpack_record(reader.read([position])[0])
         name = f"{name} ({record.name})"
         assert isinstance(record.image, bytes)
         decode(record.image)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deit_jax.data.formats.prepared import FORMAT, MANIFEST, pack
+from deit_jax.data.formats.prepared import FORMAT, MANIFEST, pack_record
 from deit_jax.data.images.names import is_left_behind
 from deit_jax.data.prepare.checked_records import LastHeld, Resize, checked_record
 from deit_jax.data.prepare.jobs import in_processes
@@ -49,7 +49,7 @@ class _Written(NamedTuple):
     unusual: list[tuple[str, str]]
 
 
-def prepare(
+def write_prepared(
     sources: dict[str, Source],
     directory: Path,
     *,
@@ -124,7 +124,7 @@ def _write_records(task: _Task, shard: _Shard, partial: Path) -> _Written:
             except DamagedRecordError as error:
                 written.damaged.append(Damage(index, error.name, error.reason))
                 continue
-            writer.write(pack(record))
+            writer.write(pack_record(record))
             written.labels.append(record.label)
             written.unusual.extend((oddity, record.name) for oddity in unusual)
         writer.close()

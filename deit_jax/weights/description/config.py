@@ -73,7 +73,7 @@ class Description:
 NOTHING = Description()
 
 
-def describe(file: WeightFile, model: str = "") -> Description:
+def describe_weights(file: WeightFile, model: str = "") -> Description:
     """Find what a file, or the `config.json` beside it, says of its network.
 
     A file that is published is known. Else a config.json counts, then the header of a file of

@@ -37,7 +37,7 @@ class Network:
         return {"num_heads": self.num_heads, "epsilon": self.epsilon} if self.num_heads else {}
 
     def metadata(self) -> dict[str, str]:
-        """Return texts for the header of a file; `description.describe` reads them."""
+        """Return texts for the header of a file; `describe_weights` reads them."""
         values = self.options()
         return {_KEYS[option]: repr(value) for option, value in values.items()}
 
@@ -78,7 +78,7 @@ def network_of(model: Any) -> Network:
     )
 
 
-def difference(source: str, weights: Network, model: Network) -> str:
+def network_difference(source: str, weights: Network, model: Network) -> str:
     """Return a note on how a model differs from the network its weights are described as, or "".
 
     Args:

@@ -50,7 +50,7 @@ def find_in_cache(repo_id: str) -> Path | None:
     return snapshot if is_complete(snapshot) else None
 
 
-def locate(name_or_path: str | Path, download: bool = False) -> Path:
+def locate_weights(name_or_path: str | Path, download: bool = False) -> Path:
     """Find weights: a path if there is one, else a Hugging Face repository.
 
     Args:

@@ -29,9 +29,9 @@ from deit_jax.messages import in_short
 from deit_jax.weights.formats.safetensors import check_booleans
 from deit_jax.weights.formats.torch_containers import (
     ZIP_MAGIC,
-    Archive,
     Container,
     Stream,
+    ZipContainer,
 )
 from deit_jax.weights.formats.torch_objects import Tensor
 
@@ -83,7 +83,7 @@ def read_pth(path: Path, select: Select = lambda content: content) -> Any:
         magic = file.read(len(ZIP_MAGIC))
         file.seek(0)
         with _named(path):
-            container = Archive(file, size) if magic == ZIP_MAGIC else Stream(file, size)
+            container = ZipContainer(file, size) if magic == ZIP_MAGIC else Stream(file, size)
         # Not inside: the messages of `select` name the file themselves.
         selected = select(container.content)
         with _named(path):

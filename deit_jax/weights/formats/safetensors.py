@@ -17,7 +17,7 @@ import safetensors
 
 from deit_jax.messages import in_short, quoted
 
-DTYPES = {
+SAFETENSORS_DTYPES = {
     "BOOL": np.dtype(np.bool_),
     "U8": np.dtype(np.uint8),
     "I8": np.dtype(np.int8),
@@ -94,13 +94,13 @@ def _parse_header(path: Path, header: bytes) -> dict[str, Any]:
 def _type_and_shape(
     path: Path, name: str, entry: dict[str, Any]
 ) -> tuple[np.dtype, tuple[int, ...]]:
-    if entry["dtype"] not in DTYPES:
+    if entry["dtype"] not in SAFETENSORS_DTYPES:
         raise ValueError(
             f"{quoted(name)} of {path} is stored as {quoted(entry['dtype'])}, which numpy does not "
-            "have; convert it to one of " + ", ".join(DTYPES) + "."
+            "have; convert it to one of " + ", ".join(SAFETENSORS_DTYPES) + "."
         )
     shape = tuple(entry["shape"])
     # Empty arrays too: numpy multiplies the other dimensions all the same.
     if len(shape) > _MOST_DIMENSIONS or math.prod(max(size, 1) for size in shape) > _MOST_ELEMENTS:
         raise ValueError(f"{quoted(name)} of {path} has an impossible shape: {list(shape)[:8]}.")
-    return DTYPES[entry["dtype"]], shape
+    return SAFETENSORS_DTYPES[entry["dtype"]], shape

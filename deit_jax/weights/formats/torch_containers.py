@@ -44,7 +44,7 @@ class Container(Protocol):
         """Check what was not read."""
 
 
-class Archive:
+class ZipContainer:
     """The zip format: `NAME/data.pkl`, `NAME/data/KEY` for each storage, and notes."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from deit_jax.inert_pickle import Builders, Record, RefusedError, Symbol, put_items
+from deit_jax.inert_pickle import Builders, InertObject, RefusedError, Symbol, put_items
 from deit_jax.messages import quoted
 
 _MOST_DIMENSIONS = 64  # of numpy
@@ -33,9 +33,9 @@ _DTYPES: dict[str, Any] = {
     "float64": np.float64, "complex64": np.complex64, "complex128": np.complex128,
     **{name: getattr(ml_dtypes, name) for name in _NEWER_TYPES},
 }  # fmt: skip
-DTYPES = {f"torch.{name}": np.dtype(kind) for name, kind in _DTYPES.items()}
+TORCH_DTYPES = {f"torch.{name}": np.dtype(kind) for name, kind in _DTYPES.items()}
 
-CONSTANTS = frozenset({*STORAGES, *DTYPES, UNTYPED})
+CONSTANTS = frozenset({*STORAGES, *TORCH_DTYPES, UNTYPED})
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,9 @@ def _tensor_v3(
     dtype: Any,
     *flags: Any,
 ) -> Tensor:
-    if type(dtype) is not Symbol or dtype.name not in DTYPES:
+    if type(dtype) is not Symbol or dtype.name not in TORCH_DTYPES:
         raise ValueError("the type of a tensor is unknown")
-    found = DTYPES[dtype.name]
+    found = TORCH_DTYPES[dtype.name]
     return _tensor_v2(storage, offset, shape, strides, False, None, *flags, dtype=found)
 
 
@@ -222,7 +222,7 @@ _PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
 BUILDERS: Builders = {
     "collections.OrderedDict": _dict,
     "collections.Counter": _dict,
-    "argparse.Namespace": lambda: Record(),
+    "argparse.Namespace": lambda: InertObject(),
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor_v2,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from deit_jax.files import written_whole
-from deit_jax.weights.formats.safetensors import DTYPES
+from deit_jax.weights.formats.safetensors import SAFETENSORS_DTYPES
 
 
 def write_safetensors(
@@ -109,7 +109,7 @@ def _storable(name: str, array: np.ndarray) -> np.ndarray:
     if name == "__metadata__":
         raise ValueError("No tensor can be named '__metadata__' in a safetensors file.")
     array = np.asarray(array)
-    if array.dtype.newbyteorder("=") not in DTYPES.values():
+    if array.dtype.newbyteorder("=") not in SAFETENSORS_DTYPES.values():
         raise ValueError(f"{name} is {array.dtype}, which a safetensors file cannot hold.")
     # The library writes the memory as it lies: a transposed array would come back scrambled.
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")).reshape(array.shape)

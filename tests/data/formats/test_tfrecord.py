@@ -15,7 +15,7 @@ from tensorboardX.record_writer import RecordWriter
 from deit_jax.cli.main import main
 from deit_jax.data.formats.crc32c import crc32c
 from deit_jax.data.formats.tfds import TfdsSource
-from deit_jax.data.formats.tfrecord import find_records, read_example, read_record
+from deit_jax.data.formats.tfrecord import find_records, read_example, read_tfrecord
 from deit_jax.data.open import open_source
 from deit_jax.data.source import require_same_classes
 from deit_jax.data.stream.reading import DamagedRecordError, read
@@ -243,4 +243,4 @@ def test_records_are_found_by_length(tmp_path):
     for content in contents:
         writer.write(content)
     writer.close()
-    assert [read_record(path, *row) for row in find_records(path).tolist()] == contents
+    assert [read_tfrecord(path, *row) for row in find_records(path).tolist()] == contents

@@ -13,7 +13,7 @@ from PIL import EpsImagePlugin, Image
 
 import deit_jax
 from deit_jax.data.images.decode import decode
-from deit_jax.data.images.file import FORMATS, MOST_BYTES, open_image, read_image_file
+from deit_jax.data.images.file import IMAGE_FORMATS, MOST_BYTES, open_image, read_image_file
 
 POSTSCRIPT = b"""%!PS-Adobe-3.0 EPSF-3.0
 %%BoundingBox: 0 0 10 10
@@ -52,7 +52,7 @@ def test_other_formats_are_not_even_tried(start):
 
 
 def test_formats_are_those_that_pillow_has():
-    assert set(FORMATS) <= Image.OPEN.keys() | {"AVIF"}
+    assert set(IMAGE_FORMATS) <= Image.OPEN.keys() | {"AVIF"}
 
 
 def test_no_other_line_opens_images_of_users():

@@ -15,7 +15,7 @@ from PIL import Image
 
 from deit_jax.cli.main import main
 from deit_jax.data.open import open_named, open_source
-from deit_jax.data.papers.facts import DATASETS, differences
+from deit_jax.data.papers.facts import DATASETS, missing_from
 from deit_jax.data.papers.imagenet import open_imagenet_v2
 from deit_jax.data.stream.reading import read
 from tests.data.small_tfds import prepare_three_classes
@@ -142,7 +142,7 @@ def test_cifar(tmp_path, classes, version):
             assert sources[split].class_names == tuple(names)
             for index, image in enumerate(images[part]):
                 np.testing.assert_array_equal(sources[split][index].image, image)
-    assert differences(name, sources) == [
+    assert missing_from(name, sources) == [
         "train has 5 images instead of 50,000",
         "test has 1 images instead of 10,000",
     ]

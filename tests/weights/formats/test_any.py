@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from deit_jax.weights.formats.any import read_file
-from deit_jax.weights.formats.safetensors import DTYPES
+from deit_jax.weights.formats.safetensors import SAFETENSORS_DTYPES
 
 TENSORS = {"norm.weight": torch.arange(3.0), "head.bias": torch.ones(2, dtype=torch.bfloat16)}
 
@@ -46,7 +46,7 @@ def test_all_types_of_safetensors_to_the_bit(tmp_path):
     rng = np.random.default_rng(0)
     path = tmp_path / "x.safetensors"
     offered = {}
-    for name, dtype in DTYPES.items():
+    for name, dtype in SAFETENSORS_DTYPES.items():
         raw = rng.integers(0, 2 if dtype == np.bool_ else 256, (3, 5 * dtype.itemsize), np.uint8)
         kind = {"float8_e4m3fn": "float8_e4m3fn", "float8_e5m2": "float8_e5m2"}.get(dtype.name)
         offered[name] = torch.from_numpy(raw).view(getattr(torch, kind or dtype.name))
@@ -57,7 +57,7 @@ def test_all_types_of_safetensors_to_the_bit(tmp_path):
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         assert found[name].shape == tuple(tensor.shape)
-        assert found[name].dtype == DTYPES.get(name, np.dtype(np.float32))
+        assert found[name].dtype == SAFETENSORS_DTYPES.get(name, np.dtype(np.float32))
         assert found[name].tobytes() == tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 

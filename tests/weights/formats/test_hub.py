@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
 )
 
 from deit_jax.weights.formats.any import read_file
-from deit_jax.weights.formats.hub import cache_directory, find_in_cache, locate
+from deit_jax.weights.formats.hub import cache_directory, find_in_cache, locate_weights
 
 REPO = "facebook/deit-tiny-patch16-224"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -74,8 +74,8 @@ def test_what_is_found_is_what_the_library_finds(cache):
     expected = huggingface_hub.try_to_load_from_cache(REPO, "model.safetensors", cache_dir=cache)
     found = find_in_cache(REPO)
     assert found / "model.safetensors" == type(found)(expected)
-    assert locate(REPO) == found
-    np.testing.assert_array_equal(read_file(locate(REPO)).tensors["a"], [0, 1, 2])
+    assert locate_weights(REPO) == found
+    np.testing.assert_array_equal(read_file(locate_weights(REPO)).tensors["a"], [0, 1, 2])
     # A newer commit becomes the main branch; the older snapshot remains.
     newer = "f" * 40
     fill(cache, newer)
@@ -107,27 +107,27 @@ def test_damaged_references_are_none(cache, reference):
 def test_names_that_are_no_repositories(cache, name):
     assert find_in_cache(name) is None
     with pytest.raises(FileNotFoundError, match="There is no file"):
-        locate(name or "nothing", download=True)
+        locate_weights(name or "nothing", download=True)
 
 
 def test_paths_come_first(cache, tmp_path, monkeypatch):
     fill(cache)
     monkeypatch.chdir(tmp_path)
-    assert locate(REPO) == find_in_cache(REPO)
+    assert locate_weights(REPO) == find_in_cache(REPO)
     (tmp_path / REPO).mkdir(parents=True)
-    assert str(locate(REPO)) == REPO
+    assert str(locate_weights(REPO)) == REPO
 
 
 def test_nothing_is_downloaded_unless_told(cache, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(FileNotFoundError, match=r"in .*cache; correct the name, or fetch") as error:
-        locate(REPO)
+        locate_weights(REPO)
     assert str(cache) in str(error.value)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'deit_jax\[hub\]'"):
-        locate(REPO, download=True)
+        locate_weights(REPO, download=True)
     # Once it is there, the library is not needed.
     fill(cache)
-    assert locate(REPO, download=True) == find_in_cache(REPO)
+    assert locate_weights(REPO, download=True) == find_in_cache(REPO)
 
 
 def test_a_download(cache, monkeypatch):
@@ -142,7 +142,7 @@ def test_a_download(cache, monkeypatch):
         return str(folder / "snapshots" / COMMIT / filename)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    found = locate(REPO, download=True)
+    found = locate_weights(REPO, download=True)
     assert found == find_in_cache(REPO)
     assert asked == [
         "model.safetensors",
@@ -167,7 +167,7 @@ def test_downloads_that_fail_say_why(cache, monkeypatch, error):
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     with pytest.raises(OSError, match=f"^{REPO} could not be downloaded: [^\n]*[^.]\\.$"):
-        locate(REPO, download=True)
+        locate_weights(REPO, download=True)
 
 
 def test_a_repository_without_weights(cache, monkeypatch):
@@ -176,12 +176,12 @@ def test_a_repository_without_weights(cache, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     with pytest.raises(FileNotFoundError, match=r"has no model.safetensors or pytorch_model.bin"):
-        locate(REPO, download=True)
+        locate_weights(REPO, download=True)
 
 
 def test_the_library_itself_without_a_network(cache, monkeypatch):
     # Whatever it raises when it may not or cannot ask is one sentence. Nothing listens there.
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(OSError, match="could not be downloaded") as error:
-        locate(REPO, download=True)
+        locate_weights(REPO, download=True)
     assert "\n" not in str(error.value)

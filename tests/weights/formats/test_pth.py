@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from deit_jax.inert_pickle import Record
+from deit_jax.inert_pickle import InertObject
 from deit_jax.weights.formats.pth import is_tensor, read_pth
 
 CONTAINERS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "stream"])
@@ -132,7 +132,7 @@ def test_a_training_checkpoint_of_the_reference_is_inert_data(tmp_path, zipped):
     }
     found = read_pth(save(tmp_path / "x.pth", content, zipped))
     assert found["args"] == vars(args) | {"output_dir": "a/b"}
-    assert type(found["args"]) is Record
+    assert type(found["args"]) is InertObject
     assert type(found["model"]) is dict
     for name, tensor in model.state_dict().items():
         assert_same(found["model"][name], tensor)

@@ -16,7 +16,7 @@ import torch
 
 from deit_jax.weights.formats.any import read_file
 from deit_jax.weights.formats.pth import read_pth
-from deit_jax.weights.formats.safetensors import DTYPES
+from deit_jax.weights.formats.safetensors import SAFETENSORS_DTYPES
 from deit_jax.weights.formats.writing import write_pth, write_safetensors
 
 RNG = np.random.default_rng(0)
@@ -64,7 +64,7 @@ def test_all_types_of_safetensors_to_the_bit(tmp_path):
     raw = np.arange(48, dtype=np.uint8)
     tensors = {
         name: (raw % 2).view(dtype) if dtype == np.bool_ else raw.view(dtype)
-        for name, dtype in DTYPES.items()
+        for name, dtype in SAFETENSORS_DTYPES.items()
     }
     path = tmp_path / "x.safetensors"
     write_safetensors(path, tensors)
