@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import google_crc32c
 import numpy as np
 from jaxtyping import Int64
-
-from deit_jax.data.formats.crc32c import crc32c
 
 _LENGTH: Final = struct.Struct("<Q")
 _CHECKSUM: Final = struct.Struct("<I")
@@ -27,7 +26,7 @@ Features = dict[str, list[bytes] | list[int]]
 
 def masked_crc32c(data: bytes) -> int:
     """Return the checksum as record files store it."""
-    crc = crc32c(data)
+    crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
 
 

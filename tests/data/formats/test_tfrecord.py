@@ -9,29 +9,15 @@ import struct
 import numpy as np
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from tensorboardX.crc32c import CRC_INIT, crc_finalize, crc_update
 from tensorboardX.record_writer import RecordWriter
 
 from deit_jax.cli.main import main
-from deit_jax.data.formats.crc32c import crc32c
 from deit_jax.data.formats.tfds import TfdsSource
 from deit_jax.data.formats.tfrecord import find_records, read_example, read_tfrecord
 from deit_jax.data.open import open_source
 from deit_jax.data.source import require_same_classes
 from deit_jax.data.stream.reading import DamagedRecordError, read
 from tests.data.small_tfds import as_tfds_reads, as_tfrecords, prepare_three_classes
-
-
-def test_crc32c_against_the_standard_and_against_tensorboardx():
-    # RFC 3720, appendix B.4, and the check value of the catalogue of CRCs.
-    assert crc32c(bytes(32)) == 0x8A9136AA
-    assert crc32c(b"\xff" * 32) == 0x62A8AB43
-    assert crc32c(bytes(range(32))) == 0x46DD794E
-    assert crc32c(b"123456789") == 0xE3069283
-    random = np.random.default_rng(0)
-    for length in (*range(0, 140), 1023, 4096, 8191, 8192, 8200, 16385, 40_001):
-        data = random.bytes(length)
-        assert crc32c(data) == crc_finalize(crc_update(CRC_INIT, data)), length
 
 
 def example_class():
