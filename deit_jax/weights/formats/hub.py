@@ -1,12 +1,9 @@
 """Weights by the name of a Hugging Face repository: from the local cache, else downloaded if asked.
 
-The cache is read as `huggingface_hub` lays it out, without that package:
-`models--OWNER--NAME/refs/main` holds a commit, `snapshots/COMMIT/` the files of it, mostly as links
-into `blobs/`. Only downloading needs the package.
+`huggingface_hub` does both; it is only needed where such a name is used (`deit_jax[hub]`).
 """
 
 import importlib
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -16,18 +13,8 @@ from deit_jax.weights.formats.any import PREPROCESSOR
 from deit_jax.weights.formats.shards import INDEX_NAMES, WEIGHT_NAMES, files_of, is_complete
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-_COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _DESCRIPTIONS = ("config.json", PREPROCESSOR)
-
-
-def cache_directory() -> Path:
-    """Return where `huggingface_hub` keeps what it downloads, by its environment variables."""
-    home = os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
-    default = os.path.join(os.environ.get("HF_HOME", home), "hub")
-    # The second is the older name of the first.
-    older = os.environ.get("HUGGINGFACE_HUB_CACHE", default)
-    chosen = os.environ.get("HF_HUB_CACHE", older)
-    return Path(os.path.expandvars(os.path.expanduser(chosen)))
+_INSTALL = "needs huggingface_hub: install it with `pip install 'deit_jax[hub]'`"
 
 
 def find_in_cache(repo_id: str) -> Path | None:
@@ -36,18 +23,17 @@ def find_in_cache(repo_id: str) -> Path | None:
     Args:
         repo_id: as "facebook/deit-tiny-patch16-224".
     """
-    if not _REPO_ID.fullmatch(repo_id):
+    if not _REPO_ID.fullmatch(repo_id) or (hub := _library()) is None:
         return None
-    repository = cache_directory() / f"models--{repo_id.replace('/', '--')}"
-    try:
-        commit = (repository / "refs" / "main").read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        return None
-    if not _COMMIT.fullmatch(commit):
-        return None
-    snapshot = repository / "snapshots" / commit
-    # A link whose blob is gone, or a snapshot without weights, is as good as none.
-    return snapshot if is_complete(snapshot) else None
+    for name in (*WEIGHT_NAMES, *INDEX_NAMES):
+        try:
+            found = hub.try_to_load_from_cache(repo_id, name)
+        except (OSError, ValueError):
+            return None
+        # It may also be a mark that the repository has no such file. Some shards may be missing.
+        if isinstance(found, str) and is_complete(Path(found).parent):
+            return Path(found).parent
+    return None
 
 
 def locate_weights(name_or_path: str | Path, download: bool = False) -> Path:
@@ -75,27 +61,36 @@ def locate_weights(name_or_path: str | Path, download: bool = False) -> Path:
         return found
     if download:
         return _download(name)
+    if _library() is None:
+        raise FileNotFoundError(
+            f"There is no file {name}; a Hugging Face repository of that name {_INSTALL}."
+        )
+    cache = _library("huggingface_hub.constants").HF_HUB_CACHE
     raise FileNotFoundError(
         f"There is no file {name}, and no weights of a Hugging Face repository {name} are in "
-        f"{cache_directory()}; correct the name, or fetch it first: python -m deit_jax convert "
-        f"{name} {name.partition('/')[2]}.safetensors --download."
+        f"{cache}; correct the name, or fetch it first: python -m deit_jax convert {name} "
+        f"{name.partition('/')[2]}.safetensors --download."
     )
 
 
-def _download(repo_id: str) -> Path:
+def _library(module: str = "huggingface_hub") -> Any:
+    """Return a module of the library, or None where it is not installed."""
     try:
-        hub: Any = importlib.import_module("huggingface_hub")
-    except ModuleNotFoundError as error:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        return None
+
+
+def _download(repo_id: str) -> Path:
+    hub, errors = _library(), _library("huggingface_hub.errors")
+    if hub is None:
         raise ModuleNotFoundError(
-            f"Downloading {repo_id} needs huggingface_hub: install it with "
-            "`pip install 'deit_jax[hub]'`, or download the file yourself and give its path."
-        ) from error
-    cache = cache_directory()
-    errors: Any = importlib.import_module("huggingface_hub.errors")
+            f"Downloading {repo_id} {_INSTALL}, or download the file yourself and give its path."
+        )
 
     def fetch(name: str) -> Path | None:
         try:
-            return Path(hub.hf_hub_download(repo_id, name, cache_dir=cache))
+            return Path(hub.hf_hub_download(repo_id, name))
         except errors.LocalEntryNotFoundError:
             # A kind of the next, but of a server that did not answer.
             raise
