@@ -1,13 +1,12 @@
 """Reading `.safetensors`: a JSON header and raw bytes, so nothing in it can be executed.
 
-The library checks the header: its length, the data types, that shapes fit the bytes without
-overflow, and that the tensors cover the rest of the file without gap or overlap. It does not check
-that no name occurs twice (the last would win) nor that numpy can hold the shapes; here they are.
-The format has no checksum: altered values can be found only by the SHA-256 of the whole file.
+The library takes the file apart and checks it: the length of the header, the data types, that
+shapes fit the bytes without overflow, and that the tensors cover the rest of the file without gap
+or overlap. Types that numpy has not come from ml_dtypes, as in JAX. The format has no checksum:
+altered values can be found only by the SHA-256 of the whole file.
 """
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +34,12 @@ SAFETENSORS_DTYPES = {
     "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
     "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
 }
-# Numpy's own limits: arrays have at most 64 dimensions, and sizes are signed 64-bit numbers.
-_MOST_DIMENSIONS = 64
-_MOST_ELEMENTS = 2**40
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Read all tensors of a file and the texts of its header.
+
+    Memory: for a moment twice the file.
 
     Returns:
         The arrays by name, bit for bit those in the file, and `__metadata__`.
@@ -50,25 +48,16 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
         ValueError: the file is damaged, or holds a data type that numpy does not have.
         OSError: it cannot be read.
     """
+    data = path.read_bytes()
     try:
-        with safetensors.safe_open(path, framework="numpy"):
-            pass
-    except safetensors.SafetensorError as error:
+        stored = safetensors.deserialize(data)
+        # The library takes the last of two tensors of one name, and says nothing.
+        header = data[8 : 8 + int.from_bytes(data[:8], "little")]
+        entries = json.loads(header, object_pairs_hook=_unique)
+    except (safetensors.SafetensorError, ValueError) as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {in_short(error)}.") from error
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        entries = _parse_header(path, file.read(length))
-        metadata = entries.pop("__metadata__", None) or {}
-        tensors = {}
-        for name, entry in entries.items():
-            dtype, shape = _type_and_shape(path, name, entry)
-            file.seek(8 + length + entry["data_offsets"][0])
-            array = np.fromfile(file, dtype=dtype, count=math.prod(shape))
-            if array.size != math.prod(shape):
-                raise ValueError(f"{path} was shortened while it was read.")
-            check_booleans(array, f"{quoted(name)} of {path}")
-            tensors[name] = array.reshape(shape)
-    return tensors, metadata
+    tensors = {name: _array(path, name, entry) for name, entry in stored}
+    return tensors, entries.get("__metadata__") or {}
 
 
 def check_booleans(array: np.ndarray, where: str) -> None:
@@ -81,26 +70,24 @@ def check_booleans(array: np.ndarray, where: str) -> None:
         raise ValueError(f"{where} is damaged: not all of its bytes are booleans.")
 
 
-def _parse_header(path: Path, header: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        entries = dict(pairs)
-        if len(entries) != len(pairs):
-            raise ValueError(f"{path} is damaged: its header holds a name twice.")
-        return entries
-
-    return json.loads(header, object_pairs_hook=unique)
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        raise ValueError("its header holds a name twice")
+    return entries
 
 
-def _type_and_shape(
-    path: Path, name: str, entry: dict[str, Any]
-) -> tuple[np.dtype, tuple[int, ...]]:
+def _array(path: Path, name: str, entry: dict[str, Any]) -> np.ndarray:
     if entry["dtype"] not in SAFETENSORS_DTYPES:
         raise ValueError(
             f"{quoted(name)} of {path} is stored as {quoted(entry['dtype'])}, which numpy does not "
             "have; convert it to one of " + ", ".join(SAFETENSORS_DTYPES) + "."
         )
-    shape = tuple(entry["shape"])
-    # Empty arrays too: numpy multiplies the other dimensions all the same.
-    if len(shape) > _MOST_DIMENSIONS or math.prod(max(size, 1) for size in shape) > _MOST_ELEMENTS:
-        raise ValueError(f"{quoted(name)} of {path} has an impossible shape: {list(shape)[:8]}.")
-    return SAFETENSORS_DTYPES[entry["dtype"]], shape
+    array = np.frombuffer(entry["data"], SAFETENSORS_DTYPES[entry["dtype"]])
+    check_booleans(array, f"{quoted(name)} of {path}")
+    try:
+        return array.reshape(entry["shape"])
+    # Of more dimensions than numpy has, or empty beside numbers beyond its own.
+    except (ValueError, OverflowError) as error:
+        shape = list(entry["shape"])[:8]
+        raise ValueError(f"{quoted(name)} of {path} has an impossible shape: {shape}.") from error
