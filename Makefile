@@ -17,7 +17,7 @@ DEMO_FLAGS ?=
 .venv-test/.installed: requirements.txt requirements-test.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; set PYTHON=" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv-test
-	.venv-test/bin/python -m pip install --quiet --disable-pip-version-check -e '.[demo,tfds,fast,dev]'
+	.venv-test/bin/python -m pip install --quiet --disable-pip-version-check -e '.[demo,fast,dev]'
 	.venv-test/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
 	# Without its dependencies: they would replace the CPU build of PyTorch by one for CUDA.
 	.venv-test/bin/python -m pip install --quiet --disable-pip-version-check --no-deps 'torchvision==0.28.0' 'timm>=1.0.20,<2'

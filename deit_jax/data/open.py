@@ -5,7 +5,7 @@ from pathlib import Path
 from deit_jax.data.combined import Joined
 from deit_jax.data.formats.archives import ARCHIVES, Archive, is_archive
 from deit_jax.data.formats.listed import by_class_folder, open_files
-from deit_jax.data.formats.tfds import is_prepared
+from deit_jax.data.formats.tfds_description import is_prepared
 from deit_jax.data.papers.facts import DATASETS
 from deit_jax.data.source import Source
 

@@ -1,21 +1,31 @@
-"""Data sets prepared by TensorFlow Datasets, in TFRecord or ArrayRecord format, without it."""
+"""Data sets prepared by TensorFlow Datasets, in TFRecord or ArrayRecord format.
+
+That package says what a split means and takes examples apart; TensorFlow is not needed.
+"""
 
 import bisect
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import tensorflow_datasets as tfds
+from google.protobuf.message import DecodeError
 from jaxtyping import Int32
+from tensorflow_datasets.proto import tf_example_pb2
 
-from deit_jax.data.formats.tfds_description import DESCRIPTION, TfdsDescription, read_description
+from deit_jax.data.formats.tfds_description import (
+    DESCRIPTION,
+    Shards,
+    TfdsDescription,
+    read_description,
+    version_directory,
+)
 from deit_jax.data.formats.tfds_records import FILES, RecordFiles
-from deit_jax.data.formats.tfds_slices import ALL, Slice, parse_split
-from deit_jax.data.formats.tfrecord import Features, read_example
 from deit_jax.data.identity import combine
 from deit_jax.data.source import Record
 
-_PLACES: Final = (DESCRIPTION, f"*/{DESCRIPTION}", f"*/*/{DESCRIPTION}")
 # Tenths of a second on a local disk. Of a split in which one label in 200 is wrong, 1,000 records
 # show it with a probability of 99.3 %; what they miss stops the run when it is met.
 _LABELS_TRIED: Final = 1000
@@ -40,8 +50,8 @@ class TfdsSource:
     Args:
         directory: the prepared data set: the folder of its version, or one above it, such as
             "~/tensorflow_datasets/imagenet2012".
-        split: such as "train" or "validation"; slices such as "train[:10%]" work too, and mean the
-            same as to TensorFlow Datasets.
+        split: such as "train" or "validation", or what else TensorFlow Datasets understands, such
+            as "train[:10%]", "train[2shard:]+test" or "all".
 
     Raises:
         FileNotFoundError: if no prepared data set, or not all of it, lies there.
@@ -54,12 +64,7 @@ class TfdsSource:
         self.name = f"{description.name}/{split}"
         self.class_names = description.class_names
         self._files = FILES[description.file_format]()
-        self._pieces = [
-            piece
-            for part in parse_split(split)
-            for name in (description.splits if part.split == ALL else [part.split])
-            for piece in _pieces(description, name, part, self._files)
-        ]
+        self._pieces = _pieces(description, split, self._files)
         if not self._pieces:
             raise ValueError(f"{description.root}: {split!r} holds no records; name a larger part.")
         self._ends = np.cumsum([piece.records for piece in self._pieces]).tolist()
@@ -95,13 +100,13 @@ class TfdsSource:
 
     def __getitem__(self, index: int) -> Record:
         features = self._features(index)
-        images = features.get("image", [])
-        if len(images) != 1 or not isinstance(images[0], bytes):
+        images = features["image"].bytes_list.value
+        if len(images) != 1:
             raise ValueError(f"{self._place(index)} has {len(images)} images; one is needed.")
-        names = features.get("file_name") or [b""]
         # ImageNet keeps the names of its files, most data sets do not.
-        own = names[0].decode("utf-8", "replace") if isinstance(names[0], bytes) else ""
-        return Record(images[0], self._label(index, features), own or self._place(index))
+        names = [name.decode("utf-8", "replace") for name in features["file_name"].bytes_list.value]
+        name = names[0] if names and names[0] else self._place(index)
+        return Record(images[0], self._label(index, features), name)
 
     def _tried_label(self, index: int) -> int:
         """Return the label of a record, which is a class; -1 if the record is damaged."""
@@ -122,18 +127,22 @@ class TfdsSource:
             )
         return label
 
-    def _label(self, index: int, features: Features) -> int:
-        labels = features.get("label", [])
-        if len(labels) != 1 or not isinstance(labels[0], int):
+    def _label(self, index: int, features: Any) -> int:
+        labels = features["label"].int64_list.value
+        if len(labels) != 1:
             raise ValueError(f"{self._place(index)} has {len(labels)} labels; one is needed.")
         return labels[0]
 
-    def _features(self, index: int) -> Features:
+    def _features(self, index: int) -> Any:
+        """Return the features of a `tf.train.Example`; those that it lacks are empty."""
         path, number = self._where(index)
         try:
-            return read_example(self._files.read(path, number))
+            data = self._files.read(path, number)
+            return tf_example_pb2.Example.FromString(data).features.feature
         except ValueError as error:
             raise ValueError(f"{self._place(index)}: {error}") from error
+        except DecodeError as error:
+            raise ValueError(f"{self._place(index)}: the record is no example") from error
 
     def _where(self, index: int) -> tuple[Path, int]:
         """File of a record, and its number in it."""
@@ -150,56 +159,70 @@ class TfdsSource:
         return {name: value for name, value in self.__dict__.items() if name != "labels"}
 
 
-def _pieces(
-    description: TfdsDescription, split: str, part: Slice, files: RecordFiles
-) -> list[_Piece]:
-    """Return what is wanted of each file of a split, in order.
+class _Split:
+    """The files of a split and the records in each, looked up when they are asked for."""
 
-    Only those files are opened if lengths are known.
+    def __init__(self, description: TfdsDescription, name: str, files: RecordFiles) -> None:
+        self._description, self._name, self._files = description, name, files
+
+    @functools.cached_property
+    def _shards(self) -> Shards:
+        return self._description.shards(self._name)
+
+    @functools.cached_property
+    def shard_lengths(self) -> list[int]:
+        """Return the records in each file; those are only opened if nothing else tells."""
+        return self._shards.lengths or [self._files.count(path) for path in self._shards.paths]
+
+    @property
+    def num_examples(self) -> int:
+        """Return the records in all files."""
+        return sum(self.shard_lengths)
+
+    def pieces(self, start: int, stop: int) -> Iterator[_Piece]:
+        """Yield what is wanted of each file, and open only those.
+
+        Raises:
+            ValueError: a file does not hold the records it should.
+        """
+        begin = 0
+        for path, length in zip(self._shards.paths, self.shard_lengths, strict=True):
+            first, last = max(start - begin, 0), min(stop - begin, length)
+            begin += length
+            if first >= last:
+                continue
+            if (found := self._files.count(path)) != length:
+                raise ValueError(
+                    f"{path} holds {found:,} records, but {DESCRIPTION} says {length:,}: it is "
+                    "incomplete or belongs to another data set; copy or prepare it again."
+                )
+            yield _Piece(path, first, last - first)
+
+
+def _pieces(description: TfdsDescription, spec: str, files: RecordFiles) -> list[_Piece]:
+    """Return what a split, parts of it or several of them consist of.
 
     Raises:
-        FileNotFoundError: if a file is missing.
-        ValueError: if there is no such split, it has fewer records than the slice needs, or a file
+        FileNotFoundError: a file is missing.
+        ValueError: there is no such split, it has fewer records than the slice needs, or a file
             does not hold the records it should.
     """
-    paths, described = description.shards(split)
-    lengths = described or [files.count(path) for path in paths]
-    wanted = part.records(lengths)
-    pieces, begin = [], 0
-    for path, length in zip(paths, lengths, strict=True):
-        first, last = max(wanted.start - begin, 0), min(wanted.stop - begin, length)
-        begin += length
-        if first >= last:
-            continue
-        if (found := files.count(path)) != length:
-            raise ValueError(
-                f"{path} holds {found:,} records, but {DESCRIPTION} says {length:,}: it is "
-                "incomplete or belongs to another data set; copy or prepare it again."
-            )
-        pieces.append(_Piece(path, first, last - first))
+    try:
+        instruction = tfds.core.ReadInstruction.from_spec(spec)
+    except (ValueError, NotImplementedError) as error:
+        raise ValueError(
+            f"{spec!r} is no split: write train, train[100:200], train[:10%], train[2shard:], or "
+            "several with + in between."
+        ) from error
+    splits = {name: _Split(description, name, files) for name in description.splits}
+    try:
+        parts = instruction.to_absolute(splits)
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{description.root}, {spec!r}: {reason}") from error
+    pieces: list[_Piece] = []
+    for part in parts:
+        split = splits[part.splitname]
+        stop = split.num_examples if part.to is None else part.to
+        pieces += split.pieces(part.from_ or 0, stop)
     return pieces
-
-
-def is_prepared(directory: str) -> bool:
-    """Return whether a data set of TensorFlow Datasets, or several, lie in a directory."""
-    root = Path(directory).expanduser()
-    return any(next(root.glob(pattern), None) is not None for pattern in _PLACES)
-
-
-def version_directory(directory: str) -> Path:
-    """Return the folder that describes the data set, at `directory` or up to two levels below.
-
-    Raises:
-        FileNotFoundError: if there is none, or there are several.
-    """
-    root = Path(directory).expanduser()
-    for pattern in _PLACES:
-        found = sorted(root.glob(pattern)) if directory else []
-        if len(found) > 1:
-            names = ", ".join(str(path.parent.relative_to(root)) for path in found)
-            raise FileNotFoundError(f"{directory!r} holds several data sets, name one: {names}.")
-        if found:
-            return found[0].parent
-    raise FileNotFoundError(
-        f"No prepared data set in {directory!r}: expected a folder with {DESCRIPTION}."
-    )

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 DESCRIPTION: Final = "dataset_info.json"
 FEATURES: Final = "features.json"
+_PLACES: Final = (DESCRIPTION, f"*/{DESCRIPTION}", f"*/*/{DESCRIPTION}")
 FILE_FORMATS: Final = ("array_record", "tfrecord")
 _TEMPLATE: Final = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
@@ -93,6 +94,31 @@ class TfdsDescription(NamedTuple):
 
     def _files(self) -> list[Path]:
         return sorted(self.root.iterdir())
+
+
+def is_prepared(directory: str) -> bool:
+    """Return whether a data set of TensorFlow Datasets, or several, lie in a directory."""
+    root = Path(directory).expanduser()
+    return any(next(root.glob(pattern), None) is not None for pattern in _PLACES)
+
+
+def version_directory(directory: str) -> Path:
+    """Return the folder that describes the data set, at `directory` or up to two levels below.
+
+    Raises:
+        FileNotFoundError: if there is none, or there are several.
+    """
+    root = Path(directory).expanduser()
+    for pattern in _PLACES:
+        found = sorted(root.glob(pattern)) if directory else []
+        if len(found) > 1:
+            names = ", ".join(str(path.parent.relative_to(root)) for path in found)
+            raise FileNotFoundError(f"{directory!r} holds several data sets, name one: {names}.")
+        if found:
+            return found[0].parent
+    raise FileNotFoundError(
+        f"No prepared data set in {directory!r}: expected a folder with {DESCRIPTION}."
+    )
 
 
 def read_description(root: Path) -> TfdsDescription:

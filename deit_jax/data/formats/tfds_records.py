@@ -1,16 +1,27 @@
-"""The records of data sets of TensorFlow Datasets, in the two formats of their files."""
+"""The records of data sets of TensorFlow Datasets, in the two formats of their files.
+
+A record of TFRecord is its length (8 bytes), a checksum of that (4), the data and its checksum;
+checksums are CRC-32C, masked (tensorflow/core/lib/io/record_writer.h).
+"""
 
 import functools
 import hashlib
+import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import google_crc32c
 import numpy as np
 from jaxtyping import Int64
 
 from deit_jax.data.formats.prepared import most_open, open_shard
-from deit_jax.data.formats.tfrecord import find_records, read_tfrecord
+
+_LENGTH: Final = struct.Struct("<Q")
+_CHECKSUM: Final = struct.Struct("<I")
+_HEADER: Final = _LENGTH.size + _CHECKSUM.size
+_MASK: Final = 0xA282EAD8
 
 
 class RecordFiles(Protocol):
@@ -105,3 +116,48 @@ FILES: Final[dict[str, Callable[[], RecordFiles]]] = {
     "array_record": ArrayRecordFiles,
     "tfrecord": TfRecordFiles,
 }
+
+
+def find_records(path: Path) -> Int64[np.ndarray, "records 2"]:
+    """Return the position and length of the data of every record, reading only what lies between.
+
+    Raises:
+        ValueError: if the file is damaged there or ends in the middle of a record.
+    """
+    size = os.path.getsize(path)
+    found = []
+    position = 0
+    with open(path, "rb", buffering=0) as file:
+        while position < size:
+            header = os.pread(file.fileno(), _HEADER, position)
+            if len(header) < _HEADER:
+                raise ValueError(f"{path} ends in the middle of a record.")
+            length = _LENGTH.unpack_from(header)[0]
+            if _masked_crc32c(header[: _LENGTH.size]) != _CHECKSUM.unpack(header[-4:])[0]:
+                raise ValueError(f"{path} is damaged at byte {position:,}: no record begins there.")
+            found.append((position + _HEADER, length))
+            position += _HEADER + length + _CHECKSUM.size
+    if position > size:
+        raise ValueError(f"{path} ends in the middle of a record.")
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
+def read_tfrecord(path: Path, position: int, length: int) -> bytes:
+    """Read the data of one record.
+
+    Raises:
+        ValueError: if it does not have its checksum.
+    """
+    # Opened each time: ImageNet has 1,024 files, as many as a process may commonly hold open.
+    with open(path, "rb", buffering=0) as file:
+        data = os.pread(file.fileno(), length + _CHECKSUM.size, position)
+    stored = data[length:]
+    if len(stored) < _CHECKSUM.size or _masked_crc32c(data[:length]) != _CHECKSUM.unpack(stored)[0]:
+        raise ValueError("the record does not have its checksum: it is damaged")
+    return data[:length]
+
+
+def _masked_crc32c(data: bytes) -> int:
+    """Return the checksum as record files store it."""
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF

@@ -70,7 +70,7 @@ def test_batches(directory):
 
 
 def test_unsuitable_data_sets_are_refused(directory, tmp_path):
-    with pytest.raises(ValueError, match="no split 'validation': use train, test"):
+    with pytest.raises(ValueError, match=r"Unknown split 'validation'\. Should be one"):
         open_source("tfds", "validation", str(directory))
     with pytest.raises(FileNotFoundError, match="No prepared data set"):
         open_source("tfds", "train", str(tmp_path))
