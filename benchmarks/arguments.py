@@ -4,14 +4,14 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from deit_jax.cli.arguments import count
+from deit_jax.cli.arguments import positive_count
 from deit_jax.schema.declare import shown
 
 
 def numbers(text: str) -> tuple[int, ...]:
     """Whole numbers above 0, separated by commas, each once: for `type=` of argparse."""
     try:
-        return tuple(dict.fromkeys(count(word) for word in text.split(",")))
+        return tuple(dict.fromkeys(positive_count(word) for word in text.split(",")))
     except argparse.ArgumentTypeError:
         message = f"{shown(text)} is not a comma-separated list of whole numbers above 0"
         raise argparse.ArgumentTypeError(message) from None

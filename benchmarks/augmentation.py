@@ -23,7 +23,7 @@ from deit_jax.augment.keys import image_keys, purpose
 from deit_jax.augment.mixup_cutmix import mix
 from deit_jax.augment.pipeline import augment_images
 from deit_jax.augment.recipes import RECIPES, Recipe, recipe_named
-from deit_jax.cli.arguments import Parser, between, count, parse
+from deit_jax.cli.arguments import Parser, between, parse, positive_count
 from deit_jax.models.registry import model_spec
 
 _EXAMPLE = """\
@@ -222,11 +222,21 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add("--recipe", default="deit", help=f"of {', '.join(RECIPES)} (default deit)")
-    add("--batch-size", type=count, default=256, help="images of one call (default 256)")
+    add("--batch-size", type=positive_count, default=256, help="images of one call (default 256)")
     add("--size", type=between(16), default=224, help="side in pixels (default 224)")
-    add("--repeats", type=count, default=7, help="rounds of turns (default 7)")
-    add("--pillow-images", type=count, default=64, help="images per turn of Pillow (default 64)")
-    add("--memory-batch", type=count, default=1024, help="batch for the memory (default 1024)")
+    add("--repeats", type=positive_count, default=7, help="rounds of turns (default 7)")
+    add(
+        "--pillow-images",
+        type=positive_count,
+        default=64,
+        help="images per turn of Pillow (default 64)",
+    )
+    add(
+        "--memory-batch",
+        type=positive_count,
+        default=1024,
+        help="batch for the memory (default 1024)",
+    )
     add("--train-model", default="", help="also compare with a train step of this model")
     add("--train-batch-size", type=between(0), default=0, help="its batch (default: --batch-size)")
     add("--dtype", choices=DTYPES, default="", help="of its products (default: by device)")

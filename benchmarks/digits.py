@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from deit_jax.cli.arguments import Parser, count, parse
+from deit_jax.cli.arguments import Parser, parse, positive_count
 
 EXPERIMENTS = ("teacher", "none", "soft", "hard")
 
@@ -32,7 +32,7 @@ def train(what: str, workdir: Path, teacher: Path, seed: int, flags: list[str]) 
 
 def _parser() -> Parser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=count, default=5, help="how many; seeds 0, 1, ...")
+    parser.add_argument("--seeds", type=positive_count, default=5, help="how many; seeds 0, 1, ...")
     parser.add_argument("--output", type=Path, default=Path("runs/digits-seeds"))
     parser.add_argument("flags", nargs="*", help="more flags for train.py, after --")
     return parser

@@ -16,7 +16,7 @@ from benchmarks.arguments import check_outputs, numbers
 from benchmarks.input_report import to_markdown
 from benchmarks.input_side import Side
 from benchmarks.photographs import write_folder
-from deit_jax.cli.arguments import Parser, count, parse, positive
+from deit_jax.cli.arguments import Parser, parse, positive, positive_count
 
 _EXAMPLE = """\
 example:
@@ -158,11 +158,11 @@ def _parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--images", type=count, default=512, help="JPEG files that are made (default 512)")
-    add("--batch-size", type=count, default=64, help="images of a batch (default 64)")
-    add("--rounds", type=count, default=5, help="rounds of turns (default 5)")
+    add("--images", type=positive_count, default=512, help="JPEG files that are made (default 512)")
+    add("--batch-size", type=positive_count, default=64, help="images of a batch (default 64)")
+    add("--rounds", type=positive_count, default=5, help="rounds of turns (default 5)")
     add("--seconds", type=positive, default=5.0, help="that a turn measures for (default 5)")
-    add("--cores", type=count, default=2, help="measure on 1 to so many cores (default 2)")
+    add("--cores", type=positive_count, default=2, help="measure on 1 to so many cores (default 2)")
     add("--repeats", type=numbers, default=(1, 3), help="copies of an image (default 1,3)")
     add(
         "--prepared",

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import report
 from benchmarks.arguments import check_outputs, numbers
 from benchmarks.cases import AGAINST, DTYPES, MODES, OURS, Case, check_case
-from deit_jax.cli.arguments import Parser, count, parse, positive
+from deit_jax.cli.arguments import Parser, parse, positive, positive_count
 
 _EXAMPLE = """\
 example:
@@ -166,13 +166,15 @@ def _parser() -> Parser:
     )
     add(
         "--build-threads",
-        type=count,
+        type=positive_count,
         default=1,
         metavar="N",
         help="compile N of deit_jax's programs at once, PyTorch's meanwhile; compile times then "
         "say nothing (default 1: one after the other)",
     )
-    add("--repeats", type=count, default=7, metavar="N", help="rounds of turns (default 7)")
+    add(
+        "--repeats", type=positive_count, default=7, metavar="N", help="rounds of turns (default 7)"
+    )
     add("--turn-seconds", type=positive, default=0.5, help="shortest turn (default 0.5)")
     add(
         "--memory",

@@ -61,7 +61,7 @@ def asked(monkeypatch):
 def test_a_repeatable_student_does_without_cudnn(asked, repeatable, form):
     config = get_config("none")
     config.training.repeatable = repeatable
-    setup.prepare(config)
+    setup.set_up(config)
     assert asked == [form]
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 from deit_jax.augment.operations import Kind
-from deit_jax.augment.packing import Pixels, join, level_of, pack, unpack
+from deit_jax.augment.packing import PackedPixels, join, level_of, pack_pixels, unpack_pixels
 
 
 def blend(
@@ -25,13 +25,13 @@ def blend(
     return jnp.clip(value, 0.0, 255.0).astype(jnp.uint8)
 
 
-def luma(packed: Pixels) -> Pixels:
+def luma(packed: PackedPixels) -> PackedPixels:
     """Return Pillow's grey level, ITU-R 601-2 in 16-bit fixed point (`Convert.c`)."""
     red, green, blue = (level_of(packed, channel) for channel in range(3))
     return (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
 
 
-def smooth(packed: Pixels, channel: int) -> Pixels:
+def smooth(packed: PackedPixels, channel: int) -> PackedPixels:
     """Return one channel under the 3 x 3 kernel of ones with 5 in the middle, over 13.
 
     The outermost pixels stay. No multiple of 1/13 lies within 1/26 of a half, so whole numbers
@@ -53,7 +53,7 @@ def enhance(
     factor: Float[Array, " batch"],
 ) -> UInt8[Array, "batch height width 3"]:
     """Blend with the grey image (`Kind.COLOR`) or with the smoothed one (`Kind.SHARPNESS`)."""
-    packed = pack(images)
+    packed = pack_pixels(images)
     grey = luma(packed)
     colour = (kind == Kind.COLOR)[:, None, None]
     blended = []
@@ -61,4 +61,4 @@ def enhance(
         start = jnp.where(colour, grey, smooth(packed, channel))
         level = blend(start, level_of(packed, channel), factor[:, None, None])
         blended.append(level.astype(jnp.int32))
-    return unpack(join(*blended))
+    return unpack_pixels(join(*blended))

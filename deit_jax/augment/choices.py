@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from deit_jax.augment.keys import purpose
-from deit_jax.augment.operations import OPERATIONS, Draw, Kind, argument_at, arguments
+from deit_jax.augment.operations import OPERATIONS, Draw, Kind, argument_at, operation_arguments
 from deit_jax.augment.options import AugmentOptions
 from deit_jax.augment.randaugment import Entry, Policy, parse_policy
 
@@ -171,7 +171,7 @@ def _layer(
         else:
             level = level + policy.magnitude_std * noise
         level = jnp.clip(level, 0.0, policy.magnitude_max)
-        argument = arguments(names, pick, Draw(level, sign, uniform, height, width))
+        argument = operation_arguments(names, pick, Draw(level, sign, uniform, height, width))
         rest = jnp.zeros_like(argument)
     else:
         fixed = _fixed_arguments(entries, policy.magnitude_max, height, width)

@@ -153,7 +153,7 @@ def argument_at(
     return float(OPERATIONS[name].argument(draw))
 
 
-def arguments(
+def operation_arguments(
     names: tuple[str, ...],
     choice: Array,
     draw: Draw,

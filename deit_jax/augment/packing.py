@@ -4,22 +4,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, UInt8
 
-Pixels = Int[Array, "batch height width"]
+PackedPixels = Int[Array, "batch height width"]
 
 
-def pack(images: UInt8[Array, "batch height width 3"]) -> Pixels:
+def pack_pixels(images: UInt8[Array, "batch height width 3"]) -> PackedPixels:
     """Put red into the lowest eight bits, then green, then blue."""
     four = jnp.pad(images, ((0, 0), (0, 0), (0, 0), (0, 1)))
     return jax.lax.bitcast_convert_type(four, jnp.int32)
 
 
-def join(red: Pixels, green: Pixels, blue: Pixels) -> Pixels:
+def join(red: PackedPixels, green: PackedPixels, blue: PackedPixels) -> PackedPixels:
     """Pack three channels, each 0 to 255."""
     return red | green << 8 | blue << 16
 
 
-def unpack(packed: Pixels) -> UInt8[Array, "batch height width 3"]:
-    """Undo `pack`."""
+def unpack_pixels(packed: PackedPixels) -> UInt8[Array, "batch height width 3"]:
+    """Undo `pack_pixels`."""
     return jax.lax.bitcast_convert_type(packed, jnp.uint8)[..., :3]
 
 

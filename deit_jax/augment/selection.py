@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Shaped
 
-Rows = Shaped[Array, "rows ..."]
+SelectedRows = Shaped[Array, "rows ..."]
 
 ROUND = 64
 """Images taken at once on an accelerator."""
@@ -20,7 +20,7 @@ ROUND = 64
 def update_selected(
     images: Shaped[Array, "batch ..."],
     selected: Bool[Array, " batch"],
-    function: Callable[..., Rows],
+    function: Callable[..., SelectedRows],
     *parameters: Shaped[Array, "batch ..."],
 ) -> Shaped[Array, "batch ..."]:
     """Replace the selected rows by `function(rows, *parameters of those rows)`.
@@ -36,7 +36,7 @@ def update_selected(
 def one_by_one(
     images: Shaped[Array, "batch ..."],
     selected: Bool[Array, " batch"],
-    function: Callable[..., Rows],
+    function: Callable[..., SelectedRows],
     *parameters: Shaped[Array, "batch ..."],
 ) -> Shaped[Array, "batch ..."]:
     """Look at each image, and call `function` where it is selected."""
@@ -60,7 +60,7 @@ def one_by_one(
 def in_rounds(
     images: Shaped[Array, "batch ..."],
     selected: Bool[Array, " batch"],
-    function: Callable[..., Rows],
+    function: Callable[..., SelectedRows],
     *parameters: Shaped[Array, "batch ..."],
     rows: int,
 ) -> Shaped[Array, "batch ..."]:

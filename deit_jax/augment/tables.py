@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from deit_jax.augment.blending import blend, luma
 from deit_jax.augment.operations import Kind
-from deit_jax.augment.packing import pack
+from deit_jax.augment.packing import pack_pixels
 
 
 def look_up(
@@ -97,7 +97,7 @@ def contrast_table(
 ) -> UInt8[Array, "batch 256"]:
     """Blend with the rounded mean grey level, after `ImageEnhance.Contrast`."""
     pixels = images.shape[1] * images.shape[2]
-    mean = (jnp.sum(luma(pack(images)), axis=(1, 2)) + pixels // 2) // pixels
+    mean = (jnp.sum(luma(pack_pixels(images)), axis=(1, 2)) + pixels // 2) // pixels
     level = jnp.arange(256, dtype=jnp.int32)[None, :]
     return blend(jnp.broadcast_to(mean[:, None], (len(mean), 256)), level, factor[:, None])
 

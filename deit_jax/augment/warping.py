@@ -12,9 +12,9 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from deit_jax.augment.geometry import STEPS, affine_map, positions
 from deit_jax.augment.operations import Kind
-from deit_jax.augment.packing import Pixels, join, level_of, pack, unpack
+from deit_jax.augment.packing import PackedPixels, join, level_of, pack_pixels, unpack_pixels
 
-Values = Float[Array, "batch height width"]
+ChannelValues = Float[Array, "batch height width"]
 
 
 def warp(
@@ -47,14 +47,14 @@ def warp(
     column, row = positions(mapping, height, width)
     inside = column.inside & row.inside
     stride = width + 4
-    padded = jnp.pad(pack(images), ((0, 0), (2, 2), (2, 2)), mode="edge")
+    padded = jnp.pad(pack_pixels(images), ((0, 0), (2, 2), (2, 2)), mode="edge")
     # Index of the first of the 4 x 4 pixels around the position, in the padded image.
     corner = jnp.where(inside, (row.pixel + 1) * stride + column.pixel + 1, 0)
     # Written out once: up to sixteen look-ups share them.
     padded, corner = jax.lax.optimization_barrier((padded, corner))
     padded = padded.reshape(padded.shape[0], -1)
 
-    def source(offset: int | Int[Array, "batch 1 1"]) -> Pixels:
+    def source(offset: int | Int[Array, "batch 1 1"]) -> PackedPixels:
         index = (corner + offset).reshape(corner.shape[0], -1)
         found = jnp.take_along_axis(padded, index, axis=1, mode="promise_in_bounds")
         return found.reshape(corner.shape)
@@ -72,12 +72,15 @@ def warp(
         right, down = column.beyond + column.rest, row.beyond + row.rest
         levels = square_levels(square, right, down, smooth)
     packed = join(*(jnp.clip(level, 0, 255) for level in levels))
-    return unpack(jnp.where(inside, packed, fill[0] | fill[1] << 8 | fill[2] << 16))
+    return unpack_pixels(jnp.where(inside, packed, fill[0] | fill[1] << 8 | fill[2] << 16))
 
 
 def line_levels(
-    line: list[Pixels], beyond: Values, rest: Values, bicubic: bool | Bool[Array, "batch 1 1"]
-) -> list[Pixels]:
+    line: list[PackedPixels],
+    beyond: ChannelValues,
+    rest: ChannelValues,
+    bicubic: bool | Bool[Array, "batch 1 1"],
+) -> list[PackedPixels]:
     """Interpolate each channel between the middle two of four packed pixels.
 
     With a distance of d, the powers of d are taken apart into multiples of 2^-12 and rests. A
@@ -93,7 +96,7 @@ def line_levels(
     for channel in range(3):
         middle = level_of(line[1], channel)
         exact = small = jnp.zeros_like(beyond)
-        factors = cubic_factors(differences(line, middle, channel), bicubic)
+        factors = cubic_factors(levels_above(line, middle, channel), bicubic)
         for factor, (upper, lower) in zip(factors, powers, strict=False):
             exact, small = exact + factor * upper, small + factor * lower
         whole = jnp.floor(exact)
@@ -103,15 +106,15 @@ def line_levels(
 
 
 def square_levels(
-    square: list[list[Pixels]],
-    right: Values,
-    down: Values,
+    square: list[list[PackedPixels]],
+    right: ChannelValues,
+    down: ChannelValues,
     bicubic: bool | Bool[Array, "batch 1 1"],
-) -> list[Pixels]:
+) -> list[PackedPixels]:
     """Interpolate each channel of 4 x 4 packed pixels: along the rows, then between them."""
 
-    def between(values: list[Values], distance: Values) -> Values:
-        value: Values = jnp.zeros_like(distance)
+    def between(values: list[ChannelValues], distance: ChannelValues) -> ChannelValues:
+        value: ChannelValues = jnp.zeros_like(distance)
         for factor in reversed(cubic_factors(values, bicubic)):
             value = distance * (factor + value)
         return values[1] + value
@@ -119,12 +122,14 @@ def square_levels(
     levels = []
     for channel in range(3):
         middle = level_of(square[1][1], channel)
-        rows = [between(differences(row, middle, channel), right) for row in square]
+        rows = [between(levels_above(row, middle, channel), right) for row in square]
         levels.append(middle + jnp.floor(between(rows, down)).astype(jnp.int32))
     return levels
 
 
-def cubic_factors(values: list[Values], bicubic: bool | Bool[Array, "batch 1 1"]) -> list[Values]:
+def cubic_factors(
+    values: list[ChannelValues], bicubic: bool | Bool[Array, "batch 1 1"]
+) -> list[ChannelValues]:
     """Return what multiplies d, d^2 and d^3 between the second and the third of four values.
 
     Pillow's cubic has a = -1. Linear interpolation has the first factor only.
@@ -144,6 +149,8 @@ def cubic_factors(values: list[Values], bicubic: bool | Bool[Array, "batch 1 1"]
     return [jnp.where(bicubic, curve, line) for curve, line in zip(factors, straight, strict=True)]
 
 
-def differences(packed: list[Pixels], middle: Pixels, channel: int) -> list[Values]:
+def levels_above(
+    packed: list[PackedPixels], middle: PackedPixels, channel: int
+) -> list[ChannelValues]:
     """Return how far one channel of packed pixels lies above `middle`."""
     return [(level_of(pixels, channel) - middle).astype(jnp.float32) for pixels in packed]

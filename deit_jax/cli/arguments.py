@@ -55,7 +55,7 @@ def between(least: int, most: int = _LARGEST) -> Callable[[str], int]:
     return whole_number
 
 
-count = between(1)
+positive_count = between(1)
 """A whole number above 0."""
 
 seed = between(0, 2**64 - 1)

@@ -7,7 +7,7 @@ Example:
 
 import argparse
 
-from deit_jax.cli.arguments import between, count, seed
+from deit_jax.cli.arguments import between, positive_count, seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe", default="deit", help=f"one of {', '.join(RECIPES)} (default: deit)"
     )
     parser.add_argument("--output", default="augmentation.png", help="PNG file to write")
-    parser.add_argument("--columns", type=count, default=8, help="samples shown (default: 8)")
+    parser.add_argument(
+        "--columns", type=positive_count, default=8, help="samples shown (default: 8)"
+    )
     parser.add_argument(
         "--size", type=between(16), default=224, help="side in pixels (default: 224)"
     )
@@ -33,4 +35,4 @@ def run(args: argparse.Namespace) -> int:
     """Draw the sheet."""
     from deit_jax.reports import contact_sheet
 
-    return contact_sheet.run(args)
+    return contact_sheet.write_contact_sheet(args)

@@ -15,7 +15,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from deit_jax.cli.arguments import count, positive
+from deit_jax.cli.arguments import positive, positive_count
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -26,7 +26,7 @@ _BENCHMARKS = ("input",)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     from deit_jax.config.defaults import default_config
-    from deit_jax.config.keys import flatten
+    from deit_jax.config.keys import leaves_by_key
 
     parser.add_argument(
         "what", nargs="?", choices=_BENCHMARKS, metavar="input", help="the benchmark to run"
@@ -35,7 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", metavar="FILE:WHAT", help="as for train.py, with --config.a.b=value"
     )
     parser.add_argument(
-        "--images", type=count, default=512, metavar="N", help="to time stages with (default: 512)"
+        "--images",
+        type=positive_count,
+        default=512,
+        metavar="N",
+        help="to time stages with (default: 512)",
     )
     parser.add_argument(
         "--seconds",
@@ -47,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--measure", action="store_true", help="run the train step of the model too"
     )
     parser.add_argument("--json", action="store_true", help="print one line of JSON, nothing else")
-    for key in flatten(default_config()):
+    for key in leaves_by_key(default_config()):
         parser.add_argument(f"--config.{key}", help=argparse.SUPPRESS)
 
 
@@ -72,14 +76,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _read_config(args: argparse.Namespace) -> "ConfigDict":
     """Return the configuration, checked."""
-    from deit_jax.sweeps.plan import read
+    from deit_jax.sweeps.plan import read_config
 
     overrides = [
         f"--{name}={value}"
         for name, value in vars(args).items()
         if name.startswith("config.") and value is not None
     ]
-    config = read(args.config, overrides)
+    config = read_config(args.config, overrides)
     # Imported late: a wrong value is answered before JAX has started.
     import jax
 

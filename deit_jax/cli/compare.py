@@ -68,9 +68,9 @@ def run(args: argparse.Namespace) -> int:
         require(args.against)
     from rich.console import Console
 
-    from deit_jax.parity.compare import compare, open_subject
+    from deit_jax.parity.compare import compare_with_torch, open_subject
     from deit_jax.parity.picture import draw
-    from deit_jax.parity.report import show
+    from deit_jax.parity.report import show_parity
     from deit_jax.reports.terminal import say
 
     require("matplotlib")
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     if not picture.absolute().parent.is_dir():
         raise FileNotFoundError(f"There is no directory {picture.parent} to write the picture to.")
     subject = open_subject(args.weights, model=args.model, which=args.which)
-    report = compare(
+    report = compare_with_torch(
         subject,
         args.against,
         images=args.image,
@@ -91,6 +91,6 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(report.as_json() | {"picture": str(picture)}))
     else:
         console = Console()
-        show(report, console)
+        show_parity(report, console)
         say(console, f"Written: {picture}")
     return 0 if report.agrees else 1

@@ -14,7 +14,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from deit_jax.cli.arguments import checkpoint, count, share
+from deit_jax.cli.arguments import checkpoint, positive_count, share
 
 if TYPE_CHECKING:
     from deit_jax.data.source import Source
@@ -84,7 +84,7 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="the model's class for each class of the data: numbers, or a JSON object of names "
         "(default: by their names)",
     )
-    parser.add_argument("--batch-size", type=count, help="images at a time")
+    parser.add_argument("--batch-size", type=positive_count, help="images at a time")
     parser.add_argument(
         "--real", metavar="FILE", help="real.json: count answers that are one of several labels"
     )
@@ -218,7 +218,7 @@ def _compare(answers: "dict[str, Answers]", args: argparse.Namespace) -> None:
     from rich.console import Console
 
     from deit_jax.evaluation.agreement import disagreement
-    from deit_jax.reports.agreement import show, write
+    from deit_jax.reports.agreement import show_disagreement, write
     from deit_jax.reports.terminal import say
 
     result = disagreement(answers)
@@ -226,7 +226,7 @@ def _compare(answers: "dict[str, Answers]", args: argparse.Namespace) -> None:
         content = {"names": result.names, "fractions": result.fractions.tolist()}
         print(json.dumps({"disagreement": content | {"images": result.images}}))
     else:
-        show(result, Console())
+        show_disagreement(result, Console())
     if args.output:
         files = write(result, args.output)
         if not args.json:

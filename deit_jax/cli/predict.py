@@ -16,7 +16,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from deit_jax.cli.arguments import count, share
+from deit_jax.cli.arguments import positive_count, share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--which", choices=("model", "ema"), default="model", help="of a run or training checkpoint"
     )
     parser.add_argument("--classes", metavar="FILE", help="names of the classes")
-    parser.add_argument("--top", type=count, default=5, metavar="N", help="default: 5")
+    parser.add_argument("--top", type=positive_count, default=5, metavar="N", help="default: 5")
     parser.add_argument(
         "--crop-ratio",
         type=share,
@@ -48,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of the resized side that is kept (default: what the weights say; the "
         "reference's 0.875 where nothing does)",
     )
-    parser.add_argument("--batch-size", type=count, default=32, metavar="N", help="default: 32")
+    parser.add_argument(
+        "--batch-size", type=positive_count, default=32, metavar="N", help="default: 32"
+    )
     parser.add_argument("--json", action="store_true", help="print one line of JSON, nothing else")
 
 

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deit_jax.cli.arguments import between, count
+from deit_jax.cli.arguments import between, positive_count
 
 if TYPE_CHECKING:
     from deit_jax.data.source import Source
@@ -69,9 +69,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quality", type=between(1, 100), default=90, help="of resized JPEG (default: 90)"
     )
-    parser.add_argument("--shard-images", type=count, default=2048, help="images in a file")
     parser.add_argument(
-        "--workers", type=count, default=_cores(), help="processes (default: one for each core)"
+        "--shard-images", type=positive_count, default=2048, help="images in a file"
+    )
+    parser.add_argument(
+        "--workers",
+        type=positive_count,
+        default=_cores(),
+        help="processes (default: one for each core)",
     )
     parser.add_argument(
         "--verify", action="store_true", help="only read a prepared SOURCE again, all of it"

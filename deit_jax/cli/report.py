@@ -33,15 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the runs, write table and picture, print the table."""
-    from deit_jax.reports.comparison import compare
+    from deit_jax.reports.comparison import compare_runs
     from deit_jax.reports.report import NO_PICTURE, PICTURE, write_report
-    from deit_jax.reports.table3 import show
+    from deit_jax.reports.table3 import show_table3
     from deit_jax.reports.terminal import say
 
-    comparison = compare(args.runs, teacher=args.teacher, weights=args.weights)
+    comparison = compare_runs(args.runs, teacher=args.teacher, weights=args.weights)
     written = write_report(comparison, args.output)
     console = Console()
-    show(comparison, console)
+    show_table3(comparison, console)
     console.print()
     if PICTURE not in [path.name for path in written]:
         say(console, NO_PICTURE)

@@ -43,7 +43,7 @@ class _Override(argparse.Action):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     from deit_jax.config.defaults import default_config
-    from deit_jax.config.keys import flatten
+    from deit_jax.config.keys import leaves_by_key
 
     parser.add_argument("--config", metavar="FILE", help="config file, such as configs/distill.py")
     parser.add_argument(
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", metavar="DIR", help="for --collect: where to write (default: the first DIR)"
     )
     parser.set_defaults(overrides=[])
-    for key in flatten(default_config()):
+    for key in leaves_by_key(default_config()):
         parser.add_argument(f"--config.{key}", action=_Override, help=argparse.SUPPRESS)
 
 
@@ -103,14 +103,17 @@ def _collect(directories: Sequence[str], output: str) -> int:
 
     from deit_jax.files import write_text
     from deit_jax.reports.paper_picture import draw_table
-    from deit_jax.reports.paper_tables import caption, collect, markdown, paper_tables
+    from deit_jax.reports.paper_tables import collect, paper_caption, paper_markdown, paper_tables
 
     collection = collect(directories)
     target = Path(output)
     target.mkdir(parents=True, exist_ok=True)
     parts, written = ["# Collected runs\n"], [str(target / _TABLES)]
     for number, (family, table) in enumerate(paper_tables(collection), start=1):
-        parts += [markdown(collection, family, table), caption(collection, family, table) + "\n"]
+        parts += [
+            paper_markdown(collection, family, table),
+            paper_caption(collection, family, table) + "\n",
+        ]
         picture = target / f"table-{number}-{family}.png"
         # Never an old picture beside a new table.
         picture.unlink(missing_ok=True)

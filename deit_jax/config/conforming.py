@@ -5,14 +5,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from deit_jax.config.keys import flatten, nearest
+from deit_jax.config.keys import leaves_by_key, nearest
 from deit_jax.schema import RULES
 from deit_jax.schema.declare import conform
 
 
 def key_problems(config: ConfigDict) -> Iterator[str]:
     """Yield a sentence for each key that is not in the schema, or is missing."""
-    given = flatten(config)
+    given = leaves_by_key(config)
     for key in sorted(given.keys() - RULES.keys()):
         yield f"config.{key} is read by nothing; remove it.{nearest(key, RULES)}"
     for key in sorted(RULES.keys() - given.keys()):
@@ -28,7 +28,7 @@ def value_problems(config: ConfigDict) -> Iterator[str]:
     Args:
         config: with exactly the keys of the schema.
     """
-    for key, value in flatten(config).items():
+    for key, value in leaves_by_key(config).items():
         try:
             assign(config, key, conform(f"config.{key}", value, RULES[key]))
         except ValueError as error:

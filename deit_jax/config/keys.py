@@ -13,12 +13,12 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+def leaves_by_key(config: Any, prefix: str = "") -> dict[str, Any]:
     """Return the leaves of a (possibly nested) configuration by dotted name."""
     leaves: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, ConfigDict | dict):
-            leaves |= flatten(value, f"{prefix}{key}.")
+            leaves |= leaves_by_key(value, f"{prefix}{key}.")
         else:
             leaves[prefix + key] = value
     return leaves

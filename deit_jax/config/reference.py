@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from deit_jax.config.defaults import default_config
-from deit_jax.config.keys import flatten
+from deit_jax.config.keys import leaves_by_key
 
 REFERENCE: dict[str, Any] = {
     # losses.py: the divergence is divided by outputs_kd.numel().
@@ -44,7 +44,7 @@ def apply_reference(config: ConfigDict, overridden: Iterable[str] = ()) -> list[
     """
     if not config.get("reference", False):
         return []
-    values, defaults = flatten(config), flatten(default_config())
+    values, defaults = leaves_by_key(config), leaves_by_key(default_config())
     given = set(overridden)
     problems = [
         f"config.reference sets {key} to {wanted!r}, but it was given as {values[key]!r}; "
@@ -61,7 +61,7 @@ def reference_problems(config: ConfigDict) -> Iterable[str]:
     """Find what keeps a configuration with `reference=True` from being the reference's."""
     if not config.reference:
         return
-    values = flatten(config)
+    values = leaves_by_key(config)
     for key, wanted in REFERENCE.items():
         if values[key] != wanted:
             yield f"config.reference is True but config.{key} is {values[key]!r}, not {wanted!r}."

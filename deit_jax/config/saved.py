@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from deit_jax.config.defaults import default_config
-from deit_jax.config.keys import flatten
+from deit_jax.config.keys import leaves_by_key
 from deit_jax.schema import RULES
 
 BEFORE: dict[str, Any] = {"data.spread_copies": False, "mix.box": "timm"}
@@ -31,8 +31,8 @@ def complete(
         default are never added, and keys of the past that no longer exist stay.
     """
     # As they will be when they are read again: tuples are lists.
-    defaults = json.loads(json.dumps(flatten(default_config()) | BEFORE))
-    present = flatten(saved)
+    defaults = json.loads(json.dumps(leaves_by_key(default_config()) | BEFORE))
+    present = leaves_by_key(saved)
     wanted = defaults if keys is None else keys
     added = {key: defaults[key] for key in wanted if key in defaults and key not in present}
     config = copy.deepcopy(dict(saved))
@@ -56,4 +56,4 @@ def kept(record: Mapping[str, Any]) -> dict[str, Any]:
     """
     config, added = complete(record["config"], BEFORE)
     older = {*record.get("older_than", ()), *added}
-    return {key: value for key, value in flatten(config).items() if key in older}
+    return {key: value for key, value in leaves_by_key(config).items() if key in older}

@@ -25,7 +25,7 @@ Metrics = dict[str, dict[str, float]]
 """By head ("class", "distillation", "fused"): "top1" and "top5" in percent, "loss"."""
 
 
-def count(
+def count_hits(
     logits: Float[Array, "batch classes"], labels: Int[Array, " batch"], mask: Bool[Array, " batch"]
 ) -> dict[str, Shaped[Array, ""]]:
     """Hits among the first one and five classes and summed cross-entropy of unmasked images.
@@ -63,7 +63,7 @@ def make_eval_step(
         images = to_input(batch["image"], mean, std)
         logits, _ = function.head_logits(params, batch_stats, images)
         heads = by_head(logits, fusion)
-        return {head: count(x, batch["label"], batch["mask"]) for head, x in heads.items()}
+        return {head: count_hits(x, batch["label"], batch["mask"]) for head, x in heads.items()}
 
     return step
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int32, Shaped
 
 from deit_jax.augment.normalise import to_input
-from deit_jax.evaluation.metrics import Metrics, Sums, Totals, add, averages, by_head, count
+from deit_jax.evaluation.metrics import Metrics, Sums, Totals, add, averages, by_head, count_hits
 from deit_jax.models.functional import ModelFunction
 from deit_jax.models.fusion import FusionRule
 from deit_jax.sharding import put_batch
@@ -65,7 +65,7 @@ def measure(
         heads = by_head(logits, fusion)
         if classes:
             heads = {head: x[:, np.asarray(classes)] for head, x in heads.items()}
-        sums = {head: count(x, batch["label"], batch["mask"]) for head, x in heads.items()}
+        sums = {head: count_hits(x, batch["label"], batch["mask"]) for head, x in heads.items()}
         answers = {
             head: jnp.where(jnp.isnan(x).any(-1), NO_CLASS, jnp.argmax(x, -1)).astype(jnp.int32)
             for head, x in heads.items()

@@ -11,10 +11,10 @@ from deit_jax.evaluation.predictions import UNREAD, Answers
 
 _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})")
 
-Labels = Sequence[frozenset[int]]
+RealLabels = Sequence[frozenset[int]]
 
 
-def match(source: Source, real: Labels) -> tuple[list[frozenset[int]], str]:
+def match(source: Source, real: RealLabels) -> tuple[list[frozenset[int]], str]:
     """Return the labels of each image of a source, and a note on how they were found.
 
     The number in ILSVRC2012_val_00000001 says which image it is; where no image has one, the
@@ -46,7 +46,9 @@ def match(source: Source, real: Labels) -> tuple[list[frozenset[int]], str]:
     return found, "ReaL labels go by the numbers in the names of the images."
 
 
-def real_accuracy(answers: Mapping[str, Answers], labels: Labels) -> tuple[dict[str, float], int]:
+def real_accuracy(
+    answers: Mapping[str, Answers], labels: RealLabels
+) -> tuple[dict[str, float], int]:
     """Return the accuracy of each head in percent, and how many images it is of.
 
     Images without a label, and images that could not be read, are left out.

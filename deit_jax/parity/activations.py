@@ -5,13 +5,13 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from deit_jax.parity.layers import Section, differences
-from deit_jax.parity.our_model import Images, Subject
+from deit_jax.parity.layers import Section, layer_differences
+from deit_jax.parity.our_model import Images, OurModel
 from deit_jax.parity.torch_side import TorchSide
 from deit_jax.trees import Tree
 
 
-def our_activations(subject: Subject, images: Images) -> dict[str, np.ndarray]:
+def our_activations(subject: OurModel, images: Images) -> dict[str, np.ndarray]:
     """Run our model; return its results by name, in the order of computation.
 
     The heads' logits come from `head_logits`, as in training and evaluation, where the last block
@@ -23,7 +23,7 @@ def our_activations(subject: Subject, images: Images) -> dict[str, np.ndarray]:
     return dict(zip(names, map(np.asarray, values), strict=True))
 
 
-def layer_names(subject: Subject) -> list[str]:
+def layer_names(subject: OurModel) -> list[str]:
     """Return the names of the results, in the order of computation; nothing is computed."""
     names, run = _named(subject)
     images = jax.ShapeDtypeStruct((1, *subject.module.image_size, 3), np.float32)
@@ -31,7 +31,7 @@ def layer_names(subject: Subject) -> list[str]:
     return names
 
 
-def _named(subject: Subject) -> tuple[list[str], Callable[..., list[jax.Array]]]:
+def _named(subject: OurModel) -> tuple[list[str], Callable[..., list[jax.Array]]]:
     """Return a function to trace, and the list that the names of its results will be in.
 
     (A dict that leaves jit comes back sorted, with block 10 before block 2.)
@@ -63,4 +63,4 @@ def compare_activations(
         tolerance: largest relative difference.
     """
     theirs = other.activations(images, [name for name in ours if name != "logits"])
-    return Section("activations", differences(ours, theirs), tolerance)
+    return Section("activations", layer_differences(ours, theirs), tolerance)

@@ -11,11 +11,11 @@ import torch
 from deit_jax.evaluation.predict import read_view
 from deit_jax.parity.activations import compare_activations, layer_names, our_activations
 from deit_jax.parity.gradients import compare_gradients, labels_for, our_gradients
-from deit_jax.parity.our_model import Subject, noise_pixels, random_subject
+from deit_jax.parity.our_model import OurModel, noise_pixels, random_subject
 from deit_jax.parity.report import Report
 from deit_jax.parity.step import compare_steps, our_step, step_config, torch_step
 from deit_jax.parity.torch_file import read_with_torch
-from deit_jax.parity.torch_models import Against, build_torch_side, is_transformer
+from deit_jax.parity.torch_models import Against, build_torch_side, is_vision_transformer
 from deit_jax.runs.open_weights import read_weights
 from deit_jax.training.losses import Kind
 from deit_jax.version import __version__
@@ -29,7 +29,7 @@ DEFAULT_MODEL = "deit_tiny_distilled_patch16_224"
 _RANDOM = "random:"
 
 
-def open_subject(weights: str, *, model: str = "", which: str = "model") -> Subject:
+def open_subject(weights: str, *, model: str = "", which: str = "model") -> OurModel:
     """Read what is to be compared.
 
     Args:
@@ -47,7 +47,7 @@ def open_subject(weights: str, *, model: str = "", which: str = "model") -> Subj
         return random_subject(model or DEFAULT_MODEL, int(seed))
     found = read_weights(weights, which=which, model=model)
     function, params, batch_stats = complete_model(found)
-    return Subject(
+    return OurModel(
         name=found.model_name,
         function=function,
         params=_float32(params),
@@ -61,8 +61,8 @@ def open_subject(weights: str, *, model: str = "", which: str = "model") -> Subj
     )
 
 
-def compare(
-    subject: Subject,
+def compare_with_torch(
+    subject: OurModel,
     against: Against,
     *,
     images: Sequence[str] = (),
@@ -86,7 +86,7 @@ def compare(
         ModuleNotFoundError, FileNotFoundError, ValueError: one sentence about what is missing,
             cannot be read or cannot be compared.
     """
-    if (gradients or step) and not is_transformer(subject):
+    if (gradients or step) and not is_vision_transformer(subject):
         raise ValueError(
             f"Gradients of {subject.name} are not compared: that of ReLU jumps at zero, so float32 "
             "rounding decides about single pixels; compare its activations only."

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Int
 
 from deit_jax.augment.mixup_cutmix import one_hot_targets
-from deit_jax.parity.layers import Difference, Section, by_layer, difference, layer_of
-from deit_jax.parity.our_model import Images, Subject
+from deit_jax.parity.layers import Difference, Section, by_layer, layer_difference, layer_of
+from deit_jax.parity.our_model import Images, OurModel
 from deit_jax.parity.torch_side import TorchSide
 from deit_jax.training.losses import distillation_loss
 from deit_jax.trees import Tree, TreePath, flatten
@@ -17,13 +17,13 @@ SMOOTHING = 0.1
 Labels = Int[np.ndarray, "batch"]
 
 
-def labels_for(subject: Subject, count: int) -> Labels:
+def labels_for(subject: OurModel, count: int) -> Labels:
     """Return labels for images that have none: the same at every call."""
     classes = subject.module.num_classes
     return np.random.default_rng(1).integers(0, classes, count).astype(np.int64)
 
 
-def our_gradients(subject: Subject, images: Images, labels: Labels) -> Tree:
+def our_gradients(subject: OurModel, images: Images, labels: Labels) -> Tree:
     """Return the gradient of the smoothed cross-entropy, the mean over both heads."""
 
     def loss(params: Tree) -> jax.Array:
@@ -79,7 +79,7 @@ def gradient_rows(ours: Tree, theirs: Tree, layers: list[str]) -> tuple[Differen
     pairs = paired(ours, theirs, layers)
     return by_layer(
         {
-            ".".join(path): (layer, difference(".".join(path), mine, other))
+            ".".join(path): (layer, layer_difference(".".join(path), mine, other))
             for path, (layer, mine, other) in reversed(pairs.items())
         }
     )

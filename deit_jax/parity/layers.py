@@ -63,7 +63,7 @@ class Section:
         return _largest(self.rows, self.measure)
 
 
-def difference(layer: str, ours: Values, theirs: Values, detail: str = "") -> Difference:
+def layer_difference(layer: str, ours: Values, theirs: Values, detail: str = "") -> Difference:
     """Measure how far two arrays are apart, in float64.
 
     Raises:
@@ -85,9 +85,13 @@ def difference(layer: str, ours: Values, theirs: Values, detail: str = "") -> Di
     return Difference(layer, maximum, relative, min(cosine, 1.0), a.size, detail)
 
 
-def differences(ours: Mapping[str, Values], theirs: Mapping[str, Values]) -> tuple[Difference, ...]:
+def layer_differences(
+    ours: Mapping[str, Values], theirs: Mapping[str, Values]
+) -> tuple[Difference, ...]:
     """Compare what both sides have, in the order of `ours`."""
-    return tuple(difference(name, ours[name], theirs[name]) for name in ours if name in theirs)
+    return tuple(
+        layer_difference(name, ours[name], theirs[name]) for name in ours if name in theirs
+    )
 
 
 def layer_of(path: tuple[str, ...], layers: Collection[str]) -> str:

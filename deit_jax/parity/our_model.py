@@ -16,11 +16,11 @@ from deit_jax.trees import Tree
 from deit_jax.weights.description.config import NOTHING, Description
 
 Images = Float[np.ndarray, "batch height width 3"]
-Pixels = UInt8[np.ndarray, "batch height width 3"]
+PixelBatch = UInt8[np.ndarray, "batch height width 3"]
 
 
 @dataclass(frozen=True)
-class Subject:
+class OurModel:
     """One of our models with its weights.
 
     Attributes:
@@ -53,12 +53,12 @@ class Subject:
         """A live module with shapes in place of arrays, to ask for its sizes."""
         return self.function.merge(*jax.eval_shape(lambda: (self.params, self.batch_stats)))
 
-    def normalise(self, pixels: Pixels) -> Images:
+    def normalise(self, pixels: PixelBatch) -> Images:
         """Return what both networks are shown, once for both: the same as in evaluation."""
         return np.asarray(to_input(pixels, self.preprocessing.mean, self.preprocessing.std))
 
 
-def random_subject(name: str, seed: int, **options: Any) -> Subject:
+def random_subject(name: str, seed: int, **options: Any) -> OurModel:
     """Return a registered model with random weights of the size that trained ones have.
 
     Args:
@@ -68,7 +68,7 @@ def random_subject(name: str, seed: int, **options: Any) -> Subject:
     """
     function, shapes, statistics = abstract(model_builder(name, **options))
     params, batch_stats = random_weights(shapes, statistics, seed)
-    return Subject(name, function, params, batch_stats, f"random weights, seed {seed}")
+    return OurModel(name, function, params, batch_stats, f"random weights, seed {seed}")
 
 
 def random_weights(shapes: Tree, statistics: Tree, seed: int) -> tuple[Tree, Tree]:
@@ -98,6 +98,6 @@ def random_weights(shapes: Tree, statistics: Tree, seed: int) -> tuple[Tree, Tre
     )
 
 
-def noise_pixels(count: int, size: tuple[int, int], seed: int = 0) -> Pixels:
+def noise_pixels(count: int, size: tuple[int, int], seed: int = 0) -> PixelBatch:
     """Return images of independent random pixels: no symmetry hides a flip or a transpose."""
     return np.random.default_rng(seed).integers(0, 256, (count, *size, 3), np.uint8)

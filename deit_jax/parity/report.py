@@ -76,7 +76,7 @@ class Report:
         }
 
 
-def show(report: Report, console: Console) -> None:
+def show_parity(report: Report, console: Console) -> None:
     """Print a table for each section, and the verdict."""
     say(console, f"{report.model}, {report.weights}: {report.ours} beside {report.against}")
     say(console, f"Shown to both: {report.images}. PyTorch's weights: {report.loaded}.")

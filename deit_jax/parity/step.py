@@ -22,8 +22,8 @@ from deit_jax.config.defaults import default_config
 from deit_jax.models.functional import abstract
 from deit_jax.models.vit import VisionTransformer
 from deit_jax.parity.gradients import Labels, gradient_rows, paired
-from deit_jax.parity.layers import Difference, Section, by_layer, difference
-from deit_jax.parity.our_model import Pixels, Subject, random_weights
+from deit_jax.parity.layers import Difference, Section, by_layer, layer_difference
+from deit_jax.parity.our_model import OurModel, PixelBatch, random_weights
 from deit_jax.parity.torch_deit import TorchDeit
 from deit_jax.parity.torch_side import TorchSide
 from deit_jax.training.losses import Kind
@@ -42,7 +42,7 @@ NEGLIGIBLE = 1e-4
 Adam divides each gradient by its own size, so rounding decides about the step of a parameter
 whose gradient is rounding itself.
 """
-LOSSES = ("loss", "label_loss", "distillation_loss")
+LOSS_TERMS = ("loss", "label_loss", "distillation_loss")
 _TEACHER: dict[str, Any] = dict(width=64, depth=2, num_heads=1, distilled=False)
 
 
@@ -61,7 +61,7 @@ class Stepped:
     params: Tree
 
 
-def step_config(subject: Subject, kind: Kind) -> ConfigDict:
+def step_config(subject: OurModel, kind: Kind) -> ConfigDict:
     """Return the reference recipe without anything random, at a learning rate that shows."""
     config = default_config()
     config.model.num_classes = subject.module.num_classes
@@ -72,7 +72,7 @@ def step_config(subject: Subject, kind: Kind) -> ConfigDict:
     return config
 
 
-def teacher_subject(subject: Subject) -> Subject:
+def teacher_subject(subject: OurModel) -> OurModel:
     """Return the teacher: a small random transformer with the student's classes and images."""
     module = subject.module
     patch = getattr(getattr(module, "patch_embed", None), "patch_size", 16)
@@ -85,7 +85,7 @@ def teacher_subject(subject: Subject) -> Subject:
     return replace(subject, name="teacher", function=function, params=params, batch_stats={})
 
 
-def our_step(subject: Subject, config: ConfigDict, pixels: Pixels, labels: Labels) -> Stepped:
+def our_step(subject: OurModel, config: ConfigDict, pixels: PixelBatch, labels: Labels) -> Stepped:
     """Run the house's train step once."""
     teacher = teacher_subject(subject) if config.distillation.kind != "none" else None
     optimizer = make_optimizer(config.optimizer, subject.params)
@@ -115,14 +115,14 @@ def our_step(subject: Subject, config: ConfigDict, pixels: Pixels, labels: Label
     # After one step, Adam's first moment is (1 - b1) times the gradient.
     moments = after["opt_state"][0].mu
     return Stepped(
-        losses={name: float(after["sums"][name]) for name in LOSSES},
+        losses={name: float(after["sums"][name]) for name in LOSS_TERMS},
         gradients=jax.tree.map(lambda m: np.asarray(m) / (1 - config.optimizer.b1), moments),
         params=jax.tree.map(np.asarray, after["params"]),
     )
 
 
 def torch_step(
-    subject: Subject, other: TorchSide, config: ConfigDict, pixels: Pixels, labels: Labels
+    subject: OurModel, other: TorchSide, config: ConfigDict, pixels: PixelBatch, labels: Labels
 ) -> Stepped:
     """Do the same with PyTorch; changes the model's parameters."""
     images, kind = subject.normalise(pixels), config.distillation.kind
@@ -139,7 +139,7 @@ def torch_step(
     losses[0].backward()
     gradients = other.gradients()
     optimizer.step()
-    values = {name: float(loss.detach()) for name, loss in zip(LOSSES, losses, strict=True)}
+    values = {name: float(loss.detach()) for name, loss in zip(LOSS_TERMS, losses, strict=True)}
     return Stepped(values, gradients, other.parameters())
 
 
@@ -155,8 +155,8 @@ def compare_steps(
         tolerances: of losses and of gradients.
     """
     losses = (
-        difference(name, np.array([ours.losses[name]]), np.array([theirs.losses[name]]))
-        for name in LOSSES
+        layer_difference(name, np.array([ours.losses[name]]), np.array([theirs.losses[name]]))
+        for name in LOSS_TERMS
     )
     return [
         Section("losses of the step", tuple(losses), tolerances[0]),
@@ -183,7 +183,7 @@ def _parameter_rows(ours: Stepped, theirs: Stepped, layers: list[str]) -> tuple[
         left_out = int(counted.size - counted.sum())
         detail = f"{left_out} of {counted.size} without gradient" if left_out else ""
         name = ".".join(path)
-        rows[name] = (layer, difference(name, mine[counted], other[counted], detail))
+        rows[name] = (layer, layer_difference(name, mine[counted], other[counted], detail))
     return by_layer(rows, "maximum")
 
 
@@ -212,7 +212,7 @@ def torch_losses(
     return (1 - options.weight) * label + options.weight * term, label, term
 
 
-def _ask_teacher(subject: Subject, images: np.ndarray) -> Tensor:
+def _ask_teacher(subject: OurModel, images: np.ndarray) -> Tensor:
     teacher = teacher_subject(subject)
     module = teacher.module
     model: nn.Module = TorchDeit(

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class PatchEmbed(nn.Module):
+class TorchPatchEmbed(nn.Module):
     """Cuts the image into squares and projects each, row by row."""
 
     def __init__(self, patch_size: int, width: int) -> None:
@@ -25,7 +25,7 @@ class PatchEmbed(nn.Module):
         return projected.reshape(*projected.shape[:2], -1).transpose(1, 2)
 
 
-class Attention(nn.Module):
+class TorchAttention(nn.Module):
     """Softmax attention, one head after the other (readable rather than fast)."""
 
     def __init__(self, width: int, num_heads: int) -> None:
@@ -47,7 +47,7 @@ class Attention(nn.Module):
         return self.proj(torch.cat(mixed, dim=-1))
 
 
-class Mlp(nn.Module):
+class TorchMlp(nn.Module):
     """Two dense layers, four times wider between, with an exact GELU."""
 
     def __init__(self, width: int) -> None:
@@ -63,15 +63,15 @@ class Mlp(nn.Module):
         return self.fc2(self.act(self.fc1(x)))
 
 
-class Block(nn.Module):
+class TorchBlock(nn.Module):
     """Attention and MLP, each normalised before and added to its input, in DeiT III scaled."""
 
     def __init__(self, width: int, num_heads: int, deit3: bool, epsilon: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=epsilon)
-        self.attn = Attention(width, num_heads)
+        self.attn = TorchAttention(width, num_heads)
         self.norm2 = nn.LayerNorm(width, eps=epsilon)
-        self.mlp = Mlp(width)
+        self.mlp = TorchMlp(width)
         self.gamma_1 = nn.Parameter(torch.ones(width)) if deit3 else 1.0
         self.gamma_2 = nn.Parameter(torch.ones(width)) if deit3 else 1.0
 
@@ -115,11 +115,11 @@ class TorchDeit(nn.Module):
         patches = (image_size[0] // patch_size) * (image_size[1] // patch_size)
         # Rows of position embeddings that do not belong to a patch.
         self.extra = 0 if deit3 else 1 + distilled
-        self.patch_embed = PatchEmbed(patch_size, width)
+        self.patch_embed = TorchPatchEmbed(patch_size, width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.dist_token = nn.Parameter(torch.zeros(1, 1, width)) if distilled else None
         self.pos_embed = nn.Parameter(torch.zeros(1, patches + self.extra, width))
-        blocks = (Block(width, num_heads, deit3, epsilon) for _ in range(depth))
+        blocks = (TorchBlock(width, num_heads, deit3, epsilon) for _ in range(depth))
         self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(width, eps=epsilon)
         self.head = nn.Linear(width, num_classes)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from deit_jax.extras import require
 from deit_jax.models.layers import LAYER_SCALE_INIT
 from deit_jax.models.vit import VisionTransformer
-from deit_jax.parity.our_model import Subject
+from deit_jax.parity.our_model import OurModel
 from deit_jax.parity.torch_deit import TorchDeit
 from deit_jax.parity.torch_side import TorchSide
 from deit_jax.trees import flatten
@@ -57,7 +57,7 @@ _TIMM = {
 }
 
 
-def build_torch_side(subject: Subject, against: Against) -> TorchSide:
+def build_torch_side(subject: OurModel, against: Against) -> TorchSide:
     """Build the other side with the subject's sizes and weights.
 
     A file that has the other side's own tensor names goes into it as it is, read by PyTorch or
@@ -68,11 +68,11 @@ def build_torch_side(subject: Subject, against: Against) -> TorchSide:
         ValueError: the other side has no such architecture, or does not take the weights.
     """
     build = {"timm": _timm, "transformers": _transformers, "official": _official}[against]
-    if against != "timm" and not is_transformer(subject):
+    if against != "timm" and not is_vision_transformer(subject):
         raise ValueError(
             f"{subject.name} is a convnet, which {against} does not have; compare it with timm."
         )
-    deit3 = is_transformer(subject) and subject.module.deit3
+    deit3 = is_vision_transformer(subject) and subject.module.deit3
     # The names of the reference are timm's, but for DeiT III.
     layout = against if against != "official" or deit3 else "timm"
     tensors, loaded_from = subject.tensors, "the file itself"
@@ -86,18 +86,18 @@ def build_torch_side(subject: Subject, against: Against) -> TorchSide:
         model=model.eval(),
         module_name=module_name,
         layout=layout,
-        convnet="" if is_transformer(subject) else subject.name,
+        convnet="" if is_vision_transformer(subject) else subject.name,
         paths=tuple(flatten(subject.params)),
         loaded_from=loaded_from,
     )
 
 
-def is_transformer(subject: Subject) -> bool:
+def is_vision_transformer(subject: OurModel) -> bool:
     """Return whether it is a vision transformer; else it is a convnet."""
     return isinstance(subject.module, VisionTransformer)
 
 
-def _sizes(subject: Subject) -> dict[str, Any]:
+def _sizes(subject: OurModel) -> dict[str, Any]:
     """Return what `TorchDeit` needs to know of a transformer."""
     model = subject.module
     return dict(
@@ -111,23 +111,23 @@ def _sizes(subject: Subject) -> dict[str, Any]:
     )
 
 
-def _official(subject: Subject, state: State) -> Built:
+def _official(subject: OurModel, state: State) -> Built:
     sizes = _sizes(subject)
     model = TorchDeit(subject.module.num_classes, subject.module.image_size, **sizes)
     _load(model, state, subject.left_over)
     return f"plain PyTorch {torch.__version__}", model, partial(_timm_module, None)
 
 
-def _timm(subject: Subject, state: State) -> Built:
+def _timm(subject: OurModel, state: State) -> Built:
     timm = require("timm")
     ours = subject.module
     options: dict[str, Any] = {"num_classes": ours.num_classes}
-    if is_transformer(subject):
+    if is_vision_transformer(subject):
         options["img_size"] = ours.image_size
     if own := _timm_s_own(timm, subject):
         said = {k: v for k, v in subject.said.options.items() if k not in _TIMM_LOADING}
         model = timm.create_model(own, **said | options)
-    elif is_transformer(subject) and not timm.is_model(subject.name):
+    elif is_vision_transformer(subject) and not timm.is_model(subject.name):
         # Sizes that are not published, built from timm's classes.
         sizes = _sizes(subject)
         options |= {"embed_dim": sizes.pop("width"), "norm_layer": _norm(sizes.pop("epsilon"))}
@@ -142,7 +142,7 @@ def _timm(subject: Subject, state: State) -> Built:
         model = build(**sizes, **options)
     else:
         _check_timm_name(timm, subject)
-        if is_transformer(subject):
+        if is_vision_transformer(subject):
             options |= {"depth": ours.depth, "num_heads": ours.num_heads}
             options["norm_layer"] = _norm(ours.epsilon)
         model = timm.create_model(subject.name, **options)
@@ -150,7 +150,7 @@ def _timm(subject: Subject, state: State) -> Built:
     return f"timm {timm.__version__}", model, partial(_timm_module, convnet_family(subject.name))
 
 
-def _timm_s_own(timm: Any, subject: Subject) -> str:
+def _timm_s_own(timm: Any, subject: OurModel) -> str:
     """Return the architecture that a config.json in timm's words describes, or ""."""
     said = subject.said
     described = said.words == "timm" and said.where == CONFIG and timm.is_model(said.name)
@@ -161,7 +161,7 @@ def _norm(epsilon: float) -> Callable[..., nn.Module]:
     return partial(nn.LayerNorm, eps=epsilon)
 
 
-def _check_timm_name(timm: Any, subject: Subject) -> None:
+def _check_timm_name(timm: Any, subject: OurModel) -> None:
     if not timm.is_model(subject.name):
         raise ValueError(
             f"timm {timm.__version__} has no model {subject.name}, so there is nothing to compare "
@@ -174,7 +174,7 @@ def _timm_module(family: str | None, name: str) -> str:
     return _TIMM.get((family, name), name)
 
 
-def _transformers(subject: Subject, state: State) -> Built:
+def _transformers(subject: OurModel, state: State) -> Built:
     package = require("transformers")
     # What the package offers lazily fails with an error that does not say why.
     require("transformers.models.vit.modeling_vit")

@@ -17,7 +17,7 @@ from deit_jax.parity.our_model import Images
 from deit_jax.trees import Tree, TreePath
 from deit_jax.weights.names import from_foreign
 
-HeadLogits = tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch classes"] | None]
+TorchHeadLogits = tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch classes"] | None]
 
 
 def _keep_output(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
@@ -65,7 +65,7 @@ class TorchSide:
         maps = {n: x.permute(0, 2, 3, 1) if x.ndim == 4 else x for n, x in seen.items()}
         return {name: value.detach().cpu().numpy() for name, value in maps.items()}
 
-    def head_logits(self, images: Images) -> HeadLogits:
+    def head_logits(self, images: Images) -> TorchHeadLogits:
         """Return both heads' logits, differentiable."""
         seen, answer = self._run(images, ["head", "head_dist"])
         return seen.get("head", answer), seen.get("head_dist")

@@ -18,7 +18,7 @@ def columns(result: Disagreement) -> list[Column]:
     return [Column("classifier"), *(Column(f"({i + 1})", True) for i in range(len(result.names)))]
 
 
-def rows(result: Disagreement) -> list[list[str]]:
+def disagreement_rows(result: Disagreement) -> list[list[str]]:
     """Return the cells under `columns`, three decimals as in the paper."""
     return [
         [f"({number + 1}) {name}", *(f"{value:.3f}" for value in result.fractions[number])]
@@ -26,7 +26,7 @@ def rows(result: Disagreement) -> list[list[str]]:
     ]
 
 
-def caption(result: Disagreement) -> str:
+def disagreement_caption(result: Disagreement) -> str:
     """Return the sentence under the table."""
     return (
         f"Fraction of {result.images:,} images that two classifiers answer differently; beside "
@@ -34,10 +34,10 @@ def caption(result: Disagreement) -> str:
     )
 
 
-def show(result: Disagreement, console: Console) -> None:
+def show_disagreement(result: Disagreement, console: Console) -> None:
     """Print the table."""
-    print_table(console, columns(result), rows(result))
-    say(console, caption(result))
+    print_table(console, columns(result), disagreement_rows(result))
+    say(console, disagreement_caption(result))
 
 
 def write(result: Disagreement, directory: str | Path) -> list[Path]:
@@ -45,8 +45,8 @@ def write(result: Disagreement, directory: str | Path) -> list[Path]:
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     text = folder / _TEXT
-    table = markdown_table(columns(result), rows(result))
-    write_text(text, f"{table}\n\n{caption(result)}\n")
+    table = markdown_table(columns(result), disagreement_rows(result))
+    write_text(text, f"{table}\n\n{disagreement_caption(result)}\n")
     try:
         _draw(result, folder / _PICTURE)
     except ModuleNotFoundError:

@@ -12,7 +12,7 @@ from deit_jax.reports.experiments import (
     method,
     taught,
 )
-from deit_jax.runs.history import RunRecord, Weights, read_run, read_runs
+from deit_jax.runs.history import RunRecord, WeightsKind, read_run, read_runs
 
 # Order of the rows, that of the paper's Table 3; other methods come last.
 _ORDER = (
@@ -37,7 +37,7 @@ class Comparison:
 
     teachers: tuple[Experiment, ...]
     students: tuple[Experiment, ...]
-    weights: Weights
+    weights: WeightsKind
     notes: tuple[str, ...]
 
 
@@ -46,7 +46,7 @@ class _Teacher:
     """A teacher's run and the weights and step of it that taught."""
 
     run: RunRecord
-    weights: Weights
+    weights: WeightsKind
     step: int | None
 
     def accuracies(self) -> dict[str, float]:
@@ -55,11 +55,11 @@ class _Teacher:
         return at_step or self.run.accuracies(self.weights)
 
 
-def compare(
+def compare_runs(
     directories: Iterable[str | Path],
     *,
     teacher: str | Path | None = None,
-    weights: Weights | None = None,
+    weights: WeightsKind | None = None,
 ) -> Comparison:
     """Read runs, find their teachers and put those together that differ only in the seed.
 
@@ -130,11 +130,11 @@ def _what_taught(student: RunRecord, teacher: RunRecord) -> _Teacher:
             "name the right run with --teacher."
         )
     facts = (student.result or {}).get("teacher") or {}
-    weights: Weights = "ema" if student.config["teacher"]["ema"] else "raw"
+    weights: WeightsKind = "ema" if student.config["teacher"]["ema"] else "raw"
     return _Teacher(teacher, weights, facts.get("step"))
 
 
-def _weights_of(runs: Sequence[RunRecord]) -> Weights:
+def _weights_of(runs: Sequence[RunRecord]) -> WeightsKind:
     chosen = {run.config["evaluation"]["weights"] for run in runs}
     if len(chosen) > 1:
         raise ValueError(
@@ -145,7 +145,7 @@ def _weights_of(runs: Sequence[RunRecord]) -> Weights:
 
 
 def _student_experiments(
-    students: Sequence[RunRecord], found: Mapping[Path, _Teacher], weights: Weights
+    students: Sequence[RunRecord], found: Mapping[Path, _Teacher], weights: WeightsKind
 ) -> tuple[Experiment, ...]:
     teachers = [found.get(run.path) for run in students]
     keys = [

@@ -27,7 +27,7 @@ _UNITS = {
 }  # fmt: skip
 
 
-def run(args: argparse.Namespace) -> int:
+def write_contact_sheet(args: argparse.Namespace) -> int:
     """Write the contact sheet that `args` asks for; return the exit code."""
     recipe = recipe_named(args.recipe)
     opened = [_open(path) for path in args.images]
@@ -65,7 +65,7 @@ def contact_sheet(
     levels = np.asarray(augmented)
     rows = [
         ("crop", crops, [f"sample {number}" for number in range(count)]),
-        ("operations", levels, [describe(choices, number) for number in range(count)]),
+        ("operations", levels, [describe_choices(choices, number) for number in range(count)]),
     ]
     if options.erasing_probability:
         erased = np.asarray(choices.boxes.height).max(axis=1) > 0
@@ -105,7 +105,7 @@ def to_levels(
     return np.clip(np.rint(shown), 0, 255).astype(np.uint8)
 
 
-def describe(choices: Choices, number: int) -> str:
+def describe_choices(choices: Choices, number: int) -> str:
     """Name what was drawn for one image, one operation per line."""
     lines = ["flipped"] if choices.flip[number] else []
     operations: Operations

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from deit_jax.config.keys import flatten
-from deit_jax.runs.history import HEADS, RunRecord
+from deit_jax.config.keys import leaves_by_key
+from deit_jax.runs.history import MEASURED_HEADS, RunRecord
 
 Key = Mapping[str, str]
 """What decides the outcome of an experiment, by dotted configuration name."""
@@ -82,7 +82,7 @@ class Experiment:
         """Top-1 in percent over the runs, by head."""
         return {
             head: spread(row[head] for row in self.accuracies)
-            for head in HEADS
+            for head in MEASURED_HEADS
             if head in self.accuracies[0]
         }
 
@@ -125,7 +125,7 @@ def experiment_key(run: RunRecord, teacher: RunRecord | None = None) -> Key:
     """
     key = {
         name: str(value)
-        for name, value in flatten(run.config).items()
+        for name, value in leaves_by_key(run.config).items()
         if name not in _FREE
         and not name.startswith(_FREE_GROUPS)
         and (taught(run) or not name.startswith(_TEACHER_GROUPS))

@@ -11,9 +11,9 @@ from deit_jax.reports.experiments import Key, Spread, experiment_key, spread
 from deit_jax.reports.table3 import percent
 from deit_jax.reports.terminal import Column, markdown_table
 from deit_jax.runs.history import RunRecord, read_run
-from deit_jax.runs.read import read_record
+from deit_jax.runs.read import read_run_record
 
-Experiment = tuple[str, str]
+ExperimentName = tuple[str, str]
 """Family of the config file and argument."""
 
 _NOTHING = "-"
@@ -23,7 +23,7 @@ _NOTHING = "-"
 class Collection:
     """The finished runs of each experiment, and sentences about what is not among them."""
 
-    runs: Mapping[Experiment, Sequence[RunRecord]]
+    runs: Mapping[ExperimentName, Sequence[RunRecord]]
     notes: tuple[str, ...]
 
     def measured(self, family: str, cell: Cell) -> Spread | None:
@@ -50,7 +50,7 @@ def collect(directories: Iterable[str | Path]) -> Collection:
             raise FileNotFoundError(f"There is no directory {directory}.")
         paths = sorted(file.parent for file in directory.rglob("config.json"))
         found |= dict.fromkeys(path.resolve() for path in paths)
-    runs: dict[Experiment, list[RunRecord]] = {}
+    runs: dict[ExperimentName, list[RunRecord]] = {}
     notes = []
     for path in found:
         run, experiment = read_run(path), started_as(path)
@@ -68,9 +68,9 @@ def collect(directories: Iterable[str | Path]) -> Collection:
     return Collection(runs, tuple(notes))
 
 
-def started_as(run: Path) -> Experiment | None:
+def started_as(run: Path) -> ExperimentName | None:
     """Return the experiment that a run's command line names, if it does."""
-    command = read_record(run).get("command", [])
+    command = read_run_record(run).get("command", [])
     given = re.search(r"(?:^| )--?config[= ](\S*?(\w+)\.py)(?::(\S+))?", " ".join(command))
     return (given[2], given[3] or "") if given else None
 
@@ -102,7 +102,7 @@ def paper_tables(collection: Collection) -> list[tuple[str, PaperTable]]:
     ]
 
 
-def markdown(collection: Collection, family: str, table: PaperTable) -> str:
+def paper_markdown(collection: Collection, family: str, table: PaperTable) -> str:
     """Return one table: measured figures, the published ones in brackets."""
     columns = [Column(""), *(Column(name, True) for name in table.columns)]
     rows = [
@@ -112,7 +112,7 @@ def markdown(collection: Collection, family: str, table: PaperTable) -> str:
     return f"## {table.title}\n\n{markdown_table(columns, rows)}\n"
 
 
-def caption(collection: Collection, family: str, table: PaperTable) -> str:
+def paper_caption(collection: Collection, family: str, table: PaperTable) -> str:
     """Say what the figures are means of."""
     counts = {
         len(collection.runs.get((cell.family or family, cell.argument), ()))
@@ -141,7 +141,7 @@ def _overrides(collection: Collection, family: str, table: PaperTable) -> list[s
     for row in table.rows.values():
         for cell in filter(None, row):
             for run in collection.runs.get((cell.family or family, cell.argument), ()):
-                record = read_record(run.path)
+                record = read_run_record(run.path)
                 given |= dict.fromkeys(record.get("overrides", []))
     free = (
         "config.seed=",
@@ -161,7 +161,7 @@ def _tables_of(family: str) -> tuple[PaperTable, ...]:
     return getattr(module, "PAPER", ())
 
 
-def _refuse_mixture(experiment: Experiment, runs: Sequence[RunRecord]) -> None:
+def _refuse_mixture(experiment: ExperimentName, runs: Sequence[RunRecord]) -> None:
     """Raise if runs of one experiment were made with different settings."""
     first, *others = (_key(run) for run in runs)
     for run, key in zip(runs[1:], others, strict=True):

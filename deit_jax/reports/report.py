@@ -6,7 +6,7 @@ from pathlib import Path
 from deit_jax.files import write_text
 from deit_jax.reports.comparison import Comparison
 from deit_jax.reports.curves import draw_curves
-from deit_jax.reports.table3 import markdown
+from deit_jax.reports.table3 import table3_markdown
 
 TABLE = "report.md"
 PICTURE = "curves.png"
@@ -39,7 +39,7 @@ def write_report(comparison: Comparison, directory: str | Path) -> list[Path]:
         draw_curves(comparison, picture)
     drawn = picture.exists()
     image = f"![Learning curves]({PICTURE})\n" if drawn else f"{NO_PICTURE}\n"
-    text = "\n".join(["# Run report\n", markdown(comparison), image, _sources(comparison)])
+    text = "\n".join(["# Run report\n", table3_markdown(comparison), image, _sources(comparison)])
     write_text(directory / TABLE, text)
     return [directory / TABLE, *([picture] if drawn else [])]
 

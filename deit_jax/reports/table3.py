@@ -5,7 +5,7 @@ from rich.console import Console
 from deit_jax.reports.comparison import Comparison
 from deit_jax.reports.experiments import Experiment, Spread, taught
 from deit_jax.reports.terminal import Column, markdown_table, print_table, say
-from deit_jax.runs.history import HEADS
+from deit_jax.runs.history import MEASURED_HEADS
 
 _NOTHING = "-"
 # Columns that a narrow terminal goes without, the first first.
@@ -27,12 +27,12 @@ COLUMNS = (
 )
 
 
-def rows(comparison: Comparison) -> list[tuple[str, ...]]:
+def table3_rows(comparison: Comparison) -> list[tuple[str, ...]]:
     """Return the cells under `COLUMNS`, teachers first."""
     return [_row(experiment) for experiment in (*comparison.teachers, *comparison.students)]
 
 
-def caption(comparison: Comparison) -> list[str]:
+def table3_caption(comparison: Comparison) -> list[str]:
     """Return the sentences under the table: what was measured on what, and the paper's own."""
     results = [run.result for one in comparison.students for run in one.runs if run.result]
     images = sorted({result["data"]["eval_images"] for result in results})
@@ -54,22 +54,22 @@ def caption(comparison: Comparison) -> list[str]:
     return lines
 
 
-def markdown(comparison: Comparison) -> str:
+def table3_markdown(comparison: Comparison) -> str:
     """Return table, caption and notes as GitHub-flavoured Markdown."""
-    table = markdown_table(COLUMNS, rows(comparison))
-    return "\n\n".join([table, " ".join(caption(comparison)), *comparison.notes]) + "\n"
+    table = markdown_table(COLUMNS, table3_rows(comparison))
+    return "\n\n".join([table, " ".join(table3_caption(comparison)), *comparison.notes]) + "\n"
 
 
-def show(comparison: Comparison, console: Console) -> None:
+def show_table3(comparison: Comparison, console: Console) -> None:
     """Print table, caption and notes."""
     left_out = print_table(
         console,
         COLUMNS,
-        rows(comparison),
+        table3_rows(comparison),
         dispensable=_DISPENSABLE,
         section_after=len(comparison.teachers),
     )
-    for text in (*caption(comparison), *comparison.notes):
+    for text in (*table3_caption(comparison), *comparison.notes):
         say(console, text)
     if left_out:
         say(console, f"Left out for lack of width, but in the report: {', '.join(left_out)}.")
@@ -102,7 +102,7 @@ def _row(experiment: Experiment) -> tuple[str, ...]:
         experiment.label,
         "yes" if uses_labels else "no",
         options["kind"] if with_teacher else _NOTHING,
-        *(percent(heads.get(head)) for head in HEADS),
+        *(percent(heads.get(head)) for head in MEASURED_HEADS),
         f"{images:,}" if images else _NOTHING,
         f"{experiment.epochs:.4g}",
         duration(seconds.mean) if seconds else _NOTHING,

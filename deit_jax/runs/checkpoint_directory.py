@@ -13,7 +13,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from deit_jax.runs.manifest import DamagedCheckpoint, Manifest, finite
-from deit_jax.runs.orbax_store import is_leftover, read_manifest, replace_manifest
+from deit_jax.runs.orbax_store import is_leftover, read_saved_manifest, replace_manifest
 
 _LOG = logging.getLogger("deit_jax")
 
@@ -34,7 +34,7 @@ def read_manifests(directory: Path) -> tuple[dict[int, Manifest], dict[int, str]
     manifests, unreadable = {}, {}
     for step in saved_steps(directory):
         try:
-            manifests[step] = read_manifest(directory / str(step))
+            manifests[step] = read_saved_manifest(directory / str(step))
         except DamagedCheckpoint as error:
             unreadable[step] = str(error)
     return manifests, unreadable
@@ -47,7 +47,7 @@ def add_metrics(directory: Path, step: int, metrics: Mapping[str, float]) -> Non
     """
     if jax.process_index() == 0:
         path = directory / str(step)
-        manifest = read_manifest(path)
+        manifest = read_saved_manifest(path)
         meta = {key: value for key, value in manifest.meta.items() if key != OWES_EVALUATION}
         found = finite(metrics, manifest.metric)
         replace_manifest(path, dataclasses.replace(manifest, metrics=found, meta=meta))
@@ -124,7 +124,7 @@ def remove_leftovers(directory: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def free_bytes(directory: Path) -> int:
+def free_disk_bytes(directory: Path) -> int:
     """Return how much room there is on the file system that holds, or will hold, a directory."""
     while not directory.exists() and directory != directory.parent:
         directory = directory.parent

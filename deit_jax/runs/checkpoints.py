@@ -10,7 +10,13 @@ from typing import Any
 from deit_jax.files import require_utf8
 from deit_jax.runs import checkpoint_directory as on_disk
 from deit_jax.runs import orbax_store
-from deit_jax.runs.manifest import DamagedCheckpoint, Manifest, check_storable, describe, finite
+from deit_jax.runs.manifest import (
+    DamagedCheckpoint,
+    Manifest,
+    check_storable,
+    describe_arrays,
+    finite,
+)
 from deit_jax.runs.processes import all_processes
 from deit_jax.runs.reading_failures import fail_together
 
@@ -125,7 +131,7 @@ class Checkpoints:
             )
         check_storable(state)
         kept_metrics = finite(metrics, self._metric)
-        manifest = Manifest(step, describe(state), self._metric, kept_metrics, dict(meta))
+        manifest = Manifest(step, describe_arrays(state), self._metric, kept_metrics, dict(meta))
         error: Exception | None = None
         try:
             self._open().start(state, manifest)
@@ -202,7 +208,7 @@ class Checkpoints:
         manifest: Manifest | None = None
         problem: Exception | None = None
         try:
-            manifest = orbax_store.read_manifest(path)
+            manifest = orbax_store.read_saved_manifest(path)
         except (DamagedCheckpoint, OSError) as error:
             problem = error
         fail_together(problem, "another process cannot read its manifest")
@@ -238,7 +244,7 @@ class Checkpoints:
     def _note_failure(self, step: int, error: Exception | None) -> None:
         reason = orbax_store.why_not_written(error) if error else "another process failed"
         # Orbax may report a consequence of a full disk instead of the full disk.
-        free = f"{on_disk.free_bytes(self.directory) / 1e6:,.0f} MB are free there"
+        free = f"{on_disk.free_disk_bytes(self.directory) / 1e6:,.0f} MB are free there"
         self._failures += 1
         self._failure = f"{self.directory / str(step)}: {reason} ({free})"
         _LOG.warning("A checkpoint was not saved: %s. Training goes on.", self._failure)
@@ -275,10 +281,10 @@ def restore_parameters(
     require_utf8(Path(directory).absolute())
     path = on_disk.select(Path(directory).absolute(), which)
     try:
-        manifest = orbax_store.read_manifest(path)
-        tree = orbax_store.read_weights(path, manifest, weights)
+        manifest = orbax_store.read_saved_manifest(path)
+        tree = orbax_store.read_saved_weights(path, manifest, weights)
         if weights == "params":
-            batch_stats = orbax_store.read_weights(path, manifest, "batch_stats")
+            batch_stats = orbax_store.read_saved_weights(path, manifest, "batch_stats")
             tree = {"params": tree, "batch_stats": batch_stats}
     except DamagedCheckpoint as error:
         if not path.exists():

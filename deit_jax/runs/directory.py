@@ -15,15 +15,15 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from deit_jax.config.keys import flatten
+from deit_jax.config.keys import leaves_by_key
 from deit_jax.config.saved import BEFORE, complete, kept
 from deit_jax.data.images.names import is_left_behind
 from deit_jax.files import is_partial, remove_partials, strict_json, write_json
 from deit_jax.runs.checkpoint_directory import saved_steps
 from deit_jax.runs.made_from import MadeFrom, changes
-from deit_jax.runs.read import read_record
-from deit_jax.runs.record import circumstances, differences
-from deit_jax.schema.networks import Teacher
+from deit_jax.runs.read import read_run_record
+from deit_jax.runs.record import circumstances, config_differences
+from deit_jax.schema.networks import TeacherOptions
 
 _LOG = logging.getLogger("deit_jax")
 _LOCK = ".lock"
@@ -64,7 +64,7 @@ class RunDirectory:
         if self._noted or self._lock is None or not (steps := saved_steps(self.checkpoints)):
             return
         with contextlib.suppress(OSError):
-            record = read_record(self.path)
+            record = read_run_record(self.path)
             write_json(self.path / "config.json", {"first_checkpoint": steps[0], **record})
             self._noted = True
 
@@ -122,7 +122,7 @@ def open_run(
         # As it will be when it is read again: tuples are lists.
         facts = {"class_names": list(class_names)} if class_names else {}
         record = json.loads(strict_json({"config": config, **facts, **circumstances()}))
-        saved = read_record(path) if run.resumed else None
+        saved = read_run_record(path) if run.resumed else None
         if saved is not None:
             allowed = ("*",) if allow_config_change else may_change
             record = _continue(path, saved, record, allowed)
@@ -146,10 +146,10 @@ def config_changes(workdir: str | Path, config: Any) -> dict[str, list[Any]]:
 
     Keys of `MAY_CHANGE` are left out, and those in which `as_begun` would follow the run.
     """
-    now, record = json.loads(strict_json(config)), read_record(workdir)
-    saved, _ = complete(record["config"], flatten(now))
-    changed, ours = differences(saved, now), (*MAY_CHANGE, *kept(record))
-    if now.get("teacher", {}).get("name") == Teacher().name:
+    now, record = json.loads(strict_json(config)), read_run_record(workdir)
+    saved, _ = complete(record["config"], leaves_by_key(now))
+    changed, ours = config_differences(saved, now), (*MAY_CHANGE, *kept(record))
+    if now.get("teacher", {}).get("name") == TeacherOptions().name:
         # The run wrote down what the teacher's weights were of.
         changed.pop("teacher.name", None)
     return {key: pair for key, pair in changed.items() if not _allowed(key, ours)}
@@ -164,8 +164,8 @@ def as_begun(workdir: str | Path, config: ConfigDict) -> ConfigDict:
     if not (path / "config.json").is_file():
         return config
     config = config.copy_and_resolve_references()
-    given = flatten(config)
-    for key, value in kept(read_record(path)).items():
+    given = leaves_by_key(config)
+    for key, value in kept(read_run_record(path)).items():
         if given.get(key, value) != value:
             config.update_from_flattened_dict({key: value})
             _LOG.warning(
@@ -180,7 +180,7 @@ def _refuse_foreign(path: Path) -> None:
     if not path.is_dir():
         return
     if (path / "config.json").is_file():
-        read_record(path)
+        read_run_record(path)
         return
     # Ours alone if a start was interrupted before it had written the configuration.
     names = {entry.name for entry in path.iterdir()} - {_LOCK}
@@ -220,8 +220,8 @@ def _continue(
     path: Path, saved: dict[str, Any], now: dict[str, Any], may_change: Sequence[str]
 ) -> dict[str, Any]:
     """Compare with the saved record; return it brought up to date, or refuse."""
-    before, added = complete(saved["config"], flatten(now["config"]))
-    changed = differences(before, now["config"])
+    before, added = complete(saved["config"], leaves_by_key(now["config"]))
+    changed = config_differences(before, now["config"])
     refused = [key for key in changed if not _allowed(key, may_change)]
     if refused:
         listed = ", ".join(f"{key}: {_arrow(changed[key])}" for key in refused)

@@ -8,10 +8,10 @@ from typing import Any, Literal
 from deit_jax.runs.log_lines import read_lines
 from deit_jax.runs.read import load_run
 
-Weights = Literal["raw", "ema"]
+WeightsKind = Literal["raw", "ema"]
 Split = Literal["train", "eval"]
 
-HEADS = ("class", "distillation", "fused")
+MEASURED_HEADS = ("class", "distillation", "fused")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class RunRecord:
             return self.result["epochs"]
         return max((row["epoch"] for row in self.lines("eval")), default=0.0)
 
-    def accuracies(self, weights: Weights, *, step: int | None = None) -> dict[str, float]:
+    def accuracies(self, weights: WeightsKind, *, step: int | None = None) -> dict[str, float]:
         """Return top-1 in percent by head: final ones, or those of the evaluation at `step`.
 
         An unfinished run gives its last evaluation. The result is empty if there was none.
@@ -73,11 +73,11 @@ class RunRecord:
         """
         if self.result and step in (None, self.result["steps"]):
             heads = self.result["evaluation"].get(weights, {})
-            found = {head: heads.get(head, {}).get("top1") for head in HEADS}
+            found = {head: heads.get(head, {}).get("top1") for head in MEASURED_HEADS}
             evaluated = True
         else:
             rows = [row for row in self.lines("eval") if step in (None, row["step"])]
-            keys = {head: f"{weights}/{head}/top1" for head in HEADS}
+            keys = {head: f"{weights}/{head}/top1" for head in MEASURED_HEADS}
             found = {head: rows[-1].get(key) for head, key in keys.items() if rows}
             evaluated = bool(rows)
         found = {head: top1 for head, top1 in found.items() if top1 is not None}

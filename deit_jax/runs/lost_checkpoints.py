@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deit_jax.runs.checkpoint_directory import damaged_names, saved_steps
 from deit_jax.runs.log_lines import read_lines
-from deit_jax.runs.read import read_record
+from deit_jax.runs.read import read_run_record
 
 
 def refuse_lost_checkpoints(workdir: str | Path) -> None:
@@ -40,7 +40,7 @@ def _sign(path: Path) -> str:
     """Return what tells that there was a checkpoint, or ""."""
     if (path / "result.json").is_file():
         return "it has finished (result.json)"
-    record = read_record(path)
+    record = read_run_record(path)
     if first := record.get("first_checkpoint"):
         return f"it had one of step {first:,}"
     if "made_from" in record:

@@ -105,7 +105,7 @@ class Manifest:
             raise DamagedCheckpoint(f"{wrong[0]}{more} does not match its fingerprint")
 
 
-def describe(state: Any) -> dict[str, list[Any]]:
+def describe_arrays(state: Any) -> dict[str, list[Any]]:
     """Return [type, shape, fingerprint] of each array of a state, by path."""
     found = fingerprints(state)
     return {

@@ -24,7 +24,7 @@ from deit_jax.files import write_json
 from deit_jax.runs.fingerprint import named_leaves
 from deit_jax.runs.manifest import DamagedCheckpoint, Manifest
 from deit_jax.runs.orbax_loops import let_loops_end, wait_for_threads
-from deit_jax.runs.reading_failures import fail_together, in_short, refuse_circumstances
+from deit_jax.runs.reading_failures import error_in_short, fail_together, refuse_circumstances
 
 _WEIGHT_ITEMS = ("params", "batch_stats", "ema")
 _REST = "training"
@@ -116,7 +116,7 @@ def is_leftover(path: Path) -> bool:
     return path.name == _TRASH or ocp.utils.TMP_DIR_SUFFIX in path.name
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_saved_manifest(path: Path) -> Manifest:
     """Read and verify the manifest of the checkpoint in a directory.
 
     Raises:
@@ -127,7 +127,7 @@ def read_manifest(path: Path) -> Manifest:
         content = ocp.JsonCheckpointHandler().restore(path / "meta")
     except Exception as error:
         refuse_circumstances(path, error)
-        raise DamagedCheckpoint(f"its manifest cannot be read: {in_short(error)}") from error
+        raise DamagedCheckpoint(f"its manifest cannot be read: {error_in_short(error)}") from error
     manifest = Manifest.from_json(content)
     if str(manifest.step) != path.name:
         raise DamagedCheckpoint(f"it was saved as step {manifest.step}")
@@ -162,7 +162,7 @@ def read_state(path: Path, manifest: Manifest, abstract_state: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(abstract_state), list(arrays.values()))
 
 
-def read_weights(path: Path, manifest: Manifest, item: str) -> dict[str, Any]:
+def read_saved_weights(path: Path, manifest: Manifest, item: str) -> dict[str, Any]:
     """Read one of params, batch_stats, ema into nested dicts of numpy arrays, and verify it.
 
     Returns:
@@ -189,7 +189,7 @@ def why_not_written(error: BaseException) -> str:
     number = error.errno if isinstance(error, OSError) else None
     if found := _SYSTEM_ERROR.search(str(error)):
         number = int(found[1])
-    return os.strerror(number) if number in _CANNOT_WRITE else in_short(error)
+    return os.strerror(number) if number in _CANNOT_WRITE else error_in_short(error)
 
 
 def _read(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def _read(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
                 tree = handler.restore(path / item, args=arguments)
         except Exception as error:
             refuse_circumstances(path, error)
-            raise DamagedCheckpoint(f"{item} cannot be read: {in_short(error)}") from error
+            raise DamagedCheckpoint(f"{item} cannot be read: {error_in_short(error)}") from error
         prefix = "" if item == _REST else f"{item}/"
         found |= {prefix + place: leaf for place, leaf in named_leaves(tree).items()}
     return {name: found[name] for name in wanted}

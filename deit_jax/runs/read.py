@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deit_jax.config.defaults import default_config
-from deit_jax.config.keys import flatten
+from deit_jax.config.keys import leaves_by_key
 from deit_jax.config.saved import complete
 from deit_jax.preprocessing import EvalView, Preprocessing
 from deit_jax.runs.json_shape import is_number, misfits
@@ -54,7 +54,7 @@ class Run:
         path: absolute, of its directory.
         config: nested configuration; keys that are younger than the run have their defaults.
         result: what `result.json` holds; None until the run has finished.
-        record: all of `config.json`: see `read_record`.
+        record: all of `config.json`: see `read_run_record`.
         class_names: () in runs from before they were kept.
     """
 
@@ -75,7 +75,7 @@ def load_run(workdir: str | Path) -> Run:
     path = Path(workdir).absolute()
     if not (path / "config.json").is_file():
         raise FileNotFoundError(f"There is no run in {path} (it has no config.json).")
-    record = read_record(path)
+    record = read_run_record(path)
     config, _ = complete(record["config"])
     return Run(path, config, read_result(path), record, tuple(record.get("class_names", ())))
 
@@ -87,7 +87,7 @@ def run_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
     return Preprocessing(view, mean, std, assumed=())
 
 
-def read_record(workdir: str | Path) -> dict[str, Any]:
+def read_run_record(workdir: str | Path) -> dict[str, Any]:
     """Read `config.json`: the configuration under "config", and how the run was started.
 
     Raises:
@@ -124,7 +124,7 @@ def _example() -> dict[str, Any]:
 def _config_problems(config: dict[str, Any]) -> Iterator[str]:
     problems = list(misfits(config, _example()))
     yield from problems
-    values = flatten(config)
+    values = leaves_by_key(config)
     yield from (f"{key} is missing" for key in _NEEDED if key not in values)
     for key in _POSITIVE if not problems else ():
         value = values.get(key, 1)
@@ -144,7 +144,7 @@ def _result_problems(result: Any) -> Iterator[str]:
         yield "it is no object"
         return
     yield from misfits(result, _RESULT)
-    needed = [key for key in flatten(_RESULT) if key not in flatten(result)]
+    needed = [key for key in leaves_by_key(_RESULT) if key not in leaves_by_key(result)]
     yield from (f"{key} is missing" for key in needed)
     if "evaluation" not in result:
         yield "evaluation is missing"

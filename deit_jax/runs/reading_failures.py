@@ -45,7 +45,7 @@ def refuse_circumstances(path: Path, error: BaseException) -> None:
         refused = isinstance(cause, OSError) and cause.errno in _REFUSALS
         if refused or isinstance(cause, MemoryError) or _WORDS.search(str(cause)):
             raise OSError(
-                f"Checkpoint {path} cannot be read, which is no damage: {in_short(cause)}; see to "
+                f"Checkpoint {path} cannot be read, which is no damage: {error_in_short(cause)}; see to "
                 "that and give the same command again."
             ) from error
         cause = cause.__cause__ or cause.__context__
@@ -69,7 +69,7 @@ def fail_together(problem: Exception | None, elsewhere: str) -> None:
         raise problem or DamagedCheckpoint(elsewhere)
 
 
-def in_short(error: BaseException) -> str:
+def error_in_short(error: BaseException) -> str:
     """Return the part of an error message that fits into a sentence."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
     # The file system's own words come last, after several long paths.

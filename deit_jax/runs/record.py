@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deit_jax.config.keys import flatten
+from deit_jax.config.keys import leaves_by_key
 from deit_jax.version import __version__
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
@@ -48,12 +48,12 @@ def _git_commit() -> str:
     return f"{commit}+changes" if changed else commit
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[Any]]:
+def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Return {dotted key: [old, new]} of what two nested configurations do not share.
 
     A value that one of them does not have is "(none)".
     """
-    old, new = flatten(old), flatten(new)
+    old, new = leaves_by_key(old), leaves_by_key(new)
     pairs = {key: [old.get(key, "(none)"), new.get(key, "(none)")] for key in {**old, **new}}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 

@@ -8,17 +8,17 @@ never set. "" or 0 or () stand for "not used", never None.
 from dataclasses import dataclass, field
 
 from deit_jax.schema.declare import SEED, key, rules
-from deit_jax.schema.images import Augment, Data, Mix
+from deit_jax.schema.images import AugmentOptions, DataOptions, MixOptions
 from deit_jax.schema.learning import (
-    Checkpoint,
-    Ema,
-    Evaluation,
-    Log,
-    Optimizer,
-    Schedule,
-    Training,
+    CheckpointOptions,
+    EmaOptions,
+    EvaluationOptions,
+    LogOptions,
+    OptimizerOptions,
+    ScheduleOptions,
+    TrainingOptions,
 )
-from deit_jax.schema.networks import Distillation, Model, Teacher
+from deit_jax.schema.networks import DistillationOptions, ModelOptions, TeacherOptions
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,19 @@ class Config:
     # Do as the reference code does wherever the paper or common sense differs: see
     # deit_jax.config.reference for the keys that this sets.
     reference: bool = key(False)
-    data: Data = field(default_factory=Data)
-    augment: Augment = field(default_factory=Augment)
-    mix: Mix = field(default_factory=Mix)
-    model: Model = field(default_factory=Model)
-    distillation: Distillation = field(default_factory=Distillation)
-    teacher: Teacher = field(default_factory=Teacher)
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    schedule: Schedule = field(default_factory=Schedule)
-    training: Training = field(default_factory=Training)
-    ema: Ema = field(default_factory=Ema)
-    evaluation: Evaluation = field(default_factory=Evaluation)
-    checkpoint: Checkpoint = field(default_factory=Checkpoint)
-    log: Log = field(default_factory=Log)
+    data: DataOptions = field(default_factory=DataOptions)
+    augment: AugmentOptions = field(default_factory=AugmentOptions)
+    mix: MixOptions = field(default_factory=MixOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    distillation: DistillationOptions = field(default_factory=DistillationOptions)
+    teacher: TeacherOptions = field(default_factory=TeacherOptions)
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    ema: EmaOptions = field(default_factory=EmaOptions)
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
+    log: LogOptions = field(default_factory=LogOptions)
 
 
 RULES = rules(Config)

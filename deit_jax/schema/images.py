@@ -14,7 +14,7 @@ _PROCESSES = Bounds("at least 0 and at most 1024", least=0, most=1024)
 
 
 @dataclass(frozen=True)
-class Data:
+class DataOptions:
     """Which images are read, how they are cropped, and by whom."""
 
     # "prepared" (by `python -m deit_jax prepare`), "tfds" (prepared by TensorFlow Datasets),
@@ -57,7 +57,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Augment:
+class AugmentOptions:
     """Single images, on the device; deit_jax.augment.options explains every key."""
 
     crop_padding: int = key(0, NOT_NEGATIVE)
@@ -79,7 +79,7 @@ class Augment:
 
 
 @dataclass(frozen=True)
-class Mix:
+class MixOptions:
     """Mixup and CutMix; deit_jax.augment.mixup_cutmix explains every key."""
 
     # Both parameters of the Beta distributions; 0 switches the one off.

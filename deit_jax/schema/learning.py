@@ -6,7 +6,7 @@ from deit_jax.schema.declare import BELOW_ONE, FRACTION, NOT_NEGATIVE, POSITIVE,
 
 
 @dataclass(frozen=True)
-class Optimizer:
+class OptimizerOptions:
     """From gradients to steps."""
 
     name: str = key("adamw", choices=("adamw", "sgd", "lamb"))
@@ -30,7 +30,7 @@ class Optimizer:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class ScheduleOptions:
     """The learning rate over time."""
 
     # After warm-up.
@@ -57,7 +57,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingOptions:
     """The step."""
 
     # Global, repeats included.
@@ -86,7 +86,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Ema:
+class EmaOptions:
     """The moving average of the parameters."""
 
     # 0 switches it off. The reference's 0.99996 suits runs of 100,000s of steps.
@@ -96,7 +96,7 @@ class Ema:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationOptions:
     """What is measured of the whole evaluation split, and when."""
 
     batch_size: int = key(1024, POSITIVE)
@@ -108,7 +108,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class CheckpointOptions:
     """What is saved, and when."""
 
     every_steps: int = key(1000, POSITIVE)
@@ -119,7 +119,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Log:
+class LogOptions:
     """What is written down while training."""
 
     every_steps: int = key(50, POSITIVE)

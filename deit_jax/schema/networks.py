@@ -9,7 +9,7 @@ DTYPES = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelOptions:
     """The network that is trained."""
 
     # One of `python -m deit_jax models`.
@@ -33,7 +33,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Distillation:
+class DistillationOptions:
     """What the student learns from the teacher."""
 
     # "none", "soft" (Kullback-Leibler), "hard" (the teacher's label).
@@ -49,7 +49,7 @@ class Distillation:
 
 
 @dataclass(frozen=True)
-class Teacher:
+class TeacherOptions:
     """The network that teaches, frozen."""
 
     # Weights say themselves what they are of; another name than this default must be theirs.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from deit_jax.runs.interruption import Interrupted, taken_signals
-from deit_jax.sweeps.plan import PROGRAM, PlannedRun
+from deit_jax.sweeps.plan import TRAIN_PROGRAM, PlannedRun
 
 Say = Callable[[str], None]
 
@@ -29,13 +29,13 @@ def run_all(runs: Sequence[PlannedRun], say: Say) -> list[str]:
         FileNotFoundError: there is no train.py in the current directory.
         Interrupted: a signal ended the sweep, and with it the run, which has been saved.
     """
-    if not Path(PROGRAM).is_file():
-        raise FileNotFoundError(f"There is no {PROGRAM} here; start the sweep where it lies.")
+    if not Path(TRAIN_PROGRAM).is_file():
+        raise FileNotFoundError(f"There is no {TRAIN_PROGRAM} here; start the sweep where it lies.")
     failed = []
     for number, run in enumerate(runs, start=1):
         heading = f"[{number} of {len(runs)}] {run.name}"
         if run.finished:
-            if changed := changes(run):
+            if changed := planned_changes(run):
                 failed.append(run.name)
                 say(f"{heading}: FAILED: a finished run with other values is there ({changed}).")
             else:
@@ -81,7 +81,7 @@ def _run(command: Sequence[str]) -> tuple[int, int]:
     return code, came[0] if came else 0
 
 
-def changes(run: PlannedRun) -> str:
+def planned_changes(run: PlannedRun) -> str:
     """Say in what the finished run in this directory differs from the planned one; "" if nothing.
 
     What decides only when something is read, shown or saved does not count.

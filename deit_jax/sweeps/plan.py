@@ -16,7 +16,7 @@ from deit_jax.config.command_line import (
     read_overrides,
 )
 
-PROGRAM = "train.py"
+TRAIN_PROGRAM = "train.py"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class PlannedRun:
     def command(self, python: str = sys.executable) -> list[str]:
         """Return the command line, argument by argument."""
         fixed = [f"--config={self.experiment}", f"--workdir={self.workdir}"]
-        return [python, PROGRAM, *fixed, *self.overrides]
+        return [python, TRAIN_PROGRAM, *fixed, *self.overrides]
 
     @property
     def finished(self) -> bool:
@@ -84,7 +84,9 @@ def plan(
             name = f"{short}-seed{seed}"
             experiment = f"{config}:{variant}"
             runs.append(
-                PlannedRun(name, experiment, Path(workdir) / name, own, read(experiment, own))
+                PlannedRun(
+                    name, experiment, Path(workdir) / name, own, read_config(experiment, own)
+                )
             )
     names = [run.name for run in runs]
     if clash := next((name for name in names if names.count(name) > 1), None):
@@ -107,7 +109,7 @@ def variants_of(config: str) -> tuple[str, ...]:
     return found
 
 
-def read(experiment: str, overrides: Sequence[str] = ()) -> ConfigDict:
+def read_config(experiment: str, overrides: Sequence[str] = ()) -> ConfigDict:
     """Return the configuration that `train.py` gets from a config file and flags.
 
     Raises:
@@ -117,7 +119,7 @@ def read(experiment: str, overrides: Sequence[str] = ()) -> ConfigDict:
     if line.problems:
         raise ValueError(f"{experiment}: {line.problems[0]}")
     values = flags.FlagValues()
-    arguments = [PROGRAM, *expand_config([f"--config={experiment}"])]
+    arguments = [TRAIN_PROGRAM, *expand_config([f"--config={experiment}"])]
     holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     try:
         values(arguments)

@@ -19,7 +19,7 @@ from deit_jax.devices import PEAK_TFLOPS
 from deit_jax.models.flops import forward_flops
 from deit_jax.models.registry import model_builder
 from deit_jax.sharding import create_mesh, put_batch, replicated
-from deit_jax.training.setup import open_train_source, prepare, train_input
+from deit_jax.training.setup import open_train_source, set_up, train_input
 
 # Of the peak: what DeiT-S reached in training on an H200 (benchmarks/results/2026-11-26-h200.md).
 _UTILISATION: Final = 0.24
@@ -147,7 +147,7 @@ def _estimate_model(config: ConfigDict) -> dict[str, Any]:
 
 def _measure_model(config: ConfigDict, limit: float) -> dict[str, Any]:
     """Run the train step on one batch again and again, three times or as often as time allows."""
-    setup = prepare(config)
+    setup = set_up(config)
     batch, _ = TrainBatches(setup.train_source, setup.train_input, 0, 1)(0)
     placed = put_batch(batch, setup.mesh)
     teacher = jax.device_put(setup.teacher.params if setup.teacher else {}, replicated(setup.mesh))

@@ -31,7 +31,7 @@ from deit_jax.training.initial import load_initial
 from deit_jax.training.progress import Progress
 from deit_jax.training.recorder import Recorder
 from deit_jax.training.refusals import refuse_early
-from deit_jax.training.setup import Setup, prepare
+from deit_jax.training.setup import Setup, set_up
 from deit_jax.training.skipped_steps import stop_if_lost, stop_if_nothing_was_learned
 from deit_jax.training.state import TrainState
 from deit_jax.weights.fit import Fitted
@@ -68,7 +68,7 @@ def train(
     repeatable = config.training.repeatable and jax.default_backend() == "gpu"
     kernel_choices = Path(workdir).absolute() / "kernel_choices" if repeatable else None
     # All that can be refused is refused before anything is written: the corrected command works.
-    setup = prepare(config, kernel_choices)
+    setup = set_up(config, kernel_choices)
     if setup.teacher:
         # What its weights say they are of.
         config.teacher.name = setup.teacher.facts["name"]

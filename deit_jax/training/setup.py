@@ -88,7 +88,7 @@ class Setup:
         return "fused" if self.has_distillation_head else "class"
 
 
-def prepare(config: ConfigDict, kernel_choices: Path | None = None) -> Setup:
+def set_up(config: ConfigDict, kernel_choices: Path | None = None) -> Setup:
     """Open the data, load the teacher and put the steps together.
 
     Args:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from timm.data import auto_augment as timm_augment
 
-from deit_jax.augment.operations import OPERATIONS, Draw, argument_at, arguments
+from deit_jax.augment.operations import OPERATIONS, Draw, argument_at, operation_arguments
 from deit_jax.augment.randaugment import INCREASING, PLAIN, parse_policy
 
 HEIGHT, WIDTH = 160, 224
@@ -45,7 +45,7 @@ def test_arguments_equal_timm(monkeypatch, name):
                 jnp.float32([level]), jnp.float32([sign]), jnp.float32([0.375]), HEIGHT, WIDTH
             )
             # Three roundings to float32, relative to the largest intermediate value.
-            found = float(arguments((name,), jnp.array([0]), draw)[0])
+            found = float(operation_arguments((name,), jnp.array([0]), draw)[0])
             assert found == pytest.approx(expected, rel=3e-7, abs=3e-7), level
 
 

@@ -15,7 +15,7 @@ from benchmarks.parity_page import Interval as Bounds
 from benchmarks.statistical_parity import overrides, recipe
 from deit_jax.models.functional import abstract
 from deit_jax.models.registry import model_builder
-from deit_jax.sweeps.plan import read
+from deit_jax.sweeps.plan import read_config
 from deit_jax.training.learning_rate import learning_rate
 from deit_jax.weights.names import to_foreign
 
@@ -49,7 +49,7 @@ def test_flags_and_configuration_are_the_same(tmp_path):
     teacher = tmp_path / "teacher.safetensors"
     for kind in ("none", "soft", "hard"):
         flags = [f"--config.{k}={v}" for k, v in overrides(kind, 3, teacher).items()]
-        assert read(f"configs/digits.py:{kind}", flags).to_dict() == (
+        assert read_config(f"configs/digits.py:{kind}", flags).to_dict() == (
             recipe(kind, 3, teacher).to_dict()
         )
 

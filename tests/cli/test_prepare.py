@@ -21,7 +21,7 @@ from deit_jax.data.prepare.checked_records import Resize
 from deit_jax.data.prepare.write import write_prepared
 from deit_jax.data.stream.loader import train_batches
 from deit_jax.data.stream.options import TrainInput
-from deit_jax.data.stream.reading import DamagedRecordError, read
+from deit_jax.data.stream.reading import DamagedRecordError, read_image
 from tests.cli.stuck import StuckSource
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -91,7 +91,7 @@ def test_verify_names_damage_and_the_stream_survives_it(prepared, tmp_path, caps
     assert "val-00000-of-00001.array_record" in printed
     source = open_source("prepared", "train", str(damaged))
     with pytest.raises(DamagedRecordError, match="record 2"):
-        read(source, 10)
+        read_image(source, 10)
     options = TrainInput(image_size=(16, 16), batch_size=30, threads=1, max_damaged=1)
     with train_batches(source, options, num_steps=1) as batches:
         next(batches)
@@ -107,7 +107,7 @@ def test_damaged_files_are_left_out_and_named(folder, tmp_path, capsys):
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["splits"]["train"]["images_of_each_class"] == [10, 9, 10]
     source = open_source("prepared", "train", str(tmp_path / "out"))
-    assert {min(read(source, i)[0].shape[:2]) for i in range(29)} == {16}
+    assert {min(read_image(source, i)[0].shape[:2]) for i in range(29)} == {16}
     assert main(command(copy, tmp_path / "out")) == 2
 
 
@@ -279,9 +279,9 @@ def test_what_resizing_hides_is_told_all_the_same(tmp_path, capsys):
     arguments = ["prepare", str(tmp_path / "images"), str(output), "--splits=train", "--workers=1"]
     assert main([*arguments, "--short-side=16"]) == 0
     source = open_source("prepared", "train", str(output))
-    assert read(source, 3)[0].shape == (16, 70_000, 3)
+    assert read_image(source, 3)[0].shape == (16, 70_000, 3)
     expected = Image.fromarray(thin).resize((70_000, 16), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(read(source, 3)[0], np.asarray(expected))
+    np.testing.assert_array_equal(read_image(source, 3)[0], np.asarray(expected))
     for again in (False, True):
         if again:
             assert main(["prepare", str(output), "--verify"]) == 0

@@ -7,14 +7,14 @@ import numpy as np
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
-from deit_jax.config.keys import flatten
+from deit_jax.config.keys import leaves_by_key
 from deit_jax.config.validate import validate
 from deit_jax.data.stream.loader import train_batches
 from deit_jax.models.functional import abstract
 from deit_jax.models.registry import model_builder
 from deit_jax.sharding import put_batch, replicated
 from deit_jax.training.initial import load_initial
-from deit_jax.training.setup import prepare
+from deit_jax.training.setup import set_up
 from deit_jax.weights.names import to_foreign
 
 BATCH = 8
@@ -76,12 +76,12 @@ def reduce(config: ConfigDict, folder) -> ConfigDict:
 
 def describe(config):
     """What decides about the program of a step, as text."""
-    return json.dumps({k: v for k, v in flatten(config).items()}, sort_keys=True, default=str)
+    return json.dumps({k: v for k, v in leaves_by_key(config).items()}, sort_keys=True, default=str)
 
 
 def take_two_steps(config):
     """Prepare the run as train.py does and take its steps; return the state before and after."""
-    setup = prepare(config)
+    setup = set_up(config)
     weights = load_initial(config, setup.abstract_state)
     state = setup.initial_state(weights)
     before = jax.device_get(state)

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
-from deit_jax.config.keys import flatten
-from deit_jax.config.paper import arguments
+from deit_jax.config.keys import leaves_by_key
+from deit_jax.config.paper import experiment_arguments
 from deit_jax.config.validate import validate
 from deit_jax.models.functional import abstract, count_parameters
 from deit_jax.models.registry import model_builder, model_spec
@@ -93,7 +93,7 @@ def test_unknown_argument_is_refused(family):
 
 
 def test_the_recipe_is_that_of_table_9():
-    values = flatten(importlib.import_module("configs.deit").get_config("base"))
+    values = leaves_by_key(importlib.import_module("configs.deit").get_config("base"))
     table = {
         "schedule.epochs": 300,
         "training.batch_size": 1024,
@@ -116,9 +116,9 @@ def test_the_recipe_is_that_of_table_9():
 def test_every_row_of_the_ablation_changes_what_it_says():
     ablation = importlib.import_module("configs.ablation")
     for size, stage in (("", "pretraining"), (",384", "finetuning")):
-        default = flatten(ablation.get_config(f"default{size}"))
+        default = leaves_by_key(ablation.get_config(f"default{size}"))
         for name, row in ablation.TABLE.items():
-            values = flatten(ablation.get_config(f"{name}{size}"))
+            values = leaves_by_key(ablation.get_config(f"{name}{size}"))
             changed = {key for key in values if values[key] != default[key]} - {"model.weights"}
             # In fine-tuning stochastic depth and dropout are off in any case (evaluation mode).
             assert changed == set(row.changes | getattr(row, stage)), name
@@ -139,7 +139,7 @@ def test_every_figure_of_a_table_has_an_experiment():
             assert "arXiv" in table.title
             for name, row in table.rows.items():
                 assert len(row) == len(table.columns), name
-            for other, argument in arguments(table):
+            for other, argument in experiment_arguments(table):
                 module = importlib.import_module(f"configs.{other or family}")
                 assert argument in module.ARGUMENTS
                 seen += 1
@@ -164,15 +164,15 @@ def test_table_3_of_the_paper():
             importlib.import_module(f"configs.{family}").get_config(argument)
             for family, argument in (("distill", f"{size},none"), ("deit", size))
         )
-        assert flatten(plain) == flatten(deit)
+        assert leaves_by_key(plain) == leaves_by_key(deit)
 
 
 def test_methods_of_table_3_differ_in_the_supervision_alone():
     module = importlib.import_module("configs.distill")
-    plain = flatten(module.get_config("base,none"))
+    plain = leaves_by_key(module.get_config("base,none"))
 
     def changed(argument):
-        values = flatten(module.get_config(argument))
+        values = leaves_by_key(module.get_config(argument))
         return {key: value for key, value in values.items() if value != plain[key]}
 
     token = "deit_base_distilled_patch16_224"

@@ -3,7 +3,7 @@
 import pytest
 
 from configs import cosub, deit3
-from deit_jax.config.keys import flatten
+from deit_jax.config.keys import leaves_by_key
 from deit_jax.training.learning_rate import peak_learning_rate
 
 # Pixels, images per step, rate, epochs, decay, stochastic depth, as the commands state them.
@@ -38,7 +38,7 @@ def test_numbers_of_the_command(argument):
         config.optimizer.weight_decay,
         config.model.drop_path_rate,
     )
-    values = flatten(config)
+    values = leaves_by_key(config)
     assert values["augment.erasing_probability"] == 0 and values["schedule.warmup_epochs"] == 5
     stage = argument.partition(",")[2]
     if stage in ("finetune", "384"):
@@ -59,5 +59,5 @@ def test_stages_that_are_not_there_are_refused():
 
 def test_cosub_is_deit_iii_with_another_loss():
     for size in cosub.ARGUMENTS:
-        ours, recipe = flatten(cosub.get_config(size)), flatten(deit3.get_config(size))
+        ours, recipe = leaves_by_key(cosub.get_config(size)), leaves_by_key(deit3.get_config(size))
         assert {key for key in ours if ours[key] != recipe[key]} == {"training.cosub"}

@@ -6,7 +6,7 @@ import pytest
 
 from configs.digits import get_config
 from deit_jax.config.defaults import default_config
-from deit_jax.config.keys import flatten
+from deit_jax.config.keys import leaves_by_key
 from deit_jax.config.reference import REFERENCE, apply_reference
 from deit_jax.config.validate import validate
 
@@ -21,7 +21,7 @@ def asking(reference=True):
 def test_sets_its_keys_and_nothing_else():
     config = asking()
     assert apply_reference(config) == []
-    before, after = flatten(asking()), flatten(config)
+    before, after = leaves_by_key(asking()), leaves_by_key(config)
     changed = {key for key in after if after[key] != before[key]}
     assert {key: after[key] for key in REFERENCE} == REFERENCE
     assert changed == {
@@ -36,7 +36,7 @@ def test_sets_its_keys_and_nothing_else():
 def test_does_nothing_unless_asked():
     config = asking(reference=False)
     assert apply_reference(config, ["distillation.normaliser"]) == []
-    assert flatten(config) == flatten(asking(reference=False))
+    assert leaves_by_key(config) == leaves_by_key(asking(reference=False))
 
 
 @pytest.mark.parametrize("key", REFERENCE)

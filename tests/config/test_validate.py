@@ -4,7 +4,7 @@ import pytest
 
 from deit_jax.config.command_line import read_overrides
 from deit_jax.config.defaults import default_config
-from deit_jax.config.keys import flatten
+from deit_jax.config.keys import leaves_by_key
 from deit_jax.config.validate import validate
 from deit_jax.config.variant import choose, choose_parts
 
@@ -210,5 +210,5 @@ def test_variants():
 
 def test_no_default_is_none_or_a_list():
     # ml_collections cannot override the one and would replace the other whole.
-    for key, value in flatten(default_config()).items():
+    for key, value in leaves_by_key(default_config()).items():
         assert value is not None and not isinstance(value, list), key

@@ -8,13 +8,13 @@ import pytest
 from deit_jax.config.command_line import configure, read_overrides
 from deit_jax.config.conforming import assign
 from deit_jax.config.defaults import default_config
-from deit_jax.config.keys import flatten
+from deit_jax.config.keys import leaves_by_key
 from deit_jax.config.validate import validate
 from deit_jax.schema import RULES
 from deit_jax.schema.declare import conform
-from deit_jax.sweeps.plan import read
+from deit_jax.sweeps.plan import read_config
 
-DEFAULTS = flatten(default_config())
+DEFAULTS = leaves_by_key(default_config())
 NUMBERS = [
     -8,
     -1,
@@ -102,14 +102,14 @@ def test_every_key_answers_every_value(value):
         assert len(configure(config, {})) == len(RULES)
         return
     # ConfigDict itself writes True as 1.0 where a float was.
-    given = flatten(config)
+    given = leaves_by_key(config)
     problems = {
         problem.split()[0].removeprefix("config."): problem for problem in configure(config, {})
     }
     for key, problem in problems.items():
         names_it_in_one_line(problem, key)
     assert {key for key in RULES if impossible(key, given[key])} <= set(problems)
-    taken = {key: flatten(config)[key] for key in RULES.keys() - problems.keys()}
+    taken = {key: leaves_by_key(config)[key] for key in RULES.keys() - problems.keys()}
     for key, form in taken.items():
         # It has the type that everything else counts on.
         assert type(form) is type(DEFAULTS[key])
@@ -212,5 +212,8 @@ def test_a_config_file_at_home(tmp_path, monkeypatch):
     (tmp_path / "own.py").write_text(
         f"{text}    config = digits(what)\n    config.seed = 7\n    return config\n"
     )
-    assert read("~/own.py:none", ["--config.model.image_size=32"]).model.image_size == (32, 32)
-    assert read(f"{tmp_path}/own.py:none").seed == 7
+    assert read_config("~/own.py:none", ["--config.model.image_size=32"]).model.image_size == (
+        32,
+        32,
+    )
+    assert read_config(f"{tmp_path}/own.py:none").seed == 7

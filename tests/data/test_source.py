@@ -13,7 +13,7 @@ from torchvision.datasets import ImageFolder
 from deit_jax.data.combined import Subset, subset
 from deit_jax.data.open import open_source
 from deit_jax.data.source import ArraySource, require_same_classes
-from deit_jax.data.stream.reading import read
+from deit_jax.data.stream.reading import read_image
 
 
 def without(monkeypatch, name):
@@ -69,7 +69,7 @@ def test_folder_equals_torchvisions(image_folder):
         for i, (path, label) in enumerate(theirs.samples):
             record = ours[i]
             assert (record.name, record.label) == (path, label)
-            pixels, _ = read(ours, i)
+            pixels, _ = read_image(ours, i)
             np.testing.assert_array_equal(pixels, np.asarray(theirs[i][0]))
 
 

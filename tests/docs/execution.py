@@ -17,7 +17,7 @@ from unittest import mock
 from deit_jax.cli.main import main
 from deit_jax.config.validate import validate
 from deit_jax.data.open import open_source
-from deit_jax.sweeps.plan import read
+from deit_jax.sweeps.plan import read_config
 from deit_jax.training.loop import train
 from tests.config.reduced import BATCH, describe, reduce, save_weights
 from tests.docs import stand_ins
@@ -82,7 +82,7 @@ class Reader:
     def train(self, words, *, always=False):
         """Run a command of train.py, unless an equal run is there to be linked to."""
         experiment, workdir, overrides = train_words(words)
-        config = self.shrink(read(experiment, overrides))
+        config = self.shrink(read_config(experiment, overrides))
         workdir, key = Path(workdir), describe(config)
         if key in self.runs and not always:
             workdir.parent.mkdir(parents=True, exist_ok=True)

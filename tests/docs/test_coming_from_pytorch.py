@@ -7,7 +7,7 @@ import pytest
 
 from deit_jax.config import reference_flags
 from deit_jax.config.defaults import default_config
-from deit_jax.config.keys import flatten
+from deit_jax.config.keys import leaves_by_key
 
 PAGE = Path(__file__).parents[2] / "docs" / "coming-from-pytorch.md"
 # All of main.py's parser at 7e160fe.
@@ -24,7 +24,7 @@ FLAGS = """
     --seed --resume --start_epoch --eval --eval-crop-ratio --dist-eval --num_workers --pin-mem
     --no-pin-mem --distributed --world_size --dist_url
 """
-GROUPS = {key.partition(".")[0] for key in flatten(default_config()) if "." in key}
+GROUPS = {key.partition(".")[0] for key in leaves_by_key(default_config()) if "." in key}
 
 
 def rows():
@@ -45,7 +45,7 @@ def test_every_flag_is_answered_with_what_it_is_here(name):
         flag = given.partition("=")[0]
         assert answer.startswith(f"{flag} is a flag of PyTorch's DeiT; ")
         keys = re.findall(r"--config\.([\w.]+\w)", answer)
-        assert all(key in flatten(default_config()) for key in keys)
+        assert all(key in leaves_by_key(default_config()) for key in keys)
         assert keys or "not needed" in answer or "--workdir" in answer or "evaluate RUN" in answer
 
 
@@ -55,7 +55,7 @@ def test_every_flag_has_its_line():
 
 
 def test_every_key_exists():
-    known = flatten(default_config())
+    known = leaves_by_key(default_config())
     text = PAGE.read_text()
     names = re.findall(rf"`((?:{'|'.join(sorted(GROUPS))})\.\w+)", text)
     assert len(names) > 50
@@ -98,5 +98,5 @@ def test_every_line_answers(row):
 def test_defaults_are_the_references_where_the_table_does_not_say_otherwise(flag, key):
     (row,) = [row for row in rows() if f"`{flag}`" in row[0]]
     assert f"`{key}`" in row[1]
-    value, wanted = flatten(default_config())[key], flag.split()[1]
+    value, wanted = leaves_by_key(default_config())[key], flag.split()[1]
     assert str(value) == wanted or float(value) == float(wanted)

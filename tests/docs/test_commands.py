@@ -15,7 +15,7 @@ import pytest
 
 from deit_jax.cli.main import main
 from deit_jax.config.validate import validate
-from deit_jax.sweeps.plan import read
+from deit_jax.sweeps.plan import read_config
 from tests import program
 from tests.docs.documented import COMPLETED, FOREIGN, PAGES, ROOT, commands, completed
 
@@ -57,7 +57,7 @@ def test_train_commands_are_valid(command, tmp_path):
     assert any(f.startswith("--workdir=") for f in joined)
     overrides = [f for f in joined if f.startswith("--config.")]
     assert len(joined) == len(overrides) + 2, "a flag that train.py does not have"
-    config = read(experiment, overrides)
+    config = read_config(experiment, overrides)
     if config.distillation.kind != "none":
         # Made by another command.
         assert config.teacher.weights, "needs --config.teacher.weights"
@@ -76,7 +76,7 @@ def test_commands_of_the_library_are_parsed(command, monkeypatch):
     assert main([name, *arguments]) == 0
     (args,) = received
     for variant in getattr(args, "variants", None) or ():
-        read(f"{args.config}:{variant}", args.overrides)
+        read_config(f"{args.config}:{variant}", args.overrides)
 
 
 @pytest.mark.parametrize("command", of_class("benchmark"))

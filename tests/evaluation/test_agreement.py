@@ -10,7 +10,7 @@ from deit_jax.data.source import ArraySource
 from deit_jax.evaluation.agreement import disagreement
 from deit_jax.evaluation.predictions import NO_CLASS, UNREAD
 from deit_jax.evaluation.real import match, real_accuracy
-from deit_jax.reports.agreement import show, write
+from deit_jax.reports.agreement import show_disagreement, write
 
 
 def random_answers(count=57, classes=4):
@@ -41,7 +41,7 @@ def test_different_images_are_no_comparison():
 
 def test_table_and_picture(tmp_path, capsys):
     result = disagreement(random_answers())
-    show(result, Console())
+    show_disagreement(result, Console())
     printed = capsys.readouterr().out
     assert "| (2) b" in printed and "55 images" in printed
     text, picture = write(result, tmp_path / "out")

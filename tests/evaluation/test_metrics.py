@@ -8,7 +8,7 @@ import torch
 from jax.sharding import AxisType
 
 from deit_jax.api import create_model
-from deit_jax.evaluation.metrics import count, evaluate, make_eval_step
+from deit_jax.evaluation.metrics import count_hits, evaluate, make_eval_step
 from deit_jax.models.functional import split
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
@@ -19,7 +19,7 @@ def test_counts_equal_sorting():
     logits = rng.standard_normal((64, 12)).astype(np.float32)
     labels = rng.integers(0, 12, 64)
     mask = rng.random(64) < 0.7
-    result = count(jnp.asarray(logits), jnp.asarray(labels), jnp.asarray(mask))
+    result = count_hits(jnp.asarray(logits), jnp.asarray(labels), jnp.asarray(mask))
     order = np.argsort(-logits, axis=-1, kind="stable")
     assert int(result["top1"]) == sum(order[mask, 0] == labels[mask])
     assert int(result["top5"]) == sum((order[mask, :5] == labels[mask, None]).any(-1))
@@ -32,7 +32,7 @@ def test_counts_equal_sorting():
 
 def test_ties_go_to_the_lower_class_and_nan_never_hits():
     logits = jnp.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [jnp.nan, 0.0, 0.0]])
-    result = count(logits, jnp.array([0, 1, 0]), jnp.array([True, True, True]))
+    result = count_hits(logits, jnp.array([0, 1, 0]), jnp.array([True, True, True]))
     assert int(result["top1"]) == 1
     assert int(result["top5"]) == 2
 

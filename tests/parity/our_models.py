@@ -4,7 +4,7 @@ from functools import partial
 
 from deit_jax.models import deit, vit
 from deit_jax.models.functional import abstract
-from deit_jax.parity.our_model import Subject, noise_pixels, random_weights
+from deit_jax.parity.our_model import OurModel, noise_pixels, random_weights
 
 
 def with_depth(name, depth):
@@ -22,7 +22,7 @@ def small(distilled=True, depth=2):
 
 def _subject(name, build):
     function, shapes, statistics = abstract(lambda rngs: build(rngs=rngs))
-    return Subject(name, function, *random_weights(shapes, statistics, 0), weights="random")
+    return OurModel(name, function, *random_weights(shapes, statistics, 0), weights="random")
 
 
 def images_of(subject, count=2):

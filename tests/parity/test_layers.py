@@ -5,27 +5,27 @@ import math
 import numpy as np
 import pytest
 
-from deit_jax.parity.layers import Difference, Section, by_layer, difference, layer_of
+from deit_jax.parity.layers import Difference, Section, by_layer, layer_difference, layer_of
 
 
 def test_numbers_of_a_difference():
-    row = difference("x", np.array([[3.0, 0.0]]), np.array([[4.0, -4.0]]))
+    row = layer_difference("x", np.array([[3.0, 0.0]]), np.array([[4.0, -4.0]]))
     # 12 / (3 sqrt(32)): 45 degrees.
     assert row == ("x", 4.0, 1.0, pytest.approx(math.sqrt(0.5)), 2, "")
 
 
 def test_zeros_and_what_is_not_finite():
     zero, one = np.zeros(3), np.ones(3)
-    assert difference("x", zero, zero)[1:4] == (0.0, 0.0, 1.0)
-    assert difference("x", one, zero)[1:4] == (1.0, math.inf, 0.0)
+    assert layer_difference("x", zero, zero)[1:4] == (0.0, 0.0, 1.0)
+    assert layer_difference("x", one, zero)[1:4] == (1.0, math.inf, 0.0)
     for ours, theirs in ((np.full(3, np.nan), one), (one, np.full(3, np.inf))):
-        section = Section("s", (difference("x", ours, theirs),), 1e9)
+        section = Section("s", (layer_difference("x", ours, theirs),), 1e9)
         assert section.first is section.worst is section.rows[0]
 
 
 def test_other_shapes_are_no_comparison():
     with pytest.raises(ValueError, match=r"head has shape \(2,\) here and \(1, 2\)"):
-        difference("head", np.zeros(2), np.zeros((1, 2)))
+        layer_difference("head", np.zeros(2), np.zeros((1, 2)))
 
 
 def test_first_and_worst():

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from deit_jax.reports.comparison import compare
+from deit_jax.reports.comparison import compare_runs
 from deit_jax.reports.experiments import spread
 from deit_jax.runs.history import read_run
 
@@ -24,7 +24,7 @@ def test_spread_is_numpys_sample_standard_deviation():
 
 @pytest.mark.parametrize("weights", ["raw", "ema"])
 def test_seeds_of_one_experiment_are_one_row(study, weights):
-    comparison = compare(study.values(), weights=weights)
+    comparison = compare_runs(study.values(), weights=weights)
     assert [one.label for one in comparison.students] == [
         "no distillation",
         "soft, distillation token",
@@ -42,7 +42,7 @@ def test_seeds_of_one_experiment_are_one_row(study, weights):
 
 
 def test_teacher_has_the_accuracy_it_taught_with(study):
-    (teacher,) = compare(study.values()).teachers
+    (teacher,) = compare_runs(study.values()).teachers
     record = read_run(study["teacher"])
     step = json.loads((study["hard0"] / "result.json").read_text())["teacher"]["step"]
     at_step = [row for row in record.lines("eval") if row["step"] == step]
@@ -51,21 +51,21 @@ def test_teacher_has_the_accuracy_it_taught_with(study):
 
 
 def test_teacher_is_found_though_not_listed(study):
-    comparison = compare([study["hard0"]])
+    comparison = compare_runs([study["hard0"]])
     assert [one.first.path for one in comparison.teachers] == [study["teacher"]]
 
 
 def test_teacher_that_has_moved(study, run_directory):
     moved = run_directory("elsewhere", "teacher", final=94.0)
     student = run_directory("orphan", "hard", teacher="runs/no_longer_here")
-    comparison = compare([student])
+    comparison = compare_runs([student])
     assert comparison.teachers == ()
     assert "runs/no_longer_here" in comparison.notes[0] and "--teacher" in comparison.notes[0]
-    assert compare([student], teacher=moved).teachers[0].first.path == moved
+    assert compare_runs([student], teacher=moved).teachers[0].first.path == moved
     with pytest.raises(ValueError, match="was taught by regnety_micro, but"):
-        compare([student], teacher=study["none0"])
+        compare_runs([student], teacher=study["none0"])
     with pytest.raises(ValueError, match="None of the runs had a teacher"):
-        compare([study["none0"]], teacher=moved)
+        compare_runs([study["none0"]], teacher=moved)
 
 
 def test_every_seed_may_have_its_own_teacher(run_directory):
@@ -74,7 +74,7 @@ def test_every_seed_may_have_its_own_teacher(run_directory):
         run_directory(f"s{seed}", "hard", seed=seed, teacher=teacher)
         for seed, teacher in enumerate(teachers)
     ]
-    comparison = compare(students)
+    comparison = compare_runs(students)
     assert [len(one.runs) for one in comparison.students] == [2]
     assert [len(one.runs) for one in comparison.teachers] == [2]
 
@@ -85,7 +85,7 @@ def test_other_teachers_make_other_experiments(run_directory):
     students = [
         run_directory(path.name + "_student", "hard", teacher=path) for path in (good, poor)
     ]
-    comparison = compare(students)
+    comparison = compare_runs(students)
     assert [one.label for one in comparison.students] == [
         "hard, distillation token (teacher's data.train_images=500)",
         "hard, distillation token (teacher's data.train_images=50)",
@@ -98,7 +98,7 @@ def test_settings_that_differ_are_named_and_never_averaged(run_directory):
         run_directory(f"run{number}", overrides={"optimizer.learning_rate": rate})
         for number, rate in enumerate([1e-3, 2e-3])
     ]
-    labels = [one.label for one in compare(runs).students]
+    labels = [one.label for one in compare_runs(runs).students]
     assert labels == [
         "no distillation (optimizer.learning_rate=0.001)",
         "no distillation (optimizer.learning_rate=0.002)",
@@ -108,14 +108,14 @@ def test_settings_that_differ_are_named_and_never_averaged(run_directory):
 def test_what_does_not_decide_the_outcome_may_differ(run_directory):
     overrides = {"data.workers": 2, "log.every_steps": 7, "checkpoint.every_steps": 3}
     runs = [run_directory("a"), run_directory("b", seed=1, overrides=overrides)]
-    assert [len(one.runs) for one in compare(runs).students] == [2]
+    assert [len(one.runs) for one in compare_runs(runs).students] == [2]
 
 
 def test_an_unfinished_run_stands_alone_with_its_last_evaluation(study, run_directory):
     path = run_directory("going", "none", seed=3, finished=False)
     with (path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 21, "split": "tra')  # A line that is being written.
-    comparison = compare([study["none0"], study["none1"], path])
+    comparison = compare_runs([study["none0"], study["none1"], path])
     assert [len(one.runs) for one in comparison.students] == [2, 1]
     unfinished = comparison.students[1]
     assert unfinished.label == "no distillation, unfinished"
@@ -126,52 +126,52 @@ def test_an_unfinished_run_stands_alone_with_its_last_evaluation(study, run_dire
 def test_a_run_without_evaluation_is_named_and_left_out(study, run_directory):
     path = run_directory("fresh", finished=False)
     (path / "metrics.jsonl").unlink()
-    comparison = compare([study["none0"], path])
+    comparison = compare_runs([study["none0"], path])
     assert len(comparison.students) == 1
     assert str(path) in comparison.notes[0]
     with pytest.raises(ValueError, match="None of the runs has been evaluated"):
-        compare([path])
+        compare_runs([path])
 
 
 def test_repeated_seeds_are_mentioned(run_directory):
-    (note,) = compare([run_directory("a"), run_directory("b")]).notes
+    (note,) = compare_runs([run_directory("a"), run_directory("b")]).notes
     assert "repeat a seed (0, 0)" in note
 
 
 def test_one_run_named_twice_counts_once(study, monkeypatch):
     monkeypatch.chdir(study["none0"].parent)
-    (one,) = compare([study["none0"], "none0", "./none0/"]).students
+    (one,) = compare_runs([study["none0"], "none0", "./none0/"]).students
     assert len(one.runs) == 1
 
 
 def test_weights_come_from_the_configuration_unless_it_is_ambiguous(run_directory):
     ema = run_directory("ema", overrides={"evaluation.weights": "ema"})
     raw = run_directory("raw")
-    assert compare([ema]).weights == "ema"
+    assert compare_runs([ema]).weights == "ema"
     with pytest.raises(ValueError, match="--weights"):
-        compare([ema, raw])
-    assert compare([ema, raw], weights="raw").weights == "raw"
+        compare_runs([ema, raw])
+    assert compare_runs([ema, raw], weights="raw").weights == "raw"
 
 
 def test_missing_average_is_an_error(run_directory):
     with pytest.raises(ValueError, match=r"no accuracies of its ema weights.*--weights raw"):
-        compare([run_directory("a", ema=False)], weights="ema")
+        compare_runs([run_directory("a", ema=False)], weights="ema")
 
 
 def test_bad_directories(tmp_path, study):
     with pytest.raises(FileNotFoundError, match="no run directory"):
-        compare([tmp_path / "nowhere"])
+        compare_runs([tmp_path / "nowhere"])
     with pytest.raises(ValueError, match=r"is no run directory.*it contains runs"):
-        compare([tmp_path])
+        compare_runs([tmp_path])
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"is no run directory.*--workdir"):
-        compare([tmp_path / "empty"])
+        compare_runs([tmp_path / "empty"])
     path = study["none0"]
     good = (path / "metrics.jsonl").read_text()
     (path / "metrics.jsonl").write_text("{\n" + good)
     with pytest.raises(ValueError, match="damaged in line 1"):
-        compare([path])
+        compare_runs([path])
     (path / "metrics.jsonl").write_text(good)
     (path / "result.json").write_text("{")
     with pytest.raises(ValueError, match=r"result\.json is damaged"):
-        compare([path])
+        compare_runs([path])

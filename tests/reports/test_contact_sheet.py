@@ -16,7 +16,9 @@ def photograph(tmp_path):
 
 
 def run(*words):
-    return contact_sheet.run(parse(parser_of("augment"), [str(word) for word in words]))
+    return contact_sheet.write_contact_sheet(
+        parse(parser_of("augment"), [str(word) for word in words])
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from configs import ablation
 from deit_jax.cli.main import main
 from deit_jax.config.defaults import default_config
-from deit_jax.reports.paper_tables import collect, markdown, paper_tables, started_as
+from deit_jax.reports.paper_tables import collect, paper_markdown, paper_tables, started_as
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def final(path, head, weights="raw"):
 def only_table(directory):
     collection = collect([directory])
     ((family, table),) = paper_tables(collection)
-    return markdown(collection, family, table)
+    return paper_markdown(collection, family, table)
 
 
 def cells(text, row):
@@ -46,7 +46,7 @@ def test_heads_of_one_run_are_three_rows_of_table_3(named, tmp_path):
     runs = [named(f"hard{n}", "distill:tiny,hard", "hard", seed=n, final=80 + n) for n in range(3)]
     named("none", "distill:tiny,none", final=70.0)
     collection = collect([tmp_path])
-    text = markdown(collection, *paper_tables(collection)[0])
+    text = paper_markdown(collection, *paper_tables(collection)[0])
     for row, head, published in (
         ("hard, class head", "class", 73.9),
         ("hard, distil. head", "distillation", 74.6),

@@ -8,11 +8,11 @@ from PIL import Image
 from rich.console import Console
 
 from deit_jax.cli.main import main
-from deit_jax.reports.comparison import compare
+from deit_jax.reports.comparison import compare_runs
 from deit_jax.reports.curves import curve, draw_curves
 from deit_jax.reports.figures import literal
 from deit_jax.reports.report import write_report
-from deit_jax.reports.table3 import COLUMNS, duration, markdown, rows, show
+from deit_jax.reports.table3 import COLUMNS, duration, show_table3, table3_markdown, table3_rows
 from deit_jax.runs.history import read_run
 from tests.test_files import full_disk
 
@@ -27,9 +27,9 @@ def _cells(line):
 
 
 def test_table_in_the_form_of_the_papers(study):
-    comparison = compare(study.values())
+    comparison = compare_runs(study.values())
     _, none, soft, hard = comparison.teachers + comparison.students
-    assert rows(comparison)[1:] == [
+    assert table3_rows(comparison)[1:] == [
         ("no distillation", "yes", "-", _written(none, "class"), "-", "-", "200", "20", "62 s", "3",
          "deit_micro_patch4_16"),
         *[
@@ -39,8 +39,8 @@ def test_table_in_the_form_of_the_papers(study):
             for kind, one in (("soft", soft), ("hard", hard))
         ],
     ]  # fmt: skip
-    assert rows(comparison)[0][0] == "teacher"
-    assert rows(comparison)[0][-1] == "regnety_micro"
+    assert table3_rows(comparison)[0][0] == "teacher"
+    assert table3_rows(comparison)[0][-1] == "regnety_micro"
 
 
 def _written(experiment, head):
@@ -50,19 +50,19 @@ def _written(experiment, head):
 
 def test_labels_are_not_used_where_the_teacher_has_all_the_weight(run_directory):
     path = run_directory("only_teacher", "hard", overrides={"distillation.weight": 1.0})
-    assert rows(compare([path]))[0][:3] == ("hard, distillation token", "no", "hard")
+    assert table3_rows(compare_runs([path]))[0][:3] == ("hard, distillation token", "no", "hard")
 
 
 def test_markdown_and_a_pipe_show_the_same(study):
-    comparison = compare(study.values())
+    comparison = compare_runs(study.values())
     file = io.StringIO()
-    show(comparison, Console(file=file, width=40))
+    show_table3(comparison, Console(file=file, width=40))
     printed = file.getvalue()
     assert printed.isascii()
     assert "\x1b" not in printed
     table = [line for line in printed.splitlines() if line.startswith("|")]
     assert len({len(line) for line in table}) == 1
-    written = [line for line in markdown(comparison).splitlines() if line.startswith("|")]
+    written = [line for line in table3_markdown(comparison).splitlines() if line.startswith("|")]
     expected = [_cells(line.replace("±", "+-")) for line in written if "---" not in line]
     assert [_cells(line) for line in table if "---" not in line] == expected
     assert expected[0] == [column.heading for column in COLUMNS]
@@ -70,9 +70,9 @@ def test_markdown_and_a_pipe_show_the_same(study):
 
 @pytest.mark.parametrize(("width", "missing"), [(200, None), (80, "model")])
 def test_a_narrow_terminal_gets_fewer_columns(study, width, missing):
-    comparison = compare(study.values())
+    comparison = compare_runs(study.values())
     file = io.StringIO()
-    show(comparison, Console(file=file, width=width, force_terminal=True, color_system=None))
+    show_table3(comparison, Console(file=file, width=width, force_terminal=True, color_system=None))
     lines = file.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     assert ("Left out for lack of width" in file.getvalue()) == bool(missing)
@@ -85,7 +85,7 @@ def test_report_command_writes_table_and_picture(study, output, capsys):
     printed = capsys.readouterr().out
     assert str(output / "report.md") in printed and str(output / "curves.png") in printed
     text = (output / "report.md").read_text()
-    assert markdown(compare(study.values())) in text
+    assert table3_markdown(compare_runs(study.values())) in text
     assert "![Learning curves](curves.png)" in text
     assert all(str(path) in text for path in study.values())
     with Image.open(output / "curves.png") as image:
@@ -98,8 +98,8 @@ def test_curves_are_titled_with_the_models_that_were_trained(study, output, monk
     titles = []
     monkeypatch.setattr(Figure, "suptitle", lambda self, text, **_: titles.append(text))
     output.mkdir()
-    draw_curves(compare([study["hard0"]]), output / "curves.png")
-    draw_curves(compare([study["none0"], study["hard0"]]), output / "curves.png")
+    draw_curves(compare_runs([study["hard0"]]), output / "curves.png")
+    draw_curves(compare_runs([study["none0"], study["hard0"]]), output / "curves.png")
     distilled = "deit_micro_distilled_patch4_16"
     assert titles[0].startswith(f"Learning curves of {distilled} on")
     assert titles[1].startswith(f"Learning curves of {distilled}, deit_micro_patch4_16 on")
@@ -127,7 +127,7 @@ def test_unfinished_runs_are_reported_as_such(study, run_directory, output, caps
 
 
 def test_curves_are_mean_and_deviation_over_seeds(study):
-    one = next(one for one in compare(study.values()).students if one.label.startswith("hard"))
+    one = next(one for one in compare_runs(study.values()).students if one.label.startswith("hard"))
     points = curve(one, "eval", "raw/fused/top1")
     records = [read_run(study[f"hard{seed}"]) for seed in range(3)]
     each = [[row["raw/fused/top1"] for row in record.lines("eval")] for record in records]
@@ -141,7 +141,7 @@ def test_curves_of_losses_that_were_not_finite(run_directory, output):
     lines = (path / "metrics.jsonl").read_text().splitlines()
     lines[0] = '{"step": 1, "split": "train", "epoch": 0.5, "loss": null}'
     (path / "metrics.jsonl").write_text("\n".join(lines))
-    comparison = compare([path])
+    comparison = compare_runs([path])
     assert curve(comparison.students[0], "train", "loss")[0, 0] == 1.0
     assert len(write_report(comparison, output)) == 2
 

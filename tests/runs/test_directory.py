@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from deit_jax.config.defaults import default_config
-from deit_jax.config.keys import flatten
+from deit_jax.config.keys import leaves_by_key
 from deit_jax.config.reference import apply_reference
 from deit_jax.config.saved import BEFORE
 from deit_jax.files import strict_json, write_json
@@ -77,7 +77,7 @@ def test_the_real_configuration_is_read_back_unchanged(tmp_path):
     assert load_run(tmp_path).config["model"]["name"] == config.model.name
     # Each pattern still speaks of something.
     for pattern in MAY_CHANGE:
-        assert any(key.startswith(pattern.rstrip("*")) for key in flatten(config)), pattern
+        assert any(key.startswith(pattern.rstrip("*")) for key in leaves_by_key(config)), pattern
 
 
 def test_changed_numbers_are_refused_with_old_and_new_values(tmp_path):
@@ -190,7 +190,7 @@ def test_a_run_older_than_the_default_of_a_key_keeps_its_ways(tmp_path, caplog):
     for _ in range(2):
         assert config_changes(tmp_path, asked) == {}
         config = as_begun(tmp_path, asked)
-        assert {key: flatten(config)[key] for key in BEFORE} == BEFORE
+        assert {key: leaves_by_key(config)[key] for key in BEFORE} == BEFORE
         assert train_input(config).mix_group == 0
         assert "older than mix.box and goes on with timm, as it began" in caplog.text
         open_run(tmp_path, config).close()
@@ -216,7 +216,7 @@ def test_training_asks_the_run_how_it_began(tmp_path, monkeypatch):
         prepared.append(config.data.spread_copies)
         raise ValueError("enough")
 
-    monkeypatch.setattr(loop, "prepare", prepare)
+    monkeypatch.setattr(loop, "set_up", prepare)
     for allow in (False, True):
         with pytest.raises(ValueError, match="enough"):
             loop.train(default_config(), str(tmp_path), allow_config_change=allow)

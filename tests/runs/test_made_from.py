@@ -37,7 +37,7 @@ def taught(weights, **changes):
 @pytest.fixture(scope="module")
 def record(weights):
     """Of a run with a teacher, as it is read back."""
-    return json.loads(json.dumps(made_from(setups.prepare(taught(weights)), None)))
+    return json.loads(json.dumps(made_from(setups.set_up(taught(weights)), None)))
 
 
 def altered(record, **values):
@@ -65,15 +65,15 @@ def test_another_teacher_of_the_same_name_is_seen(record, weights, tmp_path):
     name = next(name for name, tensor in tensors.items() if tensor.ndim == 4)
     tensors[name] = tensors[name] * 1.001
     save_file(tensors, tmp_path / "other.safetensors")
-    again = made_from(setups.prepare(taught(weights)), None)
+    again = made_from(setups.set_up(taught(weights)), None)
     assert changes(record, again) == ([], [])
-    other = made_from(setups.prepare(taught(tmp_path / "other.safetensors")), None)
+    other = made_from(setups.set_up(taught(tmp_path / "other.safetensors")), None)
     (phrase,) = changes(record, other).refused
     assert "the teacher" in phrase and "other weights" in phrase
     # The same weights, shown in another way.
     config = taught(weights)
     config.teacher.mean = (0.4, 0.5, 0.5)
-    (phrase,) = changes(record, made_from(setups.prepare(config), None)).refused
+    (phrase,) = changes(record, made_from(setups.set_up(config), None)).refused
     assert "normalisation" in phrase
 
 
@@ -88,7 +88,7 @@ def test_other_pixels_in_one_image_are_seen(record, weights, monkeypatch):
         return ArraySource(source.name, images, source.labels, source.class_names)
 
     monkeypatch.setattr(setups, "open_source", altered_source)
-    found = changes(record, made_from(setups.prepare(taught(weights)), None))
+    found = changes(record, made_from(setups.set_up(taught(weights)), None))
     assert [phrase.split(":")[0] for phrase in found.refused] == [
         "the training data",
         "the evaluation data",
@@ -103,7 +103,7 @@ def test_weights_to_start_from_are_seen_only_where_they_are_read(tmp_path):
         path = tmp_path / "start.safetensors"
         deit_jax.save_weights(create_model(config.model.name, seed=seed), path, overwrite=True)
         config.model.weights = str(path)
-        setup = setups.prepare(config)
+        setup = setups.set_up(config)
         records.append(made_from(setup, load_initial(config, setup.abstract_state)))
     assert "start.safetensors" in changes(*records).refused[0]
     assert changes(records[0], made_from(setup, None)) == ([], [])

@@ -14,16 +14,16 @@ from deit_jax.evaluation import subjects
 from deit_jax.files import strict_json
 from deit_jax.models.functional import abstract
 from deit_jax.models.registry import model_builder
-from deit_jax.reports.comparison import compare
+from deit_jax.reports.comparison import compare_runs
 from deit_jax.reports.curves import curve
 from deit_jax.reports.paper_tables import started_as
-from deit_jax.reports.table3 import markdown
+from deit_jax.reports.table3 import table3_markdown
 from deit_jax.runs import checkpoints as checkpoint
 from deit_jax.runs import directory as run_directory
 from deit_jax.runs.directory import open_run
 from deit_jax.runs.log import RunLog
 from deit_jax.runs.open_weights import read_weights
-from deit_jax.runs.read import read_record
+from deit_jax.runs.read import read_run_record
 from deit_jax.training.distillation import teacher
 from deit_jax.training.result import best_evaluation
 
@@ -68,8 +68,8 @@ def run(tmp_path, monkeypatch):
 
 
 def report(path):
-    comparison = compare([path])
-    markdown(comparison)
+    comparison = compare_runs([path])
+    table3_markdown(comparison)
     for experiment in comparison.students:
         curve(experiment, "eval", "raw/fused/top1")
         curve(experiment, "train", "loss")
@@ -155,7 +155,7 @@ def test_every_configuration(run):
         (run / "config.json").write_text(json.dumps(changed))
         try:
             # All readers begin with this one.
-            if not answer(read_record, run):
+            if not answer(read_run_record, run):
                 answer(resume, run)
                 answer(report, run)
                 # Readers of weights build a model each time.

@@ -13,7 +13,7 @@ import pytest
 from deit_jax.cli.main import main
 from deit_jax.files import strict_json
 from deit_jax.sweeps.local import run_all
-from deit_jax.sweeps.plan import plan, read, variants_of
+from deit_jax.sweeps.plan import plan, read_config, variants_of
 from deit_jax.sweeps.slurm import array_script
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -81,9 +81,9 @@ def test_the_configuration_is_that_of_train_py():
     expected.schedule.epochs = 3.0
     expected.augment.mean = (0.5, 0.5, 0.5)
     flags = ["--config.schedule.epochs=3", "--config.augment.mean=(0.5, 0.5, 0.5)"]
-    got = read(str(ROOT / "configs/deit.py") + ":tiny", flags)
+    got = read_config(str(ROOT / "configs/deit.py") + ":tiny", flags)
     assert got.to_dict() == expected.to_dict()
-    bundle = read(str(ROOT / "configs/deit.py") + ":tiny", ["--config.reference=True"])
+    bundle = read_config(str(ROOT / "configs/deit.py") + ":tiny", ["--config.reference=True"])
     assert bundle.schedule.per_epoch
 
 

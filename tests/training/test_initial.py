@@ -13,7 +13,7 @@ from deit_jax.models.functional import split
 from deit_jax.runs.open_weights import read_weights
 from deit_jax.training.initial import load_initial
 from deit_jax.training.loop import train
-from deit_jax.training.setup import prepare
+from deit_jax.training.setup import set_up
 from deit_jax.trees import flatten
 from deit_jax.weights.position_embeddings import resize_positions
 from tests.weights.description.described import timm_directory
@@ -61,7 +61,7 @@ def test_another_image_size_and_the_moving_average(tmp_path):
     deit_jax.save_weights(model, tmp_path / "a.safetensors")
     config = student(model__weights=str(tmp_path / "a.safetensors"), model__image_size=(24, 24))
     config.data.crop = "random_resized"
-    setup = prepare(config)
+    setup = set_up(config)
     fitted = load_initial(config, setup.abstract_state)
     state = jax.device_get(setup.initial_state(fitted))
     before, after = flatten(split(model)[1]), flatten(state["params"])
@@ -75,7 +75,7 @@ def test_another_image_size_and_the_moving_average(tmp_path):
 def test_a_start_has_as_many_heads_as_its_description(tmp_path):
     timm_directory(tmp_path / "a", num_heads=4)
     config = student(model__weights=str(tmp_path / "a"))
-    setup = prepare(config)
+    setup = set_up(config)
     with pytest.raises(ValueError, match=r"4 attention heads, .* --config.model.num_heads=4"):
         load_initial(config, setup.abstract_state)
     config.model.num_heads = 4

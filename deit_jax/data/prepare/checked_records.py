@@ -9,7 +9,7 @@ from PIL import Image
 from deit_jax.data.images.oddities import oddities
 from deit_jax.data.images.resize import Pixels, resize
 from deit_jax.data.source import Record, Source
-from deit_jax.data.stream.reading import DamagedRecordError, read
+from deit_jax.data.stream.reading import DamagedRecordError, read_image
 
 # Pixels of a side, in libjpeg.
 _LARGEST_JPEG: Final = 65_500
@@ -60,7 +60,7 @@ def checked_record(source: LastHeld, index: int, resizing: Resize) -> tuple[Reco
     Raises:
         DamagedRecordError: if it cannot be read, decoded or resized.
     """
-    pixels, label = read(source, index)
+    pixels, label = read_image(source, index)
     record = source[index]
     if not isinstance(record.image, bytes):
         return Record(_encoded(pixels, record.name, resizing), label, record.name), []

@@ -13,12 +13,12 @@ from deit_jax.data.images.simple_crop import simple_random_crop
 from deit_jax.data.source import ArraySource, Source
 from deit_jax.data.stream.damage import Damage
 from deit_jax.data.stream.options import EvalInput, TrainInput
-from deit_jax.data.stream.reading import DamagedRecordError, Found, read, read_or_replace
+from deit_jax.data.stream.reading import DamagedRecordError, Found, read_image, read_or_replace
 from deit_jax.data.stream.repeated_augmentation import apart
 
-Batch = dict[str, np.ndarray[Any, Any]]
+HostBatch = dict[str, np.ndarray[Any, Any]]
 # With what a reader noticed.
-Step = tuple[Batch, Found]
+Step = tuple[HostBatch, Found]
 
 
 def training_view(
@@ -160,7 +160,7 @@ class EvalBatches:
         else:
             for row, number in enumerate(index.tolist()):
                 try:
-                    image[row], label[row] = read(self.source, number, found, self._view)
+                    image[row], label[row] = read_image(self.source, number, found, self._view)
                 except DamagedRecordError as error:
                     found.append(Damage(number, error.name, error.reason))
                     mask[row] = False

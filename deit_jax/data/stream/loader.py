@@ -12,14 +12,14 @@ from absl import flags
 from deit_jax.data.images.oddities import Oddity, OddityCount
 from deit_jax.data.open_file_limit import check_open_files
 from deit_jax.data.source import Source
-from deit_jax.data.stream.batches import Batch, EvalBatches, Step, TrainBatches
+from deit_jax.data.stream.batches import EvalBatches, HostBatch, Step, TrainBatches
 from deit_jax.data.stream.damage import Damage, DamageCount
 from deit_jax.data.stream.options import EvalInput, InputOptions, TrainInput, shared_bytes
 from deit_jax.data.stream.shared_memory import (
     FOLDER,
     ToShared,
     claim,
-    free_bytes,
+    free_shared_bytes,
     make_no_more,
     total_bytes,
 )
@@ -31,7 +31,7 @@ from deit_jax.data.worker_processes import (
 )
 
 
-class Batches(Iterator[Batch]):
+class Batches(Iterator[HostBatch]):
     """An iterator over batches that owns reader threads or processes; `close` ends them."""
 
     def __init__(
@@ -61,7 +61,7 @@ class Batches(Iterator[Batch]):
         self._iterator: grain.DatasetIterator | None = iter(batches)
         self._first = True
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> HostBatch:
         if self._iterator is None:
             raise StopIteration
         try:
@@ -262,7 +262,7 @@ def _check_shared_memory(options: InputOptions, process_count: int) -> None:
         return
     # First, so that what a killed run has left does not count.
     claim()
-    free = free_bytes()
+    free = free_shared_bytes()
     if needed > free:
         raise ValueError(
             f"{options.workers} workers may hold {needed >> 20} MiB in {FOLDER}, which has "

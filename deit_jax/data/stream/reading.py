@@ -32,7 +32,7 @@ class DamagedRecordError(ValueError):
         )
 
 
-def read(
+def read_image(
     source: Source,
     index: int,
     found: Found | None = None,
@@ -97,12 +97,12 @@ def read_or_replace(
         The label of the record that was read.
 
     Raises:
-        ValueError: if the substitutes are damaged as well, or as `read`.
+        ValueError: if the substitutes are damaged as well, or as `read_image`.
     """
     damages = []
     for number in [index, *substitutes(seed, index, len(source), _SUBSTITUTES)]:
         try:
-            return read(source, number, found, view)[1]
+            return read_image(source, number, found, view)[1]
         except DamagedRecordError as error:
             damages.append(Damage(number, error.name, error.reason))
             found.append(damages[-1])

@@ -119,7 +119,7 @@ class ToShared:
                 raise
             raise OSError(
                 f"{FOLDER} is full: a batch needs {array.nbytes >> 10:,} KiB and "
-                f"{free_bytes() >> 10:,} KiB are free. Look what is in it, enlarge it (docker run "
+                f"{free_shared_bytes() >> 10:,} KiB are free. Look what is in it, enlarge it (docker run "
                 "--shm-size) or use fewer data.workers, less data.prefetch, or threads."
             ) from error
         shared = SharedMemoryArray.from_shared_memory(segment, array.shape, array.dtype)
@@ -127,7 +127,7 @@ class ToShared:
         return shared
 
 
-def free_bytes() -> int:
+def free_shared_bytes() -> int:
     """Return how much room there is for segments."""
     usage = os.statvfs(FOLDER)
     return usage.f_bavail * usage.f_frsize

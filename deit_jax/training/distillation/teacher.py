@@ -14,7 +14,7 @@ from deit_jax.models.frozen import freeze
 from deit_jax.preprocessing import Preprocessing
 from deit_jax.runs.fingerprint import digest
 from deit_jax.runs.open_weights import RunWeights, read_weights
-from deit_jax.schema.networks import Teacher as TeacherKeys
+from deit_jax.schema.networks import TeacherOptions as TeacherKeys
 from deit_jax.training.distillation.view import Colour, TeacherView
 from deit_jax.trees import Tree
 from deit_jax.weights.convnet_names import convnet_family

@@ -10,7 +10,7 @@ from PIL import Image
 
 from deit_jax.cli.main import main
 from deit_jax.data.open import open_source
-from deit_jax.data.stream.reading import read
+from deit_jax.data.stream.reading import read_image
 from tests.data.small_tfds import (
     a_jpeg,
     as_tfds_reads,
@@ -136,7 +136,7 @@ def test_grey_images_are_read_as_pillow_does(tmp_path, name):
     image = features.Image(shape=(8, 8, 1), encoding_format="png")
     folder = both(tmp_path, three(), image=image, content=lambda i: (png(grey(i)), i % 3))
     source = open_source("tfds", "train", str(folder / name))
-    found = {read(source, i)[0].tobytes() for i in range(12)}
+    found = {read_image(source, i)[0].tobytes() for i in range(12)}
     assert found == {np.repeat(grey(i)[..., None], 3, -1).tobytes() for i in range(12)}
 
 
@@ -231,7 +231,7 @@ def test_a_label_beyond_those_tried_stops_reading_by_name(tiny, monkeypatch):
     with pytest.raises(
         ValueError, match=r"tfrecord-0000\d-of-00002\[\d\] has label 2, but tiny/tr"
     ):
-        read(source, wrong)
+        read_image(source, wrong)
     with pytest.raises(ValueError, match="label 2, which is none of the 2 classes"):
         assert source.labels is None
 

@@ -15,7 +15,7 @@ from deit_jax.data.formats.tfds import TfdsSource
 from deit_jax.data.formats.tfds_records import find_records, read_tfrecord
 from deit_jax.data.open import open_source
 from deit_jax.data.source import require_same_classes
-from deit_jax.data.stream.reading import DamagedRecordError, read
+from deit_jax.data.stream.reading import DamagedRecordError, read_image
 from tests.data.small_tfds import as_tfds_reads, as_tfrecords, prepare_three_classes
 
 
@@ -143,7 +143,7 @@ def test_damage_is_found_by_its_checksum(tfrecords, tmp_path):
     path.write_bytes(data)
     source = open_source("tfds", "train", str(tmp_path))
     with pytest.raises(DamagedRecordError, match=r"tfrecord-00001-of-00002\[2\]: .* checksum"):
-        read(source, 5)
+        read_image(source, 5)
     assert source.labels.tolist().count(-1) == 1
     for spoilt, message in (
         (data[:-10], "ends in the middle"),

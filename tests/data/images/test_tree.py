@@ -13,7 +13,7 @@ from deit_jax.cli.main import main
 from deit_jax.data.images import tree as module
 from deit_jax.data.images.tree import image_tree
 from deit_jax.data.open import open_alone, open_source, open_splits
-from deit_jax.data.stream.reading import read
+from deit_jax.data.stream.reading import read_image
 from deit_jax.evaluation.predict import find_images
 
 # What systems put beside images, most of it under the names of images.
@@ -155,7 +155,7 @@ def test_only_regular_files_are_images(linked, caplog):
     source = open_source("folder", "train", str(linked / "set"))
     for index in (1, 2):
         with pytest.raises(ValueError, match="Cannot read record"):
-            read(source, index)
+            read_image(source, index)
 
 
 def refuse(monkeypatch, number, place):

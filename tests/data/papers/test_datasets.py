@@ -17,7 +17,7 @@ from deit_jax.cli.main import main
 from deit_jax.data.open import open_named, open_source
 from deit_jax.data.papers.facts import DATASETS, missing_from
 from deit_jax.data.papers.imagenet import open_imagenet_v2
-from deit_jax.data.stream.reading import read
+from deit_jax.data.stream.reading import read_image
 from tests.data.small_tfds import prepare_three_classes
 
 RANDOM = np.random.default_rng(0)
@@ -35,7 +35,7 @@ def numbers(source):
     """The numbers of a source's pictures and their labels."""
     found = []
     for index in range(len(source)):
-        pixels, label = read(source, index)
+        pixels, label = read_image(source, index)
         found.append((int(pixels[0, 0, 0]) + 256 * int(pixels[0, 0, 1]), label))
     return found
 
@@ -336,7 +336,7 @@ def test_the_command_wants_all_of_a_data_set(tmp_path, capsys):
     source = open_source("prepared", "train", str(tmp_path / "out"))
     assert source.class_names == tuple("abcdefghij")
     for index in range(5):
-        pixels, label = read(source, index)
+        pixels, label = read_image(source, index)
         np.testing.assert_array_equal(pixels, images[index])
         assert label == labels[index]
     assert main(["prepare", "--dataset=cifar11", str(tmp_path), str(tmp_path / "out")]) == 2

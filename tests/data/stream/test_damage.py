@@ -20,7 +20,7 @@ from deit_jax.data.stream import batches as batches_module
 from deit_jax.data.stream.damage import allowed_damage
 from deit_jax.data.stream.loader import eval_batches, train_batches
 from deit_jax.data.stream.options import EvalInput, TrainInput
-from deit_jax.data.stream.reading import DamagedRecordError, read
+from deit_jax.data.stream.reading import DamagedRecordError, read_image
 
 SIZE = (8, 8)
 
@@ -109,7 +109,7 @@ def test_a_thousand_damaged_files_among_ten_thousand(tmp_path, caplog):
     for row in np.flatnonzero(~kept)[:50]:
         index = int(ours["index"][row])
         other = next(i for i in substitutes(0, index, 10_000, 32) if i not in bad)
-        pixels, label = read(sound, other)
+        pixels, label = read_image(sound, other)
         crop = random_resized_crop(pixels, SIZE, crop_draws(0, 0, index, 0, CROP_DRAWS))
         np.testing.assert_array_equal(ours["image"][row], crop)
         assert ours["label"][row] == label
@@ -307,4 +307,4 @@ def test_a_data_set_without_a_sound_record_says_so(tmp_path):
     with pytest.raises(ValueError, match=r"damaged all over: none of .* can be read \(.+\)"):
         collect(train_batches(source, options, num_steps=2))
     with pytest.raises(DamagedRecordError, match=r"Cannot read record .*jpeg: "):
-        read(source, 0)
+        read_image(source, 0)

@@ -13,7 +13,7 @@ from deit_jax.data.open import open_source
 from deit_jax.data.source import ArraySource
 from deit_jax.data.stream.loader import eval_batches, eval_steps, train_batches
 from deit_jax.data.stream.options import EvalInput, TrainInput
-from deit_jax.data.stream.reading import read
+from deit_jax.data.stream.reading import read_image
 from deit_jax.preprocessing import EvalView
 
 SIZE = (16, 16)
@@ -69,7 +69,7 @@ def test_each_copy_is_torchvisions_crop_of_its_own_draws(folder):
     for batch in collect(train_batches(folder, options, num_steps=6)):
         for row in range(8):
             epoch, index, copy = (int(batch[k][row]) for k in ("epoch", "index", "copy"))
-            pixels, label = read(folder, index)
+            pixels, label = read_image(folder, index)
             box = random_box(*pixels.shape[:2], crop_draws(2, epoch, index, copy, CROP_DRAWS))
             crop = reference.resized_crop(
                 Image.fromarray(pixels), *box, [24, 32], InterpolationMode.BICUBIC
@@ -82,7 +82,7 @@ def test_without_cropping_the_whole_image_is_resized(folder):
     options = TrainInput(image_size=SIZE, batch_size=4, crop="none")
     (batch,) = collect(train_batches(folder, options, num_steps=1))
     for row in range(4):
-        pixels, _ = read(folder, int(batch["index"][row]))
+        pixels, _ = read_image(folder, int(batch["index"][row]))
         np.testing.assert_array_equal(batch["image"][row], resize(pixels, SIZE))
 
 
@@ -174,7 +174,7 @@ def test_evaluation_images_equal_torchvisions(folder):
     images = np.concatenate([b["image"][b["mask"]] for b in collect(eval_batches(folder, options))])
     assert len(images) == len(folder)
     for i, image in enumerate(images):
-        pixels, _ = read(folder, i)
+        pixels, _ = read_image(folder, i)
         np.testing.assert_array_equal(image, np.asarray(view(Image.fromarray(pixels))))
 
 
