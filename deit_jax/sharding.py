@@ -1,10 +1,12 @@
 """One mesh of all devices: the batch is split over it, everything else is replicated."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Shaped
 
 DATA_AXIS = "data"
@@ -24,6 +26,33 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def split_over_batch(mesh: Mesh) -> NamedSharding:
     """Sharding of inputs: the first axis is divided over the devices."""
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+
+
+def batch_split_over(mesh: Mesh | AbstractMesh) -> AbstractContextManager[Any]:
+    """While a function is traced, let `per_device` know the mesh that its batch is split over."""
+    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+
+
+def per_device(function: Callable[..., Array]) -> Callable[..., Array]:
+    """Make each device apply a function to its own part of a batch, where the partitioner does not.
+
+    Args:
+        function: of a batch and whole arrays, without anything that crosses its images.
+
+    Returns:
+        The same function; outside of `batch_split_over`, or on one device, as it is. Gradients of
+        the whole arrays are summed over the devices.
+    """
+
+    def apply(batch: Array, *whole: Array) -> Array:
+        mesh = jax.sharding.get_abstract_mesh()
+        if mesh.empty or mesh.size == 1 or batch.shape[0] % mesh.size:
+            return function(batch, *whole)
+        rows, everywhere = PartitionSpec(DATA_AXIS), PartitionSpec()
+        specs = (rows, *[everywhere] * len(whole))
+        return jax.shard_map(function, in_specs=specs, out_specs=rows)(batch, *whole)
+
+    return apply
 
 
 def put_batch(

@@ -2,12 +2,15 @@
 
 import functools
 import math
+from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
+
+from deit_jax.sharding import per_device
 
 GroupForm = Literal["split", "shifts", "native"]
 Pads = tuple[tuple[int, int], tuple[int, int]]
@@ -55,7 +58,12 @@ def convolve(
             jnp.split(images, groups, axis=-1), jnp.split(kernel, groups, axis=-1), strict=True
         )
         return jnp.concatenate([_convolve(x, k, stride, pads, 1) for x, k in parts], axis=-1)
-    return _convolve(images, kernel, stride, pads, groups)
+    if groups > 1:
+        # XLA's partitioner gathers the whole batch on every device for a grouped convolution.
+        return per_device(partial(_convolve, stride=stride, pads=pads, groups=groups))(
+            images, kernel
+        )
+    return _convolve(images, kernel, stride, pads, 1)
 
 
 def _pads(shape: tuple[int, ...], size: int, stride: int, same: bool) -> Pads:

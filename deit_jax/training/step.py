@@ -19,6 +19,7 @@ from deit_jax.augment.mixup_cutmix import MixOptions, mix, one_hot_targets
 from deit_jax.augment.pipeline import AugmentOptions, augment_images
 from deit_jax.models.functional import ModelFunction
 from deit_jax.models.fusion import fuse
+from deit_jax.sharding import batch_split_over
 from deit_jax.training.distillation.view import TeacherView
 from deit_jax.training.freezing import stop_gradients, trainable
 from deit_jax.training.learning_rate import learning_rate
@@ -104,7 +105,14 @@ def make_train_step(
         updated = {"params": params, "batch_stats": batch_stats, "opt_state": opt_state, "ema": ema}
         return _advance(state, updated, values, config.log.every_steps)
 
-    return step
+    if sharding is None:
+        return step
+
+    def sharded_step(state: TrainState, teacher_params: Tree, batch: Batch) -> TrainState:
+        with batch_split_over(sharding.mesh):
+            return step(state, teacher_params, batch)
+
+    return sharded_step
 
 
 def _loss_function(student: ModelFunction, config: ConfigDict) -> Callable:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from deit_jax.models.convolution import convolve, pointwise
+from deit_jax.sharding import batch_split_over, replicated, split_over_batch
 
 
 def torch_convolve(images, kernel, stride, groups):
@@ -89,3 +90,27 @@ def test_depthwise_shifts_equal_the_grouped_convolution(same, size, stride, side
     )
     # Sums of 9 or 25 products in float32.
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["split", "native"])
+def test_eight_devices_convolve_their_own_images_alone(form, eight_devices):
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(16, 8, 8, 12)).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, 4, 24)).astype(np.float32)
+
+    def loss(images, kernel):
+        return jnp.mean(convolve(images, kernel, stride=2, groups=3, form=form) ** 2)
+
+    def split(images, kernel):
+        with batch_split_over(eight_devices):
+            return loss(images, kernel)
+
+    gradients = jax.grad(split, argnums=(0, 1))
+    rows, everywhere = split_over_batch(eight_devices), replicated(eight_devices)
+    compiled = jax.jit(gradients, in_shardings=(rows, everywhere)).lower(images, kernel).compile()
+    assert "all-gather" not in compiled.as_text()
+    expected = jax.grad(loss, argnums=(0, 1))(images, kernel)
+    ours = compiled(jax.device_put(images, rows), jax.device_put(kernel, everywhere))
+    for gradient, other in zip(ours, expected, strict=True):
+        # Of the kernel: eight sums of float32 are added in place of one.
+        np.testing.assert_allclose(gradient, other, rtol=1e-5, atol=1e-8)
