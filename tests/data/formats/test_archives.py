@@ -256,7 +256,7 @@ def test_false_claims_of_size_are_found_out_before_they_cost_memory(tmp_path):
         data[entry + 24 : entry + 28] = size.to_bytes(4, "little")
     bomb.write_bytes(data)
     archive = Archive(bomb)
-    for index, message in ((0, "1,073,741,825 bytes, more than any image"), (1, "checksum")):
+    for index, message in ((0, "1,073,741,825 bytes, more than any image"), (1, "CRC-32")):
         with pytest.raises(ValueError, match=message):
             archive.read(index)
     path = tmp_path / "sparse.tar"
@@ -303,6 +303,7 @@ def test_random_damage_never_leads_to_another_error(image_folder, tmp_path, endi
     marks = {".tar": b"ustar", ".zip": b"PK\1\2"}[ending]
     places = [i for i in range(len(whole)) if whole.startswith(marks, i)]
     random, refused = np.random.default_rng(0), 0
+    images = {file.read_bytes() for file in (image_folder / "val").rglob("*.JPEG")}
     path = tmp_path / f"broken{ending}"
     for _ in range(200):
         data = bytearray(whole)
@@ -314,10 +315,12 @@ def test_random_damage_never_leads_to_another_error(image_folder, tmp_path, endi
         try:
             archive = Archive(path)
             for index in range(len(archive)):
-                archive.read(index)
+                data = archive.read(index)
+                # Only a zip has checksums. What it says of dates or rights does not matter.
+                assert ending == ".tar" or data in images
         except ValueError:
             refused += 1
-    assert refused > 100
+    assert refused > 80
 
 
 def test_a_damaged_member_of_a_zip_is_named(image_folder, tmp_path):
