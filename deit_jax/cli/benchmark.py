@@ -103,7 +103,8 @@ def _read_config(args: argparse.Namespace) -> "ConfigDict":
 def _show(facts: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from deit_jax.reports.terminal import Column, print_table, say
+    from deit_jax.reports.terminal import print_table, say
+    from deit_jax.tables import Column
 
     console = Console()
     size = f" of {facts['bytes_per_record'] / 1e3:.0f} kB" if facts["bytes_per_record"] else ""

@@ -85,12 +85,12 @@ def run(args: argparse.Namespace) -> int:
 def _show(weights: "Weights", report: "LoadReport") -> None:
     from rich.console import Console
 
-    from deit_jax.reports.terminal import Column, print_table, say
-    from deit_jax.weights.report import HEADINGS
+    from deit_jax.reports.terminal import print_table, say
+    from deit_jax.weights.report import LOAD_COLUMNS
 
     console = Console()
     say(console, f"Weights of {weights.source}:")
-    print_table(console, [Column(heading) for heading in HEADINGS], report.cells())
+    print_table(console, LOAD_COLUMNS, report.cells())
     for note in report.notes:
         say(console, note)
     if report.warning:

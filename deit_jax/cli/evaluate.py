@@ -175,7 +175,8 @@ def _show(
 ) -> None:
     from rich.console import Console
 
-    from deit_jax.reports.terminal import Column, print_table, say
+    from deit_jax.reports.terminal import print_table, say
+    from deit_jax.tables import Column
 
     console = Console()
     what = "{model} of {run}, step {step}" if "run" in facts else "{model} of {file}"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from deit_jax.reports.terminal import Column, print_table, say
+from deit_jax.reports.terminal import print_table, say
+from deit_jax.tables import Column
 
 if TYPE_CHECKING:
     from deit_jax.models.registry import ModelSpec

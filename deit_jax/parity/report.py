@@ -7,7 +7,8 @@ from typing import Any
 from rich.console import Console
 
 from deit_jax.parity.layers import Difference, Section
-from deit_jax.reports.terminal import Column, print_table, say
+from deit_jax.reports.terminal import print_table, say
+from deit_jax.tables import Column
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from rich.console import Console
 from deit_jax.evaluation.agreement import Disagreement
 from deit_jax.files import write_text
 from deit_jax.reports.figures import literal, save
-from deit_jax.reports.terminal import Column, markdown_table, print_table, say
+from deit_jax.reports.terminal import print_table, say
+from deit_jax.tables import Column, markdown_table
 
 _PICTURE = "agreement.png"
 _TEXT = "agreement.md"

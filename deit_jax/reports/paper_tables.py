@@ -9,9 +9,9 @@ from pathlib import Path
 from deit_jax.config.paper import Cell, PaperTable
 from deit_jax.reports.experiments import Key, Spread, experiment_key, spread
 from deit_jax.reports.table3 import percent
-from deit_jax.reports.terminal import Column, markdown_table
 from deit_jax.runs.history import RunRecord, read_run
 from deit_jax.runs.read import read_run_record
+from deit_jax.tables import Column, markdown_table
 
 ExperimentName = tuple[str, str]
 """Family of the config file and argument."""

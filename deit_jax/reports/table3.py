@@ -4,8 +4,9 @@ from rich.console import Console
 
 from deit_jax.reports.comparison import Comparison
 from deit_jax.reports.experiments import Experiment, Spread, taught
-from deit_jax.reports.terminal import Column, markdown_table, print_table, say
+from deit_jax.reports.terminal import print_table, say
 from deit_jax.runs.history import MEASURED_HEADS
+from deit_jax.tables import Column, markdown_table
 
 _NOTHING = "-"
 # Columns that a narrow terminal goes without, the first first.

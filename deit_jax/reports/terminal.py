@@ -1,24 +1,17 @@
-"""Tables and sentences for a terminal, and in plain aligned ASCII for pipes and files."""
+"""Tables and sentences for a terminal, and in plain aligned ASCII for pipes."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-Rows = Sequence[Sequence[str]]
+from deit_jax.tables import Column, Rows, markdown_table
 
 _UNLIMITED = 10_000
 _ASCII = str.maketrans({"\N{PLUS-MINUS SIGN}": "+-"})
-
-
-class Column(NamedTuple):
-    """Heading of a column, and whether it holds numbers, which are aligned right."""
-
-    heading: str
-    numbers: bool = False
 
 
 def is_pretty(console: Console) -> bool:
@@ -69,25 +62,6 @@ def print_table(
         table = _table(columns, rows, left_out, section_after)
     console.print(table)
     return left_out
-
-
-def markdown_table(columns: Sequence[Column], rows: Rows) -> str:
-    """Return a GitHub-flavoured Markdown table whose columns are also aligned as text."""
-    headings = [column.heading for column in columns]
-    widths = [max(map(len, cells)) for cells in zip(headings, *rows, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = (
-            cell.rjust(width) if column.numbers else cell.ljust(width)
-            for cell, width, column in zip(cells, widths, columns, strict=True)
-        )
-        return f"| {' | '.join(padded)} |"
-
-    rule = [
-        "-" * (width - 1) + ":" if column.numbers else "-" * width
-        for width, column in zip(widths, columns, strict=True)
-    ]
-    return "\n".join([line(headings), line(rule), *map(line, rows)])
 
 
 def _table(

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from deit_jax.tables import Column, markdown_table
+
 Fate = Literal["used", "resized", "re-initialised", "left over"]
 
-HEADINGS = ("array", "shape", "what became of it", "why")
+LOAD_COLUMNS = [Column(heading) for heading in ("array", "shape", "what became of it", "why")]
 
 
 @dataclass(frozen=True)
@@ -74,15 +76,10 @@ class LoadReport:
         return used + special
 
     def table(self) -> str:
-        """Return the table as aligned text, with the notes and the warning below it."""
-        cells = [HEADINGS, *self.cells()]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in cells
-        ]
+        """Return the table as text, with the notes and the warning below it."""
+        table = markdown_table(LOAD_COLUMNS, self.cells())
         warning = [self.warning] if self.warning else []
-        return "\n".join([f"Weights of {self.source}:", *lines, *self.notes, *warning])
+        return "\n".join([f"Weights of {self.source}:", table, *self.notes, *warning])
 
 
 def _shape(shape: tuple[int, ...]) -> str:
