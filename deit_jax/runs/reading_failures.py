@@ -45,8 +45,8 @@ def refuse_circumstances(path: Path, error: BaseException) -> None:
         refused = isinstance(cause, OSError) and cause.errno in _REFUSALS
         if refused or isinstance(cause, MemoryError) or _WORDS.search(str(cause)):
             raise OSError(
-                f"Checkpoint {path} cannot be read, which is no damage: {error_in_short(cause)}; see to "
-                "that and give the same command again."
+                f"Checkpoint {path} cannot be read, which is no damage: {error_in_short(cause)}; "
+                "see to that and give the same command again."
             ) from error
         cause = cause.__cause__ or cause.__context__
 

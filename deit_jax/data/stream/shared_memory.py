@@ -119,8 +119,8 @@ class ToShared:
                 raise
             raise OSError(
                 f"{FOLDER} is full: a batch needs {array.nbytes >> 10:,} KiB and "
-                f"{free_shared_bytes() >> 10:,} KiB are free. Look what is in it, enlarge it (docker run "
-                "--shm-size) or use fewer data.workers, less data.prefetch, or threads."
+                f"{free_shared_bytes() >> 10:,} KiB are free. Look what is in it, enlarge it "
+                "(docker run --shm-size) or use fewer data.workers, less data.prefetch, or threads."
             ) from error
         shared = SharedMemoryArray.from_shared_memory(segment, array.shape, array.dtype)
         np.copyto(shared, array)
