@@ -1,5 +1,6 @@
 """What a person sees of a run: a bar on a terminal, lines of text anywhere else."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -8,7 +9,7 @@ from types import TracebackType
 import jax
 from absl import logging as absl_logging
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
@@ -24,8 +25,8 @@ _SHOWN = (
 class Progress:
     """Shows how far training is and how long it will take; a context manager.
 
-    Only the first process of a run shows anything. The time left is judged by the time between
-    updates, the first of which comes after the first step, so that compilation is not counted.
+    Only the first process of a run shows anything. The time left is judged by the time between the
+    latest updates, the first of which comes after the first step, so compilation is not counted.
     """
 
     def __init__(
@@ -44,19 +45,19 @@ class Progress:
             console: where to write; standard output if None.
             clock: seconds.
         """
-        self._total, self._start, self._clock = total_steps, start_step, clock
+        self._total, self._clock = total_steps, clock
         self._console = console or Console()
         self._shown = jax.process_index() == 0
-        self._bar = _Bar(self._console) if self._shown and self._console.is_terminal else None
-        self._first: tuple[int, float] | None = None
+        self._bar = _Bar(self._console, clock)
+        self._has_bar = self._shown and self._console.is_terminal
+        self._task = self._bar.add_task("", total=total_steps, completed=start_step)
         self._last_line: float | None = None
         self._status = ""
         self._best = ""
 
     def __enter__(self) -> "Progress":
-        if self._bar is not None:
+        if self._has_bar:
             self._bar.start()
-            self._task = self._bar.add_task("", total=self._total, completed=self._start, left="")
             # Rich moves what is written to standard error above the bar; absl's handler has to be
             # told, because it has remembered the stream.
             self._redirect_logging()
@@ -68,7 +69,7 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
+        if self._has_bar:
             self._bar.stop()
             self._redirect_logging()
 
@@ -81,21 +82,17 @@ class Progress:
         """
         if not self._shown:
             return
-        now = self._clock()
-        if self._first is None:
-            self._first = (step, now)
+        self._bar.update(self._task, completed=step)
         if values is not None:
             self._status = "  ".join(
                 text.format(values[name]) for name, text in _SHOWN if name in values
             )
-        left = self._time_left(step, now)
-        if self._bar is not None:
+        if self._has_bar:
             self._bar.status = "  ".join(part for part in (self._status, self._best) if part)
-            self._bar.update(self._task, completed=step, left=left)
-        elif values is not None and self._line_due(step, now):
+        elif values is not None and self._line_due(step, self._clock()):
             share = f"step {step:,} of {self._total:,} ({step / self._total:.0%})"
             # An evaluation follows the last step, and may be the best; no time is left.
-            outlook = [self._best, left] if step < self._total else []
+            outlook = [self._best, self._bar.time_left()] if step < self._total else []
             parts = [share, self._status, *outlook]
             self.message("  ".join(part for part in parts if part))
 
@@ -107,7 +104,7 @@ class Progress:
         """Write a line of text, above the bar if there is one."""
         if self._shown:
             self._console.print(
-                text, markup=False, emoji=False, highlight=False, soft_wrap=self._bar is None
+                text, markup=False, emoji=False, highlight=False, soft_wrap=not self._has_bar
             )
 
     def _line_due(self, step: int, now: float) -> bool:
@@ -118,12 +115,6 @@ class Progress:
         self._last_line = now
         return True
 
-    def _time_left(self, step: int, now: float) -> str:
-        if self._first is None or step <= self._first[0]:
-            return ""
-        seconds = (now - self._first[1]) / (step - self._first[0]) * (self._total - step)
-        return f"{_duration(seconds)} left"
-
     def _redirect_logging(self) -> None:
         absl_logging.get_absl_handler().python_handler.setStream(sys.stderr)
 
@@ -131,29 +122,27 @@ class Progress:
 class _Bar(RichProgress):
     """A bar with a line of numbers above it, which stays readable on 80 columns."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, clock: Callable[[], float]) -> None:
         self.status = ""
+        self._left = TimeRemainingColumn()
         super().__init__(
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TaskProgressColumn(),
-            TextColumn("{task.fields[left]}"),
+            self._left,
             console=console,
             expand=True,
             refresh_per_second=4,
+            get_time=clock,
+            # A step may take longer than the 30 seconds that rich looks back to.
+            speed_estimate_period=math.inf,
         )
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield Text(self.status, no_wrap=True, overflow="ellipsis")
         yield self.make_tasks_table(self.tasks)
 
-
-def _duration(seconds: float) -> str:
-    """Return a time in the two units that matter, such as "2 h 05 min"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24:02d} h"
+    def time_left(self) -> str:
+        """Return what the bar says, or nothing before two updates."""
+        (task,) = self.tasks
+        return "" if task.time_remaining is None else f"{self._left.render(task)} left"

@@ -46,7 +46,7 @@ def test_lines_name_the_numbers_that_matter(show, clock):
     assert text().splitlines() == [
         "starting [bold] :smile:",
         "step 100 of 1,000 (10%)  epoch 1.25  loss 2.0000  top-1 40.00 %  1,234 images/s  "
-        "best 45.68 % at step 50  1 min 22 s left",
+        "best 45.68 % at step 50  0:01:22 left",
     ]
 
 
@@ -84,25 +84,15 @@ def test_compilation_is_not_counted_in_the_time_left(show, clock):
     clock.now += 20.0
     progress.update(21, VALUES)
     # 2 seconds a step, 90 steps to go.
-    assert "3 min 00 s left" in text().splitlines()[-1]
+    assert "0:03:00 left" in text().splitlines()[-1]
 
 
-@pytest.mark.parametrize(
-    "seconds, expected",
-    [
-        (59, "59 s"),
-        (60, "1 min 00 s"),
-        (3599, "59 min 59 s"),
-        (7500, "2 h 05 min"),
-        (300000, "3 d 11 h"),
-    ],
-)
-def test_durations(show, clock, seconds, expected):
-    progress, text = show(2)
-    progress.update(0)
-    clock.now = float(seconds)
-    progress.update(1, VALUES)
-    assert f"{expected} left" in text()
+def test_steps_may_take_minutes(show, clock):
+    progress, text = show(4)
+    for step in (1, 2, 3):
+        clock.now += 7500.0
+        progress.update(step, VALUES)
+    assert text().splitlines()[-1].endswith("2:05:00 left")
 
 
 def test_a_terminal_gets_a_bar_with_messages_above_it(show, clock):
@@ -117,7 +107,7 @@ def test_a_terminal_gets_a_bar_with_messages_above_it(show, clock):
     shown = text()
     assert "━" in shown
     assert "100/1000" in shown
-    assert "1 min 22 s left" in shown
+    assert "0:01:22" in shown
     assert "epoch 1.25  loss 2.0000  top-1 40.00 %  1,234 images/s" in shown
     assert "step 100: 45.68 % top-1\n" in shown
     assert "from elsewhere\n" in shown
