@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from flax import nnx
 
+from deit_jax.models.architecture import is_transformer
 from deit_jax.models.functional import Classifier
 from deit_jax.models.registry import list_models, model_builder
 from deit_jax.runs.open_weights import read_weights
@@ -73,7 +74,7 @@ def _create_loaded(
         # A backbone has none: then the model's own default.
         options["num_classes"] = weights.num_classes or None
     # A convnet takes any size, and its file need not say one.
-    transformer = "pos_embed" in weights.params
+    transformer = is_transformer(weights.params)
     if options.get("image_size") is None and (transformer or weights.facts.image_size):
         options["image_size"] = weights.image_size
     if weights.described and transformer:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from deit_jax.models.registry import list_models, model_spec
-from deit_jax.weights.convnet_names import convnet_family
+from deit_jax.models.registry import find_model
 from deit_jax.weights.formats.hub import find_in_cache
 
 
@@ -24,7 +23,8 @@ def size_problems(config: ConfigDict, device_count: int) -> Iterator[str]:
             f"config.training.batch_size is {batch}, which cannot be cut into {slices} "
             f"micro-batches on {device_count} devices; use a multiple of {device_count * slices}."
         )
-    if slices > 1 and convnet_family(config.model.name):
+    spec = find_model(config.model.name)
+    if slices > 1 and spec and spec.batch_norm:
         yield (
             f"config.training.micro_batches is {slices} but {config.model.name} has BatchNorm, "
             "whose statistics are of the whole batch; set it to 1."
@@ -50,23 +50,23 @@ def size_problems(config: ConfigDict, device_count: int) -> Iterator[str]:
 
 def _head_problems(config: ConfigDict) -> Iterator[str]:
     name, heads = config.model.name, config.model.num_heads
-    if heads <= 0 or name not in list_models():
+    spec = find_model(name)
+    if heads <= 0 or spec is None:
         return
-    # Convnets are registered without a width.
-    width = getattr(model_spec(name).build, "keywords", {}).get("width", 0)
-    if not width:
+    if spec.transformer is None:
         yield f"config.model.num_heads is {heads} but {name} is a convnet; set it to 0."
-    elif width % heads:
+    elif spec.transformer.width % heads:
         yield (
-            f"config.model.num_heads is {heads}, into which the width {width} of {name} cannot be "
-            "cut; use a divisor of it, or 0 for the model's own."
+            f"config.model.num_heads is {heads}, into which the width {spec.transformer.width} of "
+            f"{name} cannot be cut; use a divisor of it, or 0 for the model's own."
         )
 
 
 def recipe_problems(config: ConfigDict) -> Iterator[str]:
     """Find combinations of model, optimiser and schedule that mean nothing."""
     name, decay = config.model.name, config.optimizer.layer_decay
-    if _patch_size(name) == 1:
+    spec = find_model(name)
+    if spec and spec.convnet:
         if decay != 1.0:
             yield (
                 f"config.optimizer.layer_decay is {decay} but {name} has no transformer blocks; "
@@ -98,7 +98,8 @@ def _cosub_problems(config: ConfigDict) -> Iterator[str]:
     where = "config.training.cosub has two submodels teach each other"
     if config.distillation.kind != "none":
         yield f"{where}, instead of a teacher; set it to False or distillation.kind to 'none'."
-    if "_distilled" in config.model.name:
+    spec = find_model(config.model.name)
+    if spec and spec.distilled:
         yield f"{where} with one head each; choose a model without distillation token."
     if config.training.eval_mode or not config.model.drop_path_rate:
         yield (
@@ -139,6 +140,6 @@ def _teacher_images(config: ConfigDict) -> Iterator[str]:
 
 
 def _patch_size(name: str) -> int:
-    """Patch size as the model's name states it; 1 for convnets."""
-    digits = name.partition("_patch")[2].partition("_")[0]
-    return int(digits) if digits.isdigit() else 1
+    """Patch size; 1 for convnets and for what is no model."""
+    spec = find_model(name)
+    return spec.patch_size if spec else 1

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from deit_jax.models.architecture import EPSILON
 from deit_jax.models.convolution import Convolution
 
-EPSILON = 1e-5
 # Share of the old running statistics that is kept; PyTorch writes the same as momentum 0.1.
 MOMENTUM = 0.9
 

@@ -3,69 +3,64 @@
 import functools
 from typing import Any
 
+from deit_jax.models.architecture import VitArchitecture
+from deit_jax.models.spec import ModelSpec
 from deit_jax.models.vit import VisionTransformer
 
 
-def _entry(
+def _spec(
+    name: str,
     size: int,
     patch_size: int,
     width: int,
     depth: int,
     num_heads: int,
+    parameters: int,
+    top1: float = 0.0,
     *,
     distilled: bool = False,
     deit3: bool = False,
     **facts: Any,
-) -> dict[str, Any]:
-    build = functools.partial(
+) -> ModelSpec:
+    return ModelSpec(
+        name,
         VisionTransformer,
-        patch_size=patch_size,
-        width=width,
-        depth=depth,
-        num_heads=num_heads,
-        distilled=distilled,
-        deit3=deit3,
+        VitArchitecture(patch_size, width, depth, num_heads, distilled, deit3),
+        image_size=(size, size),
+        parameters=parameters,
+        top1=top1,
+        **facts,
     )
-    return dict(build=build, image_size=(size, size), **facts)
 
 
-_deit3 = functools.partial(_entry, deit3=True)
+_distilled = functools.partial(_spec, distilled=True)
+_deit3 = functools.partial(_spec, deit3=True)
+_micro = functools.partial(_spec, num_classes=10, in_timm=False)
 
-# Accuracies: the reference implementation's READMEs and its published weights' own evaluation.
-MODELS: dict[str, dict[str, Any]] = {
-    "deit_tiny_patch16_224": _entry(224, 16, 192, 12, 3, parameters=5_717_416, top1=72.202),
-    "deit_small_patch16_224": _entry(224, 16, 384, 12, 6, parameters=22_050_664, top1=79.854),
-    "deit_base_patch16_224": _entry(224, 16, 768, 12, 12, parameters=86_567_656, top1=81.846),
-    "deit_tiny_distilled_patch16_224": _entry(
-        224, 16, 192, 12, 3, distilled=True, parameters=5_910_800, top1=74.476
-    ),
-    "deit_small_distilled_patch16_224": _entry(
-        224, 16, 384, 12, 6, distilled=True, parameters=22_436_432, top1=81.164
-    ),
-    "deit_base_distilled_patch16_224": _entry(
-        224, 16, 768, 12, 12, distilled=True, parameters=87_338_192, top1=83.372
-    ),
-    "deit_base_patch16_384": _entry(384, 16, 768, 12, 12, parameters=86_859_496, top1=82.890),
-    "deit_base_distilled_patch16_384": _entry(
-        384, 16, 768, 12, 12, distilled=True, parameters=87_630_032, top1=85.224
-    ),
+# Name, pixels, then patch, width, blocks and heads, parameters, accuracy. Accuracies: the reference
+# implementation's READMEs and its published weights' own evaluation.
+MODELS = (
+    _spec("deit_tiny_patch16_224", 224, 16, 192, 12, 3, 5_717_416, 72.202),
+    _spec("deit_small_patch16_224", 224, 16, 384, 12, 6, 22_050_664, 79.854),
+    _spec("deit_base_patch16_224", 224, 16, 768, 12, 12, 86_567_656, 81.846),
+    _distilled("deit_tiny_distilled_patch16_224", 224, 16, 192, 12, 3, 5_910_800, 74.476),
+    _distilled("deit_small_distilled_patch16_224", 224, 16, 384, 12, 6, 22_436_432, 81.164),
+    _distilled("deit_base_distilled_patch16_224", 224, 16, 768, 12, 12, 87_338_192, 83.372),
+    _spec("deit_base_patch16_384", 384, 16, 768, 12, 12, 86_859_496, 82.890),
+    _distilled("deit_base_distilled_patch16_384", 384, 16, 768, 12, 12, 87_630_032, 85.224),
     # Accuracies after training on ImageNet-1k alone.
-    "deit3_small_patch16_224": _deit3(224, 16, 384, 12, 6, parameters=22_059_496, top1=81.4),
-    "deit3_small_patch16_384": _deit3(384, 16, 384, 12, 6, parameters=22_205_416, top1=83.4),
-    "deit3_medium_patch16_224": _deit3(224, 16, 512, 12, 8, parameters=38_849_512, top1=83.0),
-    "deit3_base_patch16_224": _deit3(224, 16, 768, 12, 12, parameters=86_585_320, top1=83.8),
-    "deit3_base_patch16_384": _deit3(384, 16, 768, 12, 12, parameters=86_877_160, top1=85.0),
-    "deit3_large_patch16_224": _deit3(224, 16, 1024, 24, 16, parameters=304_374_760, top1=84.9),
-    "deit3_large_patch16_384": _deit3(384, 16, 1024, 24, 16, parameters=304_763_880, top1=85.8),
-    "deit3_huge_patch14_224": _deit3(224, 14, 1280, 32, 16, parameters=632_126_440, top1=85.2),
+    _deit3("deit3_small_patch16_224", 224, 16, 384, 12, 6, 22_059_496, 81.4),
+    _deit3("deit3_small_patch16_384", 384, 16, 384, 12, 6, 22_205_416, 83.4),
+    _deit3("deit3_medium_patch16_224", 224, 16, 512, 12, 8, 38_849_512, 83.0),
+    _deit3("deit3_base_patch16_224", 224, 16, 768, 12, 12, 86_585_320, 83.8),
+    _deit3("deit3_base_patch16_384", 384, 16, 768, 12, 12, 86_877_160, 85.0),
+    _deit3("deit3_large_patch16_224", 224, 16, 1024, 24, 16, 304_374_760, 84.9),
+    _deit3("deit3_large_patch16_384", 384, 16, 1024, 24, 16, 304_763_880, 85.8),
+    _deit3("deit3_huge_patch14_224", 224, 14, 1280, 32, 16, 632_126_440, 85.2),
     # For demonstrations on small images; of no paper.
-    "deit3_micro_patch4_16": _deit3(16, 4, 64, 3, 2, parameters=155_338, num_classes=10),
-    "deit_micro_patch2_16": _entry(16, 2, 64, 3, 2, parameters=155_786, num_classes=10),
-    "deit_micro_patch4_16": _entry(16, 4, 64, 3, 2, parameters=155_018, num_classes=10),
-    "deit_micro_distilled_patch2_16": _entry(
-        16, 2, 64, 3, 2, distilled=True, parameters=156_564, num_classes=10
-    ),
-    "deit_micro_distilled_patch4_16": _entry(
-        16, 4, 64, 3, 2, distilled=True, parameters=155_796, num_classes=10
-    ),
-}
+    _micro("deit3_micro_patch4_16", 16, 4, 64, 3, 2, 155_338, deit3=True),
+    _micro("deit_micro_patch2_16", 16, 2, 64, 3, 2, 155_786),
+    _micro("deit_micro_patch4_16", 16, 4, 64, 3, 2, 155_018),
+    _micro("deit_micro_distilled_patch2_16", 16, 2, 64, 3, 2, 156_564, distilled=True),
+    _micro("deit_micro_distilled_patch4_16", 16, 4, 64, 3, 2, 155_796, distilled=True),
+)

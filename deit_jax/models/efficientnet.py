@@ -2,29 +2,26 @@
 
 Two numerics of the same architectures, by timm's names: `efficientnet_*` pads like PyTorch;
 `tf_efficientnet_*` pads and normalises like the TensorFlow networks that were published first.
+EfficientNet-Lite, for small devices, has no squeeze-and-excitation, ReLU6 in place of SiLU, and the
+ends of B0 at every scale (tensorflow/tpu, models/official/efficientnet/lite).
 """
 
-import functools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from deit_jax.models.batch_norm import EPSILON, ConvNorm
-from deit_jax.models.convnet import (
-    ConvNet,
-    KernelShapes,
-    LinearHead,
-    SqueezeExcite,
-    drop_branch,
-)
+from deit_jax.models import architecture
+from deit_jax.models.architecture import EPSILON
+from deit_jax.models.convnet import ConvNet
+from deit_jax.models.convnet_layers import ACTIVATIONS, Layers, drop_branch
+from deit_jax.models.spec import ModelSpec
+from deit_jax.trees import TreePath
 
-_SQUEEZE_RATIO = 0.25
+SQUEEZE_RATIO = 0.25
 """Hidden channels of squeeze-and-excitation, over the channels that enter the block."""
 
 TF_EPSILON = 1e-3
@@ -32,46 +29,51 @@ TF_EPSILON = 1e-3
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Blocks of one kind: kernel size, stride of the first, expansion, channels, number of blocks.
+class Stage(architecture.Stage):
+    """Blocks of one kind.
 
-    Channels and number are those of B0, before scaling.
+    Attributes:
+        size: of the depthwise kernels.
+        expansion: channels of the depthwise convolution, over those that enter the block.
     """
 
     size: int
-    stride: int
     expansion: int
-    channels: int
-    depth: int
+
+    def spatial_kernel(self, channels_in: int) -> tuple[int, int, int, int]:
+        """Shape (OIHW) of the depthwise kernel."""
+        return self.expansion * channels_in, 1, self.size, self.size
 
 
-# arXiv 1905.11946, table 1.
+# B0: arXiv 1905.11946, table 1.
 STAGES = (
-    Stage(3, 1, 1, 16, 1),
-    Stage(3, 2, 6, 24, 2),
-    Stage(5, 2, 6, 40, 2),
-    Stage(3, 2, 6, 80, 3),
-    Stage(5, 1, 6, 112, 3),
-    Stage(5, 2, 6, 192, 4),
-    Stage(3, 1, 6, 320, 1),
+    Stage(16, 1, 1, size=3, expansion=1),
+    Stage(24, 2, 2, size=3, expansion=6),
+    Stage(40, 2, 2, size=5, expansion=6),
+    Stage(80, 3, 2, size=3, expansion=6),
+    Stage(112, 3, 1, size=5, expansion=6),
+    Stage(192, 4, 2, size=5, expansion=6),
+    Stage(320, 1, 1, size=3, expansion=6),
 )
 _STEM_CHANNELS = 32
 _HEAD_CHANNELS = 1280
 
 
 @dataclass(frozen=True)
-class EfficientNetArchitecture:
+class Architecture(architecture.ConvNetArchitecture):
     """Compound scaling of B0.
 
     Attributes:
         width: factor of all channels, rounded to multiples of 8.
         depth: factor of the blocks of each stage, rounded up.
         tf: TensorFlow's padding and epsilon.
+        lite: EfficientNet-Lite: stem, first and last stage and features keep their numbers.
     """
 
     width: float
     depth: float
     tf: bool = False
+    lite: bool = False
 
     def channels(self, count: int) -> int:
         """Scaled channels: the nearest multiple of 8, but never less than nine tenths."""
@@ -79,23 +81,51 @@ class EfficientNetArchitecture:
         rounded = max(8, int(scaled + 4) // 8 * 8)
         return rounded + 8 if rounded < 0.9 * scaled else rounded
 
-    def blocks(self, stage: Stage) -> int:
-        """Scaled number of blocks of a stage."""
-        return math.ceil(stage.depth * self.depth)
+    @property
+    def stem(self) -> tuple[int, int, int]:
+        """Channels, kernel size and stride of the first convolution."""
+        return _STEM_CHANNELS if self.lite else self.channels(_STEM_CHANNELS), 3, 2
 
-    def spatial_kernels(self) -> KernelShapes:
-        """Return the shapes of the kernels larger than 1x1."""
-        channels = self.channels(_STEM_CHANNELS)
-        kernels: KernelShapes = {("conv_stem", "conv"): (channels, 3, 3, 3)}
-        for number, stage in enumerate(STAGES):
-            for block in range(self.blocks(stage)):
-                path = ("blocks", str(number), str(block), "conv_dw", "conv")
-                kernels[path] = (stage.expansion * channels, 1, stage.size, stage.size)
-                channels = self.channels(stage.channels)
-        return kernels
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages in order."""
+        ends = (STAGES[0], STAGES[-1]) if self.lite else ()
+        return tuple(
+            replace(
+                stage,
+                channels=self.channels(stage.channels),
+                depth=stage.depth if stage in ends else math.ceil(stage.depth * self.depth),
+            )
+            for stage in STAGES
+        )
+
+    @property
+    def features(self) -> int:
+        """Channels that enter the head."""
+        return _HEAD_CHANNELS if self.lite else self.channels(_HEAD_CHANNELS)
+
+    @property
+    def activation(self) -> str:
+        """ReLU6 or SiLU."""
+        return "relu6" if self.lite else "silu"
+
+    @property
+    def squeeze_excite(self) -> bool:
+        """Whether its blocks have a squeeze-and-excitation."""
+        return not self.lite
+
+    @property
+    def same_padding(self) -> bool:
+        """Whether convolutions pad as TensorFlow's 'SAME' and not as PyTorch."""
+        return self.tf
+
+    @property
+    def epsilon(self) -> float:
+        """What BatchNorm adds to the variance."""
+        return TF_EPSILON if self.tf else EPSILON
 
 
-class InvertedResidual(nnx.Module):
+class Block(nnx.Module):
     """Inverted residual: 1x1 expansion (none in the first stage), depthwise, gate, 1x1 projection.
 
     The projection is called `conv_pwl` after an expansion and `conv_pw` without, as in timm.
@@ -104,34 +134,28 @@ class InvertedResidual(nnx.Module):
     def __init__(
         self,
         channels_in: int,
-        channels_out: int,
         stage: Stage,
+        layers: Layers,
         *,
         stride: int,
         drop_path_rate: float,
-        conv: functools.partial[ConvNorm],
-        dtype: Any,
-        rngs: nnx.Rngs,
     ) -> None:
         width = stage.expansion * channels_in
         self.expands = stage.expansion > 1
-        projection = conv(width, channels_out, 1)
+        projection = layers.conv(width, stage.channels, 1)
         if self.expands:
-            self.conv_pw = conv(channels_in, width, 1)
+            self.conv_pw = layers.conv(channels_in, width, 1)
             self.conv_pwl = projection
         else:
             self.conv_pw = projection
-        self.conv_dw = conv(width, width, stage.size, stride=stride, groups=width)
-        self.se = SqueezeExcite(
-            width,
-            round(_SQUEEZE_RATIO * channels_in),
-            activation=jax.nn.silu,
-            dtype=dtype,
-            rngs=rngs,
-        )
-        self.has_shortcut = stride == 1 and channels_in == channels_out
+        self.conv_dw = layers.conv(width, width, stage.size, stride=stride, groups=width)
+        hidden = round(SQUEEZE_RATIO * channels_in)
+        squeezes = layers.architecture.squeeze_excite
+        self.se = layers.squeeze_excite(width, hidden) if squeezes else None
+        self.activation = ACTIVATIONS[layers.architecture.activation]
+        self.has_shortcut = stride == 1 and channels_in == stage.channels
         self.drop_path_rate = drop_path_rate
-        self.dtype = jnp.dtype(dtype)
+        self.dtype = jnp.dtype(layers.dtype)
 
     def __call__(
         self,
@@ -143,121 +167,103 @@ class InvertedResidual(nnx.Module):
         """Run the block; `keys` decide for each image whether its residual branch is dropped."""
         branch, projection = x, self.conv_pw
         if self.expands:
-            branch = jax.nn.silu(self.conv_pw(x, train=train)).astype(self.dtype)
+            branch = self.activation(self.conv_pw(x, train=train)).astype(self.dtype)
             projection = self.conv_pwl
-        branch = jax.nn.silu(self.conv_dw(branch, train=train)).astype(self.dtype)
-        branch = projection(self.se(branch), train=train)
+        branch = self.activation(self.conv_dw(branch, train=train)).astype(self.dtype)
+        branch = projection(branch if self.se is None else self.se(branch), train=train)
         if self.has_shortcut:
             branch = x + drop_branch(branch, self.drop_path_rate, keys)
         return branch.astype(self.dtype)
 
 
 class EfficientNet(ConvNet):
-    """EfficientNet classifier.
+    """EfficientNet classifier; arguments as of `ConvNet`."""
 
-    Args:
-        architecture: scaling and numerics.
-        num_classes: classes of the head.
-        image_size: (height, width) in pixels it is meant for; any other size also runs.
-        drop_rate: dropout before the head.
-        drop_path_rate: of stochastic depth; block i of n has probability `drop_path_rate` i / n,
-            counted from 0, as in timm.
-        dtype: type of the operands of convolutions and products, and of the activations between
-            them. BatchNorm is computed in float32.
-        rngs: for the initialisation.
+    FAMILY = "efficientnet"
+    STEM = ("conv_stem", "conv")
+    HEADS = (("classifier",),)
+    SPATIAL = "conv_dw"
+    BLOCK = Block
 
-    Raises:
-        ValueError: a probability is not in [0, 1).
-    """
+    @staticmethod
+    def block_path(stage: int, number: int) -> TreePath:
+        """Return the path of a block, both counted from 0."""
+        return "blocks", str(stage), str(number)
 
-    def __init__(
-        self,
-        architecture: EfficientNetArchitecture,
-        *,
-        num_classes: int,
-        image_size: tuple[int, int],
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        dtype: Any = jnp.float32,
-        rngs: nnx.Rngs,
-    ) -> None:
-        super().__init__(
-            tuple(architecture.blocks(stage) for stage in STAGES),
-            num_classes=num_classes,
-            image_size=image_size,
-            drop_rate=drop_rate,
-            drop_path_rate=drop_path_rate,
-            dtype=dtype,
-        )
-        conv = functools.partial(
-            ConvNorm,
-            same_padding=architecture.tf,
-            epsilon=TF_EPSILON if architecture.tf else EPSILON,
-            dtype=dtype,
-            rngs=rngs,
-        )
-        channels, number = architecture.channels(_STEM_CHANNELS), 0
-        self.conv_stem = conv(3, channels, 3, stride=2)
-        stages = {}
-        for position, (stage, depth) in enumerate(zip(STAGES, self.depths, strict=True)):
-            blocks = {}
-            for index in range(depth):
-                blocks[str(index)] = InvertedResidual(
-                    channels,
-                    architecture.channels(stage.channels),
-                    stage,
-                    stride=stage.stride if index == 0 else 1,
-                    drop_path_rate=drop_path_rate * number / sum(self.depths),
-                    conv=conv,
-                    dtype=dtype,
-                    rngs=rngs,
-                )
-                channels, number = architecture.channels(stage.channels), number + 1
-            stages[str(position)] = nnx.Dict(blocks)
-        self.blocks = nnx.Dict(stages)
-        features = architecture.channels(_HEAD_CHANNELS)
-        self.conv_head = conv(channels, features, 1)
-        self.classifier = LinearHead(features, num_classes, dtype=dtype, rngs=rngs)
+    def _drop_path_steps(self, blocks: int) -> int:
+        return blocks
 
-    def _head(self) -> LinearHead:
-        """Return the linear head."""
-        return self.classifier
-
-    def _stem(self, images: Array, train: bool) -> Float[Array, "batch height_out width_out width"]:
-        return jax.nn.silu(self.conv_stem(images, train=train)).astype(self.dtype)
-
-    def _blocks(self) -> dict[str, Callable[..., Array]]:
-        return {
-            f"blocks.{stage}.{number}": self.blocks[str(stage)][str(number)]
-            for stage, depth in enumerate(self.depths)
-            for number in range(depth)
-        }
+    def _add_tail(self, parts: dict[TreePath, Any], layers: Layers) -> None:
+        sizes = layers.architecture
+        parts["conv_head",] = layers.conv(sizes.stages[-1].channels, sizes.features, 1)
 
     def _tail(self, x: Array, train: bool) -> Float[Array, "batch height_out width_out channels"]:
-        return jax.nn.silu(self.conv_head(x, train=train))
+        return self._activate(self._at(("conv_head",))(x, train=train))
 
 
-def _entries(
-    variant: str, width: float, depth: float, size: int, parameters: int, top1: float
-) -> dict[str, dict[str, Any]]:
-    return {
-        f"{prefix}efficientnet_{variant}": {
-            "build": functools.partial(
-                EfficientNet, EfficientNetArchitecture(width, depth, tf=bool(prefix))
-            ),
-            "image_size": (size, size),
-            "parameters": parameters,
-            "num_classes": 1000,
-            "top1": top1,
-        }
-        for prefix in ("", "tf_")
-    }
+def _specs(
+    variant: str,
+    width: float,
+    depth: float,
+    size: int,
+    parameters: int,
+    top1: float,
+    *,
+    torchvision: bool = True,
+    elsewhere: tuple[str, ...] = (),
+    blurred: tuple[str, ...] = (),
+) -> tuple[ModelSpec, ModelSpec]:
+    """Return both numerics of one architecture, which have the same tensors."""
+    plain, tf = f"efficientnet_{variant}", f"tf_efficientnet_{variant}"
+    sizes: dict[str, Any] = {"image_size": (size, size), "parameters": parameters, "top1": top1}
+    return (
+        ModelSpec(
+            plain,
+            EfficientNet,
+            Architecture(width, depth),
+            **sizes,
+            in_torchvision=torchvision,
+            elsewhere=elsewhere,
+            same_tensors=(tf, *blurred),
+        ),
+        ModelSpec(
+            tf,
+            EfficientNet,
+            Architecture(width, depth, tf=True),
+            **sizes,
+            in_torchvision=False,
+            # timm's older names: adversarial propagation, noisy student, AutoAugment.
+            elsewhere=tuple(f"{tf}_{training}" for training in ("ap", "ns", "aa")),
+            same_tensors=(plain, *blurred),
+        ),
+    )
+
+
+def _lite(
+    number: int, width: float, depth: float, size: int, parameters: int, top1: float
+) -> ModelSpec:
+    name = f"tf_efficientnet_lite{number}"
+    return ModelSpec(
+        name,
+        EfficientNet,
+        Architecture(width, depth, tf=True, lite=True),
+        image_size=(size, size),
+        parameters=parameters,
+        top1=top1,
+        in_torchvision=False,
+        same_tensors=(name.removeprefix("tf_"),),
+    )
 
 
 # Image sizes and accuracies: DeiT, table 5; other weights of the same networks reach others.
-MODELS: dict[str, dict[str, Any]] = {
-    **_entries("b0", 1.0, 1.0, 224, 5_288_548, 77.1),
-    **_entries("b3", 1.2, 1.4, 300, 12_233_232, 81.6),
-    **_entries("b4", 1.4, 1.8, 380, 19_341_616, 82.9),
-    **_entries("b7", 2.0, 3.1, 600, 66_347_960, 84.3),
-}
+# Of EfficientNet-Lite: the README of tensorflow/tpu, models/official/efficientnet/lite.
+MODELS = (
+    *_specs("b0", 1.0, 1.0, 224, 5_288_548, 77.1, blurred=("efficientnet_blur_b0",)),
+    *_specs("b3", 1.2, 1.4, 300, 12_233_232, 81.6, elsewhere=("efficientnet_b3a",)),
+    *_specs("b4", 1.4, 1.8, 380, 19_341_616, 82.9),
+    # torchvision's B7 adds 1e-3 to the variance of BatchNorm.
+    *_specs("b7", 2.0, 3.1, 600, 66_347_960, 84.3, torchvision=False),
+    _lite(0, 1.0, 1.0, 224, 4_652_008, 75.1),
+    _lite(1, 1.0, 1.1, 240, 5_416_680, 76.7),
+    _lite(2, 1.1, 1.2, 260, 6_092_072, 77.6),
+)

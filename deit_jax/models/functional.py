@@ -16,9 +16,6 @@ from deit_jax.trees import Tree
 HeadLogits = tuple[Float[Array, "batch classes"], Float[Array, "batch classes"] | None]
 """Class-head logits, and distillation-head logits where the model has such a head."""
 
-HEAD_MODULES = ("head", "head_dist", "fc", "classifier")
-"""Where heads lie in the parameters: of the transformers and RegNetY, of ResNet, EfficientNet."""
-
 Builder = Callable[[nnx.Rngs], nnx.Module]
 
 

@@ -2,8 +2,6 @@
 
 import difflib
 import fnmatch
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,36 +11,29 @@ from deit_jax.models import deit, efficientnet, regnet, resnet
 from deit_jax.models.attention import AttentionForm
 from deit_jax.models.functional import Builder
 from deit_jax.models.layers import LAYER_NORM_EPSILON
+from deit_jax.models.spec import ModelSpec
 from deit_jax.schema import RULES
 from deit_jax.schema.declare import conform
+from deit_jax.trees import TreePath
 
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """One registered architecture.
-
-    Attributes:
-        name: as in the reference repository and timm.
-        build: constructor; takes the options of `create_model` and `rngs`.
-        image_size: default (height, width) in pixels.
-        parameters: exact count at the default image size and `num_classes`.
-        num_classes: default class count.
-        top1: published ImageNet accuracy in percent, 0.0 where none was published.
-    """
-
-    name: str
-    build: Callable[..., nnx.Module]
-    image_size: tuple[int, int]
-    parameters: int
-    num_classes: int = 1000
-    top1: float = 0.0
-
-
-_REGISTRY: dict[str, ModelSpec] = {
-    name: ModelSpec(name, **entry)
+_REGISTRY = {
+    spec.name: spec
     for models in (deit.MODELS, regnet.MODELS, resnet.MODELS, efficientnet.MODELS)
-    for name, entry in models.items()
+    for spec in models
 }
+_ELSEWHERE = {other: spec.name for spec in _REGISTRY.values() for other in spec.elsewhere}
+_MODULES = tuple(dict.fromkeys(spec.module for spec in _REGISTRY.values()))
+HEADS = tuple(path for module in _MODULES for path in module.HEADS)
+"""Where heads lie in the parameters, of all families."""
+CLASS_HEADS = tuple(module.HEADS[0] for module in _MODULES)
+"""Those of the class alone."""
+STEMS = tuple(module.STEM for module in _MODULES)
+"""Where first convolutions lie."""
+
+
+def is_head(path: TreePath) -> bool:
+    """Whether a parameter belongs to a head."""
+    return any(path[: len(head)] == head for head in HEADS)
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -57,6 +48,11 @@ def model_spec(name: str) -> ModelSpec:
         hint = f"did you mean {' or '.join(near)}?" if near else "see deit_jax.list_models()."
         raise ValueError(f"There is no model named {name!r}; {hint}")
     return _REGISTRY[name]
+
+
+def find_model(name: str) -> ModelSpec | None:
+    """Look a model up by its name here, in timm or in torchvision; None if there is none."""
+    return _REGISTRY.get(_ELSEWHERE.get(name, name))
 
 
 def model_builder(
@@ -101,14 +97,14 @@ def model_builder(
     checked = {key: conform(key, value, RULES[f"model.{key}"]) for key, value in given.items()}
     options: dict[str, Any] = {}
     heads = checked.pop("num_heads")
-    if name in deit.MODELS:
+    if spec.transformer:
         options = {"attention": attention, "epsilon": epsilon}
-        options |= {"num_heads": heads} if heads else {}
+        spec = spec.resized(num_heads=heads) if heads else spec
     elif heads or epsilon != LAYER_NORM_EPSILON:
         raise ValueError(f"{name} is a convnet, which takes neither num_heads nor epsilon.")
 
-    def build(rngs: nnx.Rngs) -> nnx.Module:
-        model: Any = spec.build(dtype=dtype, rngs=rngs, **checked, **options)
+    def build(rngs: nnx.Rngs) -> Any:
+        model = spec.build(dtype=dtype, rngs=rngs, **checked, **options)
         # Tensors do not tell tf_efficientnet from efficientnet: what is written needs the name.
         model.model_name = name
         return model

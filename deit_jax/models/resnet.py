@@ -3,25 +3,38 @@
 The stride of a stage is at its 3x3 convolution, as in torchvision and timm, not at the 1x1 before.
 """
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from deit_jax.models.batch_norm import ConvNorm
-from deit_jax.models.convnet import ConvNet, KernelShapes, LinearHead, drop_branch
+from deit_jax.models import architecture
+from deit_jax.models.convnet import ConvNet
+from deit_jax.models.convnet_layers import Layers, drop_branch
+from deit_jax.models.spec import ModelSpec
+from deit_jax.trees import TreePath
 
 EXPANSION = 4
 """Channels that leave a block, over those of its 3x3 convolution."""
 
 
+class Stage(architecture.Stage):
+    """Blocks of one kind."""
+
+    @property
+    def width(self) -> int:
+        """Channels of the 3x3 convolutions."""
+        return self.channels // EXPANSION
+
+    def spatial_kernel(self, channels_in: int) -> tuple[int, int, int, int]:
+        """Shape (OIHW) of the 3x3 kernel."""
+        return self.width, self.width, 3, 3
+
+
 @dataclass(frozen=True)
-class ResNetArchitecture:
+class Architecture(architecture.ConvNetArchitecture):
     """Shape of a ResNet.
 
     Attributes:
@@ -32,31 +45,33 @@ class ResNetArchitecture:
     depths: tuple[int, ...]
     width: int = 64
 
-    def spatial_kernels(self) -> KernelShapes:
-        """Return the shapes of the kernels larger than 1x1."""
-        kernels: KernelShapes = {("conv1", "conv"): (self.width, 3, 7, 7)}
-        for stage, depth in enumerate(self.depths):
-            width = self.width * 2**stage
-            for block in range(depth):
-                kernels[f"layer{stage + 1}", str(block), "conv2", "conv"] = (width, width, 3, 3)
-        return kernels
+    @property
+    def stem(self) -> tuple[int, int, int]:
+        """Channels, kernel size and stride of the first convolution."""
+        return self.width, 7, 2
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages in order."""
+        return tuple(
+            Stage(EXPANSION * self.width * 2**number, depth, 2 if number else 1)
+            for number, depth in enumerate(self.depths)
+        )
 
 
 class Bottleneck(nnx.Module):
-    """Residual block: 1x1 to `width` channels, 3x3, 1x1 to EXPANSION times as many."""
+    """Residual block: 1x1 to the stage's width, 3x3, 1x1 to EXPANSION times as many channels."""
 
     def __init__(
         self,
         channels_in: int,
-        width: int,
+        stage: Stage,
+        layers: Layers,
         *,
         stride: int,
         drop_path_rate: float,
-        dtype: Any,
-        rngs: nnx.Rngs,
     ) -> None:
-        conv = functools.partial(ConvNorm, dtype=dtype, rngs=rngs)
-        channels_out = EXPANSION * width
+        conv, width, channels_out = layers.conv, stage.width, stage.channels
         self.conv1 = conv(channels_in, width, 1)
         self.conv2 = conv(width, width, 3, stride=stride)
         # With a last scale of zero each block starts as the identity (arXiv 1706.02677, 5.1).
@@ -64,7 +79,7 @@ class Bottleneck(nnx.Module):
         keeps_shape = stride == 1 and channels_in == channels_out
         self.downsample = None if keeps_shape else conv(channels_in, channels_out, 1, stride=stride)
         self.drop_path_rate = drop_path_rate
-        self.dtype = jnp.dtype(dtype)
+        self.dtype = jnp.dtype(layers.dtype)
 
     def __call__(
         self,
@@ -82,73 +97,21 @@ class Bottleneck(nnx.Module):
 
 
 class ResNet(ConvNet):
-    """ResNet classifier.
+    """ResNet classifier; arguments as of `ConvNet`."""
 
-    Args:
-        architecture: depths and width.
-        num_classes: classes of the head.
-        image_size: (height, width) in pixels it is meant for; any other size also runs.
-        drop_rate: dropout before the head.
-        drop_path_rate: stochastic depth probability of the last block; rises linearly from 0 over
-            all blocks.
-        dtype: type of the operands of convolutions and products, and of the activations between
-            them. BatchNorm is computed in float32.
-        rngs: for the initialisation.
+    FAMILY = "resnet"
+    STEM = ("conv1", "conv")
+    HEADS = (("fc",),)
+    SPATIAL = "conv2"
+    BLOCK = Bottleneck
 
-    Raises:
-        ValueError: a probability is not in [0, 1).
-    """
-
-    def __init__(
-        self,
-        architecture: ResNetArchitecture,
-        *,
-        num_classes: int,
-        image_size: tuple[int, int],
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        dtype: Any = jnp.float32,
-        rngs: nnx.Rngs,
-    ) -> None:
-        super().__init__(
-            architecture.depths,
-            num_classes=num_classes,
-            image_size=image_size,
-            drop_rate=drop_rate,
-            drop_path_rate=drop_path_rate,
-            dtype=dtype,
-        )
-        channels, number = architecture.width, 0
-        self.conv1 = ConvNorm(3, channels, 7, stride=2, dtype=dtype, rngs=rngs)
-        for stage, depth in enumerate(self.depths):
-            width = architecture.width * 2**stage
-            blocks = {}
-            for position in range(depth):
-                blocks[str(position)] = Bottleneck(
-                    channels,
-                    width,
-                    stride=2 if stage > 0 and position == 0 else 1,
-                    drop_path_rate=drop_path_rate * number / max(sum(self.depths) - 1, 1),
-                    dtype=dtype,
-                    rngs=rngs,
-                )
-                channels, number = EXPANSION * width, number + 1
-            setattr(self, f"layer{stage + 1}", nnx.Dict(blocks))
-        self.fc = LinearHead(channels, num_classes, dtype=dtype, rngs=rngs)
-
-    def _head(self) -> LinearHead:
-        """Return the linear head."""
-        return self.fc
+    @staticmethod
+    def block_path(stage: int, number: int) -> TreePath:
+        """Return the path of a block, both counted from 0."""
+        return f"layer{stage + 1}", str(number)
 
     def _stem(self, images: Array, train: bool) -> Float[Array, "batch height_out width_out width"]:
-        return max_pool(jax.nn.relu(self.conv1(images, train=train)).astype(self.dtype))
-
-    def _blocks(self) -> dict[str, Callable[..., Array]]:
-        return {
-            f"layer{stage}.{number}": getattr(self, f"layer{stage}")[str(number)]
-            for stage, depth in enumerate(self.depths, 1)
-            for number in range(depth)
-        }
+        return max_pool(super()._stem(images, train))
 
 
 def max_pool(
@@ -165,19 +128,30 @@ def max_pool(
     )
 
 
-def _entry(depths: tuple[int, ...], parameters: int, top1: float) -> dict[str, Any]:
-    return {
-        "build": functools.partial(ResNet, ResNetArchitecture(depths)),
-        "image_size": (224, 224),
-        "parameters": parameters,
-        "num_classes": 1000,
-        "top1": top1,
-    }
+def _spec(
+    name: str,
+    depths: tuple[int, ...],
+    parameters: int,
+    top1: float,
+    same_tensors: tuple[str, ...] = (),
+) -> ModelSpec:
+    # timm's older names: weights of torchvision, of semi-supervised training, of GluonCV.
+    older = (f"tv_{name}", f"ssl_{name}", f"swsl_{name}", f"gluon_{name}_v1b")
+    return ModelSpec(
+        name,
+        ResNet,
+        Architecture(depths),
+        image_size=(224, 224),
+        parameters=parameters,
+        top1=top1,
+        elsewhere=older,
+        same_tensors=same_tensors,
+    )
 
 
 # Accuracies: DeiT, table 5; later weights of the same networks reach more.
-MODELS: dict[str, dict[str, Any]] = {
-    "resnet50": _entry((3, 4, 6, 3), 25_557_032, 76.2),
-    "resnet101": _entry((3, 4, 23, 3), 44_549_160, 77.4),
-    "resnet152": _entry((3, 8, 36, 3), 60_192_808, 78.3),
-}
+MODELS = (
+    _spec("resnet50", (3, 4, 6, 3), 25_557_032, 76.2, ("resnetaa50", "resnetblur50")),
+    _spec("resnet101", (3, 4, 23, 3), 44_549_160, 77.4),
+    _spec("resnet152", (3, 8, 36, 3), 60_192_808, 78.3),
+)

@@ -6,13 +6,15 @@ Activations are two-dimensional, [batch*tokens, width]: every layer but attentio
 alone. Token order: class token, distillation token if there is one, patches row by row.
 """
 
-from typing import Any
+from dataclasses import astuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
+from deit_jax.models.architecture import VitArchitecture
 from deit_jax.models.attention import AttentionForm
 from deit_jax.models.block import Block
 from deit_jax.models.functional import HeadLogits
@@ -26,12 +28,14 @@ from deit_jax.models.layers import (
     dropout,
     fold_keys,
 )
+from deit_jax.trees import TreePath
 
 
 class VisionTransformer(nnx.Module):
     """DeiT classifier.
 
     Args:
+        architecture: its sizes.
         num_classes: classes of each head.
         image_size: (height, width) in pixels, multiples of `patch_size`.
         drop_rate: dropout after position embedding, attention projection and both MLP layers.
@@ -40,13 +44,6 @@ class VisionTransformer(nnx.Module):
         dtype: type of the operands of matrix products. All else is float32.
         rngs: for the initialisation.
         attention: how attention is computed.
-        patch_size: side of a patch in pixels.
-        width: embedding dimension.
-        depth: number of blocks.
-        num_heads: attention heads; must divide `width`.
-        distilled: add the distillation token and its head.
-        deit3: the network of DeiT III: LayerScale on every branch, position embeddings for the
-            patches only, stochastic depth alike in all blocks.
         epsilon: of the layer normalisation, added to the variance.
 
     Raises:
@@ -54,24 +51,25 @@ class VisionTransformer(nnx.Module):
             is not in [0, 1).
     """
 
+    FAMILY: ClassVar[str] = "vit"
+    STEM: ClassVar[TreePath] = ("patch_embed", "proj")
+    """Of the first convolution."""
+    HEADS: ClassVar[tuple[TreePath, ...]] = (("head",), ("head_dist",))
+
     def __init__(
         self,
+        architecture: VitArchitecture,
+        *,
         num_classes: int,
         image_size: tuple[int, int],
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         dtype: Any = jnp.float32,
-        *,
         rngs: nnx.Rngs,
         attention: AttentionForm = "auto",
-        patch_size: int,
-        width: int,
-        depth: int,
-        num_heads: int,
-        distilled: bool = False,
-        deit3: bool = False,
         epsilon: float = LAYER_NORM_EPSILON,
     ) -> None:
+        patch_size, width, depth, num_heads, distilled, deit3 = astuple(architecture)
         _check_image_size(image_size, patch_size)
         if num_heads < 1 or width % num_heads:
             raise ValueError(
@@ -80,10 +78,11 @@ class VisionTransformer(nnx.Module):
         for name, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
             if not 0.0 <= rate < 1.0:
                 raise ValueError(f"The model option {name}={rate} must be at least 0 and below 1.")
+        self.architecture = architecture
         self.num_classes = num_classes
         self.image_size = image_size
         self.has_distillation_head = distilled
-        self.num_prefix_tokens = 2 if distilled else 1
+        self.num_prefix_tokens = architecture.prefix_tokens
         self.drop_rate = drop_rate
         self.deit3 = deit3
         self.num_heads = num_heads

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deit_jax.models.registry import HEADS, STEMS
 from deit_jax.parity.layers import Difference, Section
 from deit_jax.parity.report import Report
 from deit_jax.reports.figures import literal, save
@@ -158,9 +159,9 @@ def kind_of(row: Difference) -> str:
         return {"attn": "attention", "mlp": "MLP"}[last]
     if last.startswith("norm"):
         return "normalisation"
-    if parts[0] in ("patch_embed", "tokens", "stem", "conv1", "conv_stem"):
+    if parts[0] in ("tokens", "stem", *(path[0] for path in STEMS)):
         return "embedding"
-    if parts[0] in ("head", "head_dist", "logits", "fc", "classifier"):
+    if parts[0] in ("logits", *(path[0] for path in HEADS)):
         return "head"
     return "block" if len(parts) == 2 else "layer"
 

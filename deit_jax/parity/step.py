@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from deit_jax.augment.mixup_cutmix import MixOptions
 from deit_jax.augment.pipeline import AugmentOptions
 from deit_jax.config.defaults import default_config
+from deit_jax.models.architecture import VitArchitecture
 from deit_jax.models.functional import abstract
 from deit_jax.models.vit import VisionTransformer
 from deit_jax.parity.gradients import Labels, gradient_rows, paired
@@ -78,7 +79,10 @@ def teacher_subject(subject: OurModel) -> OurModel:
     patch = getattr(getattr(module, "patch_embed", None), "patch_size", 16)
     function, shapes, statistics = abstract(
         lambda rngs: VisionTransformer(
-            module.num_classes, module.image_size, patch_size=patch, rngs=rngs, **_TEACHER
+            VitArchitecture(patch, **_TEACHER),
+            num_classes=module.num_classes,
+            image_size=module.image_size,
+            rngs=rngs,
         )
     )
     params, _ = random_weights(shapes, statistics, seed=7)

@@ -7,6 +7,7 @@ over is what is no part of the network.
 
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -21,7 +22,6 @@ from deit_jax.parity.our_model import OurModel
 from deit_jax.parity.torch_deit import TorchDeit
 from deit_jax.parity.torch_side import TorchSide
 from deit_jax.trees import flatten
-from deit_jax.weights.convnet_names import convnet_family
 from deit_jax.weights.description.config import CONFIG
 from deit_jax.weights.names import detect_layout, to_foreign
 
@@ -48,7 +48,7 @@ _TRANSFORMERS = (
 _TIMM_LOADING = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path")
 # Modules of timm that are not called as our results.
 _TIMM = {
-    (None, "tokens"): "blocks.0",
+    ("vit", "tokens"): "blocks.0",
     ("resnet", "stem"): "maxpool",
     ("resnet", "head"): "fc",
     ("efficientnet", "stem"): "bn1",
@@ -72,7 +72,7 @@ def build_torch_side(subject: OurModel, against: Against) -> TorchSide:
         raise ValueError(
             f"{subject.name} is a convnet, which {against} does not have; compare it with timm."
         )
-    deit3 = is_vision_transformer(subject) and subject.module.deit3
+    deit3 = is_vision_transformer(subject) and subject.module.architecture.deit3
     # The names of the reference are timm's, but for DeiT III.
     layout = against if against != "official" or deit3 else "timm"
     tensors, loaded_from = subject.tensors, "the file itself"
@@ -99,23 +99,14 @@ def is_vision_transformer(subject: OurModel) -> bool:
 
 def _sizes(subject: OurModel) -> dict[str, Any]:
     """Return what `TorchDeit` needs to know of a transformer."""
-    model = subject.module
-    return dict(
-        patch_size=model.patch_embed.patch_size,
-        width=model.cls_token.shape[-1],
-        depth=model.depth,
-        num_heads=model.num_heads,
-        distilled=model.has_distillation_head,
-        deit3=model.deit3,
-        epsilon=model.epsilon,
-    )
+    return asdict(subject.module.architecture) | {"epsilon": subject.module.epsilon}
 
 
 def _official(subject: OurModel, state: State) -> Built:
     sizes = _sizes(subject)
     model = TorchDeit(subject.module.num_classes, subject.module.image_size, **sizes)
     _load(model, state, subject.left_over)
-    return f"plain PyTorch {torch.__version__}", model, partial(_timm_module, None)
+    return f"plain PyTorch {torch.__version__}", model, partial(_timm_module, "vit")
 
 
 def _timm(subject: OurModel, state: State) -> Built:
@@ -147,7 +138,7 @@ def _timm(subject: OurModel, state: State) -> Built:
             options["norm_layer"] = _norm(ours.epsilon)
         model = timm.create_model(subject.name, **options)
     _load(model, state, subject.left_over)
-    return f"timm {timm.__version__}", model, partial(_timm_module, convnet_family(subject.name))
+    return f"timm {timm.__version__}", model, partial(_timm_module, subject.module.FAMILY)
 
 
 def _timm_s_own(timm: Any, subject: OurModel) -> str:
@@ -169,7 +160,7 @@ def _check_timm_name(timm: Any, subject: OurModel) -> None:
         )
 
 
-def _timm_module(family: str | None, name: str) -> str:
+def _timm_module(family: str, name: str) -> str:
     """Name the module that returns a result of ours; for tokens the one that they enter."""
     return _TIMM.get((family, name), name)
 

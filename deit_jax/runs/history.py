@@ -39,7 +39,11 @@ class RunRecord:
         """Whether the model has a distillation token, with a head of its own."""
         if self.result:
             return bool(self.result["distillation"]["token"])
-        return "_distilled" in self.config["model"]["name"]
+        # Starts JAX's import, which finished runs do without.
+        from deit_jax.models.registry import find_model
+
+        spec = find_model(self.config["model"]["name"])
+        return spec is not None and spec.distilled
 
     @property
     def inference_head(self) -> str:

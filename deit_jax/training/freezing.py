@@ -4,7 +4,7 @@ import jax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from deit_jax.models.functional import HEAD_MODULES
+from deit_jax.models.registry import is_head
 from deit_jax.training.losses import heads_read
 from deit_jax.trees import Tree
 
@@ -34,10 +34,10 @@ def trainable(params: Tree, config: ConfigDict) -> Tree:
     idle = heads_read(config, distilled="head_dist" in params) == "class"
 
     def trained(path: tuple, leaf: Float[Array, "..."]) -> bool:
-        names = [part.key for part in path]
+        names = tuple(part.key for part in path)
         if names[0] == "head_dist" and idle:
             return False
-        if parts == "all" or names[0] in HEAD_MODULES:
+        if parts == "all" or is_head(names):
             return True
         return parts == "attention" and (names[0] == "pos_embed" or "attn" in names)
 

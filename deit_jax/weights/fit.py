@@ -7,14 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from deit_jax.models.functional import HEAD_MODULES
+from deit_jax.models.architecture import VitArchitecture
+from deit_jax.models.registry import is_head
 from deit_jax.trees import Tree, TreePath, flatten, nest
-from deit_jax.weights.position_embeddings import (
-    Grid,
-    ResizeRule,
-    prefix_positions,
-    resize_positions,
-)
+from deit_jax.weights.position_embeddings import Grid, ResizeRule, resize_positions
 from deit_jax.weights.report import Fate, LoadReport, Row
 
 _OF_THE_TOKEN = ("dist_token", "head_dist")
@@ -78,13 +74,13 @@ def fit(
     """
     have = flatten(loaded[0]) | flatten(loaded[1])
     want = flatten(target[0]) | flatten(target[1])
-    prefixes = prefix_positions(loaded[0]), prefix_positions(target[0])
+    trees = loaded[0], target[0]
     rows: list[Row] = []
     problems: list[str] = []
     fitted: dict[TreePath, np.ndarray] = {}
     for path in want:
         try:
-            array, row = _fit_one(path, have, want, prefixes, grids)
+            array, row = _fit_one(path, have, want, trees, grids)
         except ValueError as error:
             problems.append(str(error))
             continue
@@ -110,22 +106,23 @@ def _fit_one(
     path: TreePath,
     have: Mapping[TreePath, Any],
     want: Mapping[TreePath, Any],
-    prefixes: tuple[int, int],
+    trees: tuple[Tree, Tree],
     grids: Grids,
 ) -> tuple[np.ndarray | None, Row]:
     """Return the array for one place of the model, None to leave it as it is, and its row."""
     name, shape, array = ".".join(path), tuple(want[path].shape), have.get(path)
     if array is None:
         of_the_token = path[0] in _OF_THE_TOKEN and ("cls_token",) in have
-        of_no_head = path[0] in HEAD_MODULES and not any(other[0] in HEAD_MODULES for other in have)
+        of_no_head = is_head(path) and not any(map(is_head, have))
         if not (of_the_token or of_no_head):
             raise ValueError(f"{name} is missing")
         return None, Row(name, shape, "re-initialised", "there is none in the weights")
     if path == _POSITIONS:
-        return _fit_positions(array, shape, prefixes, grids)
+        old, new = (VitArchitecture.of(tree).prefix_positions for tree in trees)
+        return _fit_positions(array, shape, (old, new), grids)
     if array.shape == shape:
         return array, Row(name, shape, "used")
-    if path[0] in HEAD_MODULES and array.shape[:-1] == shape[:-1]:
+    if is_head(path) and array.shape[:-1] == shape[:-1]:
         note = f"{array.shape[-1]} classes in the weights, {shape[-1]} in the model"
         return None, Row(name, shape, "re-initialised", note)
     raise ValueError(f"{name} is {array.shape} in the weights, {shape} in the model")

@@ -2,21 +2,18 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from deit_jax.messages import quoted
+from deit_jax.models.architecture import VitArchitecture
 from deit_jax.models.layers import LAYER_NORM_EPSILON
-from deit_jax.models.registry import list_models, model_spec
-from deit_jax.trees import Tree, flatten
-from deit_jax.weights.convnet_names import convnet_family, convnet_layout, guess_convnet
-from deit_jax.weights.description.config import (
-    Description,
-    default_heads,
-    registered_convnet,
-    same_tensors,
-)
+from deit_jax.models.registry import find_model, list_models, model_spec
+from deit_jax.trees import Tree
+from deit_jax.weights.convnet_names import convnet_layout, guess_convnet
+from deit_jax.weights.description.config import Description, named_transformer
 from deit_jax.weights.description.facts import Facts
 from deit_jax.weights.description.foreign_parts import check_parts
 from deit_jax.weights.description.options import (
@@ -25,7 +22,6 @@ from deit_jax.weights.description.options import (
     check_timm_transformer,
     check_transformers,
 )
-from deit_jax.weights.position_embeddings import prefix_positions
 
 # Of transformers; the encoder of a masked auto-encoder is a ViT.
 _MODEL_TYPES = ("vit", "deit", "vit_mae")
@@ -57,25 +53,25 @@ def name_convnet(
             f"{tensors[first].shape}){f', of {said.name!r}' if said.name else ''}; "
             "`python -m deit_jax models` lists those that can be loaded."
         )
-    alike = same_tensors(name)
-    ours = [n for n in (name, *alike) if n in list_models()]
-    declared = registered_convnet(said.name)
-    if said.words and declared not in ours:
+    alike = model_spec(name).same_tensors
+    ours = [n for n in (name, *alike) if find_model(n)]
+    declared = find_model(said.name)
+    if said.words and (declared is None or declared.name not in ours):
         raise ValueError(_other_network(said, name))
     if not any(tensor.endswith("running_mean") for tensor in tensors):
         raise ValueError(
             f"it has the kernels of {name} and no statistics of BatchNorm (running_mean): it is of "
             "a network with another normalisation, as timm's resnet50_gn, or incomplete."
         )
-    if said.words:
+    if declared:
         check_timm_convnet(said, declared)
-        return declared, ""
+        return declared.name, ""
     chosen = model if model in ours else name
-    # torchvision's own names are of one network alone.
-    if not alike or model in ours or convnet_layout(tensors) == "torchvision":
+    # Other names than timm's are of one network alone.
+    if not alike or model in ours or convnet_layout(tensors) != "timm":
         return chosen, ""
-    others = same_tensors(chosen)
-    loaded = [n for n in others if n in list_models()]
+    others = model_spec(chosen).same_tensors
+    loaded = [n for n in others if find_model(n)]
     remedy = "of another network the results are wrong"
     if loaded:
         remedy = f"say so with --model {loaded[0]} if it is that"
@@ -93,35 +89,23 @@ def _other_network(said: Description, name: str) -> str:
     )
 
 
-def name_own_convnet(params: Tree) -> str:
-    """Return the registered name of a convnet's tree of ours; "" if there is none.
-
-    Of the two numerics of an EfficientNet, which have the same shapes, the first is named.
-    """
-    kernels = {
-        path[:-1]: (array.shape[3], array.shape[2], *array.shape[:2])
-        for path, array in flatten(params).items()
-        if path[-1] == "kernel" and array.ndim == 4 and array.shape[0] > 1
-    }
-    convnets = [name for name in list_models() if convnet_family(name)]
-    # The constructor's first argument is its Architecture.
-    return next(
-        (
-            n
-            for n in convnets
-            if cast(Any, model_spec(n).build).args[0].spatial_kernels() == kernels
-        ),
-        "",
-    )
-
-
 def name_transformer(params: Tree, image_size: tuple[int, int], facts: Facts) -> str:
     """Return the registered name of a transformer; "" if no registered one has its shapes."""
-    fits = [name for name in list_models() if _matches(name, params)]
+    fits = _of_sizes(VitArchitecture.of(params))
     if facts.model in fits:
         return facts.model
     of_size = [name for name in fits if model_spec(name).image_size == image_size]
     return next(iter(of_size + fits), "")
+
+
+def _of_sizes(sizes: VitArchitecture) -> list[str]:
+    """Names of the registered transformers of these sizes, whatever their heads."""
+    specs = map(model_spec, list_models())
+    return [
+        spec.name
+        for spec in specs
+        if spec.transformer and replace(spec.transformer, num_heads=sizes.num_heads) == sizes
+    ]
 
 
 def transformer_network(params: Tree, said: Description) -> tuple[int, float]:
@@ -131,8 +115,7 @@ def transformer_network(params: Tree, said: Description) -> tuple[int, float]:
         ValueError: another network is described than is computed here, or the tensors show one.
     """
     check_parts(params)
-    sizes = _sizes(params)
-    layer_scale = "ls1" in params["blocks"]["0"]
+    sizes = VitArchitecture.of(params)
     heads: Any = 0
     epsilon = LAYER_NORM_EPSILON
     if said.words == "transformers":
@@ -140,16 +123,16 @@ def transformer_network(params: Tree, said: Description) -> tuple[int, float]:
             raise ValueError(
                 f"{said.where} says model_type={quoted(said.name)}, which is not computed here."
             )
-        heads, epsilon = check_transformers(said, sizes)
+        hidden = params["blocks"]["0"]["mlp"]["fc1"]["kernel"].shape[1]
+        heads, epsilon = check_transformers(said, sizes, hidden)
     elif said.words == "timm":
-        known = default_heads(said.name) if said.name else 0
-        if known is None:
-            fits = next((name for name in list_models() if _matches(name, params)), "a DeiT")
-            raise ValueError(_other_network(said, fits))
-        check_timm_transformer(said, sizes, layer_scale)
-        heads = said.options.get("num_heads", known)
+        named = named_transformer(said.name)
+        if said.name and named is None:
+            raise ValueError(_other_network(said, next(iter(_of_sizes(sizes)), "a DeiT")))
+        check_timm_transformer(said, sizes)
+        heads = said.options.get("num_heads", named.num_heads if named else 0)
         epsilon = said.options.get("epsilon", epsilon)
-    return (check_heads(said, heads, sizes["width"]) if heads != 0 else 0), epsilon
+    return (check_heads(said, heads, sizes.width) if heads != 0 else 0), epsilon
 
 
 def assumed_transformer(name: str) -> str:
@@ -157,16 +140,10 @@ def assumed_transformer(name: str) -> str:
     if not name:
         return ""
     return (
-        f"Nothing in the file describes its network: taken for {name}, with {default_heads(name)} "
+        "Nothing in the file describes its network: taken for "
+        f"{name}, with {model_spec(name).num_heads} "
         "attention heads and the exact GELU (a config.json beside it can say otherwise)."
     )
-
-
-def _sizes(params: Tree) -> dict[str, int]:
-    """Sizes of a transformer, from its tensors."""
-    patch, _, _, width = params["patch_embed"]["proj"]["kernel"].shape
-    hidden = params["blocks"]["0"]["mlp"]["fc1"]["kernel"].shape[1]
-    return {"patch": patch, "width": width, "depth": len(params["blocks"]), "hidden": hidden}
 
 
 def transformer_image_size(params: Tree, facts: Facts) -> tuple[int, int]:
@@ -176,8 +153,8 @@ def transformer_image_size(params: Tree, facts: Facts) -> tuple[int, int]:
         ValueError: the patches are no square and nothing says what else; or the class token has a
             position embedding where it has none here, or none where it has one.
     """
-    patch = params["patch_embed"]["proj"]["kernel"].shape[0]
-    count, prefix = params["pos_embed"].shape[1], prefix_positions(params)
+    sizes = VitArchitecture.of(params)
+    patch, prefix, count = sizes.patch_size, sizes.prefix_positions, params["pos_embed"].shape[1]
     patches, size = count - prefix, facts.image_size
     grid = (size[0] // patch) * (size[1] // patch) if size else 0
     if size and grid == patches:
@@ -206,17 +183,3 @@ def transformer_image_size(params: Tree, facts: Facts) -> tuple[int, int]:
 
 def _is_square(number: int) -> bool:
     return math.isqrt(number) ** 2 == number
-
-
-def _matches(name: str, params: Tree) -> bool:
-    # Transformers are registered with their sizes as the constructor's keywords.
-    sizes = getattr(model_spec(name).build, "keywords", {})
-    if "patch_size" not in sizes:
-        return False
-    shape = (sizes["patch_size"], sizes["patch_size"], 3, sizes["width"])
-    return (
-        params["patch_embed"]["proj"]["kernel"].shape == shape
-        and len(params["blocks"]) == sizes["depth"]
-        and ("dist_token" in params) == sizes["distilled"]
-        and ("ls1" in params["blocks"]["0"]) == sizes["deit3"]
-    )

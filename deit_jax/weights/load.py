@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from deit_jax.models.architecture import VitArchitecture, is_transformer
 from deit_jax.models.functional import Classifier, ModelFunction, abstract, split
 from deit_jax.models.registry import model_builder
 from deit_jax.trees import Tree, flatten, nest
@@ -146,7 +147,7 @@ def _placed(fitted: Fitted, params: Tree, batch_stats: Tree) -> list[Tree]:
 
 def grid_of(params: Tree, image_size: tuple[int, int]) -> Grid | None:
     """Patches along height and width; None for convnets."""
-    if "pos_embed" not in params:
+    if not is_transformer(params):
         return None
-    patch = params["patch_embed"]["proj"]["kernel"].shape[0]
+    patch = VitArchitecture.of(params).patch_size
     return image_size[0] // patch, image_size[1] // patch

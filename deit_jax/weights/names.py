@@ -3,7 +3,7 @@
 It is read in both directions. The reference repository and timm use the same names but for the
 LayerScale of DeiT III, where both are read; transformers has one set in its files and, from version
 5, another in memory: both are read, the first is written. Convnets have their rules in
-`weights.convnets`.
+`weights.convnet_names`.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from deit_jax.weights.convnet_names import convnet_layout, convnet_names
 from deit_jax.weights.description.foreign_parts import foreign_part
 
 TRANSFORMER_LAYOUTS = ("official", "timm", "transformers")
-"""What can be written. torchvision's names are only read."""
+"""What can be written. The names of torchvision and efficientnet_pytorch are only read."""
 
 Names = tuple[str, ...]
 """Tensors that make up one array of ours, one after the other along the output axis."""
@@ -76,7 +76,7 @@ _DISPENSABLE = re.compile(
 
 
 def detect_layout(names: Mapping[str, Any]) -> str:
-    """Tell "timm", "transformers", "torchvision" and "official" apart by tensor names.
+    """Tell the layouts apart by tensor names, those of convnets included.
 
     The reference's names are timm's, so "official" are only the weights of DeiT III.
     """

@@ -5,19 +5,10 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
-from deit_jax.trees import Tree
-
 Grid = tuple[int, int]
 """Patches along height and width."""
 
 ResizeRule = Literal["reference", "timm"]
-
-
-def prefix_positions(params: Tree) -> int:
-    """Return how many position embeddings prefix tokens have: none in DeiT III, else one each."""
-    if "ls1" in params.get("blocks", {}).get("0", {}):
-        return 0
-    return 2 if "dist_token" in params else 1
 
 
 def resize_positions(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from deit_jax.models.functional import abstract
 from deit_jax.models.layers import LAYER_NORM_EPSILON
-from deit_jax.models.registry import model_builder, model_spec
+from deit_jax.models.registry import CLASS_HEADS, model_builder, model_spec
 from deit_jax.trees import Tree, flatten
 from deit_jax.weights.description.config import NOTHING, Description, describe_weights
 from deit_jax.weights.description.facts import Facts, facts_of_file
@@ -22,9 +22,6 @@ from deit_jax.weights.names import detect_layout, from_foreign
 from deit_jax.weights.published import PublishedFile
 from deit_jax.weights.report import Row
 
-# Where the last array of a head lies: transformers, RegNetY, ResNet, EfficientNet.
-_HEADS = (("head", "kernel"), ("head", "fc", "kernel"), ("fc", "kernel"), ("classifier", "kernel"))
-
 
 @dataclass(frozen=True)
 class Weights:
@@ -32,7 +29,8 @@ class Weights:
 
     Attributes:
         source: where they are from, for messages.
-        layout: "timm" (the reference's too), "transformers", "torchvision" or "deit_jax".
+        layout: "timm" (the reference's too), "transformers", "torchvision",
+            "efficientnet_pytorch" or "deit_jax".
         model_name: registered name; "" for a transformer of sizes that are not registered.
         num_classes: of each head; 0 for a backbone without head.
         image_size: (height, width) in pixels.
@@ -137,5 +135,5 @@ def interpret(file: WeightFile, model: str = "", like: str = "") -> Weights:
 
 
 def _num_classes(params: Tree) -> int:
-    flat = flatten(params)
-    return next((flat[path].shape[-1] for path in _HEADS if path in flat), 0)
+    flat, kernels = flatten(params), [(*head, "kernel") for head in CLASS_HEADS]
+    return next((flat[path].shape[-1] for path in kernels if path in flat), 0)

@@ -11,9 +11,11 @@ import numpy as np
 from flax import nnx
 
 from deit_jax.files import write_json
+from deit_jax.models.architecture import is_transformer
 from deit_jax.models.functional import Classifier, split
 from deit_jax.preprocessing import Preprocessing
 from deit_jax.trees import Tree
+from deit_jax.weights.convnet_names import name_own_convnet
 from deit_jax.weights.description.config_json import timm_config, transformers_config
 from deit_jax.weights.description.facts import Facts
 from deit_jax.weights.description.image_processor import to_transformers
@@ -27,7 +29,7 @@ from deit_jax.weights.formats.any import (
     sidecar,
 )
 from deit_jax.weights.formats.writing import write_pth, write_safetensors
-from deit_jax.weights.identify import name_own_convnet, name_transformer
+from deit_jax.weights.identify import name_transformer
 from deit_jax.weights.names import to_foreign
 from deit_jax.weights.reading import Weights
 
@@ -104,7 +106,7 @@ def save_weights(
 
 def _guess(params: Tree, size: tuple[int, int]) -> str:
     """Name a model that `model_builder` did not build by its arrays."""
-    if "pos_embed" in params:
+    if is_transformer(params):
         return name_transformer(params, size, Facts())
     return name_own_convnet(params)
 

@@ -12,12 +12,11 @@ from timm.models.resnet import Bottleneck, ResNet
 
 from deit_jax.models import efficientnet, resnet
 from deit_jax.models.frozen import fold_batch_norm
-from deit_jax.models.registry import list_models
-from deit_jax.weights.convnet_names import convnet_family
+from deit_jax.models.registry import list_models, model_spec
 from tests.models.timm_convnets import as_tree, ours, randomise, reference
 
-ALL = [name for name in list_models() if convnet_family(name) and "micro" not in name]
-SMALL = ["resnet50", "efficientnet_b0"]
+ALL = [s.name for s in map(model_spec, list_models()) if s.convnet and s.in_timm]
+SMALL = ["resnet50", "efficientnet_b0", "tf_efficientnet_lite0"]
 
 
 def cases(quick):
@@ -55,7 +54,7 @@ def test_inference_equals_timm_folded_and_not(name):
 
 @pytest.mark.parametrize("name", cases([]))
 def test_gradients_equal_timm(name):
-    theirs = reference(name, margin=4.0 if convnet_family(name) != "efficientnet" else 0.0)
+    theirs = reference(name, margin=4.0 if model_spec(name).convnet.activation == "relu" else 0.0)
     function, params, stats = ours(name, theirs.state_dict())
     images, tensor = draw(64)
     target = np.random.default_rng(2).normal(size=(2, 1000)).astype(np.float32)

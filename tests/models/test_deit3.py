@@ -11,7 +11,9 @@ from flax import nnx
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 
 from deit_jax.api import load_weights
-from deit_jax.models import deit, functional, vit
+from deit_jax.models import functional, vit
+from deit_jax.models.architecture import VitArchitecture
+from deit_jax.models.registry import list_models, model_spec
 from deit_jax.parity.our_model import random_subject, random_weights
 from deit_jax.parity.torch_models import build_torch_side
 from deit_jax.weights.fit import Grids, fit
@@ -27,13 +29,14 @@ from tests.models.test_vit_parity import (
 from tests.weights.test_names import equal
 
 RENAMED = "our parameters, renamed"
-PUBLISHED = [name for name in deit.MODELS if name.startswith("deit3") and "micro" not in name]
+PUBLISHED = [n for n in list_models("deit3*") if model_spec(n).in_timm]
 
 
-def build(name, **changes):
-    entry = deit.MODELS[name]
-    options = {"num_classes": 1000, "image_size": entry["image_size"], **changes}
-    return lambda rngs: entry["build"](**options, rngs=rngs)
+def build(name, depth=None, **changes):
+    spec = model_spec(name)
+    spec = spec.resized(depth=depth) if depth else spec
+    options = {"num_classes": 1000, "image_size": spec.image_size, **changes}
+    return lambda rngs: spec.build(**options, rngs=rngs)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -63,7 +66,8 @@ def test_logits_and_gradients_equal_timms(size, patch, width, heads):
     )
 
     def builder(rngs):
-        return vit.VisionTransformer(7, size, width=width, deit3=True, rngs=rngs, **shape)
+        sizes = VitArchitecture(width=width, deit3=True, **shape)
+        return vit.VisionTransformer(sizes, num_classes=7, image_size=size, rngs=rngs)
 
     compare(builder, model, size)
 
@@ -72,14 +76,14 @@ def test_logits_and_gradients_equal_timms(size, patch, width, heads):
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", [n for n in PUBLISHED if "huge" not in n and "large" not in n])
 def test_published_sizes_equal_timms(name):
-    compare(build(name), timm.create_model(name), deit.MODELS[name]["image_size"])
+    compare(build(name), timm.create_model(name), model_spec(name).image_size)
 
 
 @pytest.mark.full
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", [n for n in PUBLISHED if "huge" in n or "large" in n])
 def test_logits_of_the_largest_equal_timms(name):
-    size = deit.MODELS[name]["image_size"]
+    size = model_spec(name).image_size
     function, shapes, _ = functional.abstract(build(name))
     params = random_weights(shapes, {}, 0)[0]
     images = images_of(size, batch=1)
@@ -98,9 +102,7 @@ def test_logits_of_the_largest_equal_timms(name):
 
 def test_initialisation_and_depth_rates():
     function, params, _ = functional.split(
-        deit.MODELS["deit3_micro_patch4_16"]["build"](
-            10, (16, 16), drop_path_rate=0.3, rngs=nnx.Rngs(0)
-        )
+        build("deit3_micro_patch4_16", num_classes=10, drop_path_rate=0.3)(nnx.Rngs(0))
     )
     assert params["pos_embed"].shape == (1, 16, 64)
     model = function.merge(params, {})

@@ -6,13 +6,13 @@ import numpy as np
 from flax import nnx
 
 from deit_jax.models import functional, vit
+from deit_jax.models.architecture import VitArchitecture
 
 
 def builder(depth=11):
     def build(rngs):
-        return vit.VisionTransformer(
-            3, (8, 8), patch_size=4, width=8, depth=depth, num_heads=2, rngs=rngs
-        )
+        sizes = VitArchitecture(4, 8, depth, num_heads=2)
+        return vit.VisionTransformer(sizes, num_classes=3, image_size=(8, 8), rngs=rngs)
 
     return build
 

@@ -10,14 +10,14 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from deit_jax.models import regnet
 from deit_jax.models.functional import abstract, count_parameters
+from deit_jax.models.registry import model_spec
 
-MICRO = regnet.MODELS["regnety_micro"]
+MICRO = model_spec("regnety_micro")
 
 
 def micro(rngs, **options):
-    return MICRO["build"](num_classes=10, image_size=(16, 16), rngs=rngs, **options)
+    return MICRO.build(num_classes=10, image_size=(16, 16), rngs=rngs, **options)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def images():
 
 def test_micro_matches_its_entry():
     function, params, stats = abstract(micro)
-    assert count_parameters(params) == MICRO["parameters"]
+    assert count_parameters(params) == MICRO.parameters
     assert set(params) == {"stem", "s1", "s2", "s3", "head"}
     assert set(stats) == {"stem", "s1", "s2", "s3"}
     model = function.merge(params, stats)

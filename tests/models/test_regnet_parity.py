@@ -13,8 +13,9 @@ from timm.models.regnet import RegNetCfg
 
 from deit_jax.models import regnet
 from deit_jax.models.functional import abstract, count_parameters, initialise
+from deit_jax.models.registry import model_spec
 
-PUBLISHED = [name for name in regnet.MODELS if name != "regnety_micro"]
+PUBLISHED = [spec.name for spec in regnet.MODELS if spec.in_timm]
 # The same four stages as timm's quantised linear rule gives for SMALL_TIMM.
 SMALL = regnet.RegNetArchitecture((16, 32, 64, 128), (1, 1, 2, 1), group_width=16, stem_width=16)
 SMALL_TIMM = RegNetCfg(w0=16, wa=24, wm=2, depth=5, group_size=16, se_ratio=0.25, stem_width=16)
@@ -37,7 +38,7 @@ def builder(name, **options):
     if name == "small":
         constructor = partial(regnet.RegNet, SMALL, num_classes=10, image_size=(64, 64))
     else:
-        constructor = partial(regnet.MODELS[name]["build"], num_classes=1000, image_size=(224, 224))
+        constructor = partial(model_spec(name).build, num_classes=1000, image_size=(224, 224))
     return lambda rngs: constructor(rngs=rngs, **options)
 
 
@@ -107,8 +108,8 @@ def test_names_and_shapes_are_timms(name):
     state = reference.state_dict().items()
     assert ours == {k: tuple(v.shape) for k, v in state if not k.endswith("num_batches_tracked")}
     expected = sum(p.numel() for p in reference.parameters())
-    assert count_parameters(params) == expected == regnet.MODELS[name]["parameters"]
-    assert regnet.MODELS[name]["image_size"] == (224, 224)
+    assert count_parameters(params) == expected == model_spec(name).parameters
+    assert model_spec(name).image_size == (224, 224)
 
 
 @pytest.mark.parametrize(("name", "size"), [("small", 64), ("small", 75), ("regnety_040", 96)])

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
+from deit_jax.models.architecture import VitArchitecture
 from deit_jax.models.functional import split
 from deit_jax.models.fusion import fuse
 from deit_jax.models.layers import stochastic_depth
@@ -15,17 +16,13 @@ from deit_jax.models.vit import VisionTransformer
 
 def build(dtype=jnp.float32, drop_rate=0.0, drop_path_rate=0.0, width=32, depth=3):
     return VisionTransformer(
-        5,
-        (8, 12),
-        drop_rate,
-        drop_path_rate,
-        dtype,
+        VitArchitecture(4, width, depth, num_heads=2, distilled=True),
+        num_classes=5,
+        image_size=(8, 12),
+        drop_rate=drop_rate,
+        drop_path_rate=drop_path_rate,
+        dtype=dtype,
         rngs=nnx.Rngs(0),
-        patch_size=4,
-        width=width,
-        depth=depth,
-        num_heads=2,
-        distilled=True,
     )
 
 

@@ -12,18 +12,20 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 
 from deit_jax.models import deit, functional, vit
+from deit_jax.models.architecture import VitArchitecture
+from deit_jax.models.registry import model_spec
 
 # Float32 against float32, the order of summation differs: about 12 blocks of rounding at 6e-8 each.
 LOGITS = 1e-5
 GRADIENTS = 1e-4
 
-PUBLISHED = [name for name in deit.MODELS if "micro" not in name]
+PUBLISHED = [spec.name for spec in deit.MODELS if spec.in_timm]
 
 
 def build(name, **options):
-    entry = deit.MODELS[name]
-    options = {"num_classes": 1000, "image_size": entry["image_size"], **options}
-    return lambda rngs: entry["build"](**options, rngs=rngs)
+    spec = model_spec(name)
+    options = {"num_classes": 1000, "image_size": spec.image_size, **options}
+    return lambda rngs: spec.build(**options, rngs=rngs)
 
 
 def random_parameters(shapes, seed):
@@ -112,7 +114,7 @@ def test_names_and_shapes_are_timms(name):
     zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), shapes)
     ours = {key: tuple(value.shape) for key, value in to_torch(zeros).items()}
     assert ours == {key: tuple(value.shape) for key, value in theirs.items()}
-    assert functional.count_parameters(shapes) == deit.MODELS[name]["parameters"]
+    assert functional.count_parameters(shapes) == model_spec(name).parameters
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,8 @@ def test_other_sizes_match_timm(size, patch, width, heads, distilled):
         model.set_distilled_training(True)
 
     def builder(rngs):
-        return vit.VisionTransformer(7, size, width=width, distilled=distilled, rngs=rngs, **shape)
+        sizes = VitArchitecture(width=width, distilled=distilled, **shape)
+        return vit.VisionTransformer(sizes, num_classes=7, image_size=size, rngs=rngs)
 
     compare(builder, model, size)
 
@@ -156,7 +159,8 @@ def test_inference_is_the_mean_of_both_heads_as_in_timm():
     shape = dict(patch_size=8, depth=1, num_heads=2)
 
     def builder(rngs):
-        return vit.VisionTransformer(7, (16, 16), width=32, distilled=True, rngs=rngs, **shape)
+        sizes = VitArchitecture(width=32, distilled=True, **shape)
+        return vit.VisionTransformer(sizes, num_classes=7, image_size=(16, 16), rngs=rngs)
 
     function, shapes, batch_stats = functional.abstract(builder)
     params = random_parameters(shapes, 3)
@@ -172,10 +176,8 @@ def test_features_and_attention_maps_match_plain_torch():
     size, width, heads, depth = (24, 16), 32, 4, 3
 
     def builder(rngs):
-        return vit.VisionTransformer(
-            5, size, patch_size=8, width=width, depth=depth, num_heads=heads, distilled=True,
-            rngs=rngs,
-        )  # fmt: skip
+        sizes = VitArchitecture(8, width, depth, heads, distilled=True)
+        return vit.VisionTransformer(sizes, num_classes=5, image_size=size, rngs=rngs)
 
     function, shapes, batch_stats = functional.abstract(builder)
     params = random_parameters(shapes, 5)

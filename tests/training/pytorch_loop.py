@@ -21,6 +21,7 @@ from deit_jax.augment.mixup_cutmix import MixOptions, draw_mixing
 from deit_jax.augment.pipeline import AugmentOptions
 from deit_jax.config.defaults import default_config
 from deit_jax.config.reference import apply_reference
+from deit_jax.models.architecture import VitArchitecture
 from deit_jax.models.functional import abstract, initialise
 from deit_jax.models.vit import VisionTransformer
 from deit_jax.training.freezing import trainable
@@ -54,9 +55,8 @@ def recipe(kind, reference=False, **changes):
 
 
 def build_transformer(distilled, rngs):
-    return VisionTransformer(
-        CLASSES, (16, 16), 0.0, 0.0, rngs=rngs, width=32, distilled=distilled, **SIZES
-    )
+    sizes = VitArchitecture(width=32, distilled=distilled, **SIZES)
+    return VisionTransformer(sizes, num_classes=CLASSES, image_size=(16, 16), rngs=rngs)
 
 
 def batches(steps_per_epoch):

@@ -9,6 +9,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from configs.digits import get_config
 from deit_jax.augment.mixup_cutmix import MixOptions
 from deit_jax.augment.pipeline import AugmentOptions
+from deit_jax.models.architecture import VitArchitecture
 from deit_jax.models.functional import abstract
 from deit_jax.models.registry import model_builder
 from deit_jax.models.vit import VisionTransformer
@@ -35,16 +36,12 @@ def small_config(**changes):
 
 def transformer(config, rngs, distilled=True):
     return VisionTransformer(
-        10,
-        (16, 16),
-        config.model.drop_rate,
-        config.model.drop_path_rate,
+        VitArchitecture(4, 32, depth=2, num_heads=2, distilled=distilled),
+        num_classes=10,
+        image_size=(16, 16),
+        drop_rate=config.model.drop_rate,
+        drop_path_rate=config.model.drop_path_rate,
         rngs=rngs,
-        patch_size=4,
-        width=32,
-        depth=2,
-        num_heads=2,
-        distilled=distilled,
     )
 
 

@@ -10,8 +10,9 @@ from safetensors.numpy import load_file
 from deit_jax.models.functional import abstract
 from deit_jax.models.registry import list_models, model_builder
 from deit_jax.trees import flatten
+from deit_jax.weights.convnet_names import name_own_convnet
 from deit_jax.weights.description.facts import Facts
-from deit_jax.weights.identify import name_own_convnet, name_transformer, transformer_image_size
+from deit_jax.weights.identify import name_transformer, transformer_image_size
 from deit_jax.weights.names import detect_layout, from_foreign, to_foreign
 from tests.weights.small_models import DISTILLED, PLAIN, arrays, timm_model, transformers_model
 

@@ -11,13 +11,13 @@ from ml_collections import ConfigDict
 
 from deit_jax.data.class_mapping import Classes, ClassMapping, match_classes, read_mapping
 from deit_jax.models.frozen import freeze
+from deit_jax.models.registry import find_model
 from deit_jax.preprocessing import Preprocessing
 from deit_jax.runs.fingerprint import digest
 from deit_jax.runs.open_weights import RunWeights, read_weights
 from deit_jax.schema.networks import TeacherOptions as TeacherKeys
 from deit_jax.training.distillation.view import Colour, TeacherView
 from deit_jax.trees import Tree
-from deit_jax.weights.convnet_names import convnet_family
 from deit_jax.weights.load import complete_model
 from deit_jax.weights.reading import Weights
 
@@ -112,7 +112,8 @@ def _size(config: ConfigDict, name: str, own: tuple[int, int]) -> tuple[int, int
     asked, student = tuple(config.teacher.image_size), tuple(config.model.image_size)
     if asked != (0, 0):
         return asked
-    if convnet_family(name) or own == student:
+    spec = find_model(name)
+    if (spec and spec.convnet) or own == student:
         return student
     _LOG.warning(
         "The teacher %s is shown the images at %s pixels, the size of its weights; the student "

@@ -8,9 +8,9 @@ they say, or refused by name (`weights.options` has the table).
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from deit_jax.models.registry import list_models, model_spec
+from deit_jax.models.registry import find_model, list_models, model_spec
 from deit_jax.weights.description.network import from_header
 from deit_jax.weights.formats.any import WeightFile
 from deit_jax.weights.published import named_like
@@ -23,29 +23,18 @@ _OF_TRANSFORMERS = ("model_type", "hidden_size", "hidden_act", "num_attention_he
 # Names in timm and the reference (LS: DeiT III) of networks that are the registered ones but for
 # their sizes; older timm had the data of a training in the name.
 _TRANSFORMER = re.compile(
-    r"(?:vit_)?deit3?_(tiny|small|medium|base|large|huge)(?:_distilled)?_patch\d+"
-    r"_(?:\d+|LS|\d+_in21ft1k)"
-    r"|vit_(tiny|small|base|large|huge)_patch\d+_\d+(?:_in21k|_sam|_dino)?"
+    r"(?:vit_)?deit(?P<third>3)?_(?P<size>tiny|small|medium|base|large|huge)(?:_distilled)?"
+    r"_patch\d+_(?:\d+|(?P<scaled>LS)|\d+_in21ft1k)"
+    r"|vit_(?P<vit>tiny|small|base|large|huge)_patch\d+_\d+(?:_in21k|_sam|_dino)?"
 )
 _HEADS = {"tiny": 3, "small": 6, "medium": 8, "base": 12, "large": 16, "huge": 16}
-# And of convnets: timm's older names, torchvision's of RegNetY.
-_CONVNETS = (
-    (re.compile(r"(?:tv|ssl|swsl)_(resnet\d+)|gluon_(resnet\d+)_v1b"), "{}"),
-    (re.compile(r"(tf_efficientnet_b\d)_(?:ap|ns|aa)"), "{}"),
-    (re.compile(r"(efficientnet_b[23])a"), "{}"),
-)
-_TORCHVISION = {
-    "regnet_y_8gf": "regnety_080_tv",
-    "regnet_y_16gf": "regnety_160",
-    "regnet_y_32gf": "regnety_320",
-}
 
-SAME_TENSORS = {
-    "resnet50": ("resnetaa50", "resnetblur50"),
-    "efficientnet_b0": ("tf_efficientnet_b0", "efficientnet_blur_b0"),
-    **{f"efficientnet_b{i}": (f"tf_efficientnet_b{i}",) for i in (3, 4, 7)},
-}
-"""Networks of timm 1.0.31 that have all tensors, names and shapes, of one that is registered."""
+
+class NamedTransformer(NamedTuple):
+    """What the name of a vision transformer says of it beside what its tensors show."""
+
+    num_heads: int
+    deit3: bool
 
 
 @dataclass(frozen=True)
@@ -104,38 +93,22 @@ def describe_weights(file: WeightFile, model: str = "") -> Description:
 
 
 def _is_known(name: str) -> bool:
-    others = {other for group in SAME_TENSORS.values() for other in group}
-    return default_heads(name) is not None or registered_convnet(name) in {*list_models(), *others}
+    others = {other for spec in map(model_spec, list_models()) for other in spec.same_tensors}
+    return find_model(name) is not None or named_transformer(name) is not None or name in others
 
 
-def registered_convnet(name: str) -> str:
-    """Return the registered name of what is called a convnet elsewhere; else the name itself."""
-    for pattern, ours in _CONVNETS:
-        if found := pattern.fullmatch(name):
-            return ours.format(*filter(None, found.groups()))
-    return _TORCHVISION.get(name, name)
-
-
-def default_heads(name: str) -> int | None:
-    """Return the heads of a vision transformer by the name it has in timm or here.
+def named_transformer(name: str) -> NamedTransformer | None:
+    """Read the name that a vision transformer has in timm or here.
 
     None if it is no name of a network that is computed here.
     """
-    if name in list_models():
-        return getattr(model_spec(name).build, "keywords", {}).get("num_heads")
-    found = _TRANSFORMER.fullmatch(name)
-    return _HEADS[next(filter(None, found.groups()))] if found else None
-
-
-def positions_for_patches_only(name: str) -> bool:
-    """Return whether a transformer of this name has no position embedding for its class token."""
-    return name.startswith("deit3") or name.endswith("_LS")
-
-
-def same_tensors(name: str) -> tuple[str, ...]:
-    """Return the other networks that a file with the tensors of a registered one may be of."""
-    group = {name.removeprefix("tf_"), *SAME_TENSORS.get(name.removeprefix("tf_"), ())}
-    return tuple(sorted(group - {name}))
+    if spec := find_model(name):
+        sizes = spec.transformer
+        return NamedTransformer(sizes.num_heads, sizes.deit3) if sizes else None
+    if not (found := _TRANSFORMER.fullmatch(name)):
+        return None
+    size = found["size"] or found["vit"]
+    return NamedTransformer(_HEADS[size], bool(found["third"] or found["scaled"]))
 
 
 def _untagged(name: str) -> str:

@@ -2,19 +2,13 @@
 
 from typing import Any
 
+from deit_jax.models.architecture import VitArchitecture
 from deit_jax.models.block import MLP_RATIO
+from deit_jax.models.registry import find_model
 from deit_jax.trees import Tree
-from deit_jax.weights.convnet_names import convnet_family
+from deit_jax.weights.convnet_names import convnet_names
 from deit_jax.weights.description.facts import Facts
 from deit_jax.weights.description.image_processor import to_timm
-
-# The first convolution and the head, by timm's names.
-_ENDS = {
-    None: ("patch_embed.proj", "head"),
-    "regnet": ("stem.conv", "head.fc"),
-    "resnet": ("conv1", "fc"),
-    "efficientnet": ("conv_stem", "classifier"),
-}
 
 
 def timm_config(
@@ -39,26 +33,32 @@ def timm_config(
     Raises:
         ValueError: timm has no such model, or cannot prepare images like that.
     """
-    family = convnet_family(model_name)
-    if family and "_micro" in model_name:
-        raise ValueError(f"timm has no {model_name}; name a .safetensors file to write to.")
-    first, head = _ENDS[family]
+    spec = find_model(model_name)
     config: dict[str, Any] = {"architecture": model_name, "num_classes": num_classes}
-    distilled = "dist_token" in params
-    if not family:
-        if not model_name or "_micro" in model_name:
+    if spec and spec.convnet:
+        if not spec.in_timm:
+            raise ValueError(f"timm has no {model_name}; name a .safetensors file to write to.")
+        ends = [(*path, "kernel") for path in (spec.module.STEM, *spec.heads)]
+        names = convnet_names(model_name, ends, "timm").values()
+        first, *heads = (name.removesuffix(".weight") for name in names)
+    else:
+        sizes = VitArchitecture.of(params, num_heads)
+        if not spec or not spec.in_timm:
             # Any of timm's DeiTs, given all sizes, becomes the one that is wanted.
-            config["architecture"] = f"deit_tiny_{'distilled_' if distilled else ''}patch16_224"
-            if "ls1" in params["blocks"]["0"]:
+            config["architecture"] = "deit_tiny_patch16_224"
+            if sizes.distilled:
+                config["architecture"] = "deit_tiny_distilled_patch16_224"
+            if sizes.deit3:
                 config["architecture"] = "deit3_small_patch16_224"
-        config["model_args"] = {"img_size": list(image_size), **_sizes(params, num_heads)}
+        config["model_args"] = {"img_size": list(image_size), **_sizes(sizes)}
+        first, heads = "patch_embed.proj", ["head", "head_dist"][: sizes.prefix_tokens]
     config["pretrained_cfg"] = {
         "input_size": [3, *image_size],
-        "fixed_input_size": not family,
+        "fixed_input_size": "model_args" in config,
         **to_timm(facts.preprocessing, image_size),
         "num_classes": num_classes,
         "first_conv": first,
-        "classifier": [head, "head_dist"] if distilled else head,
+        "classifier": heads if len(heads) > 1 else heads[0],
     }
     if len(facts.labels) == num_classes:
         config["label_names"] = list(facts.labels)
@@ -87,7 +87,7 @@ def transformers_config(
     named = len(facts.labels) == num_classes
     labels = facts.labels if named else [f"LABEL_{index}" for index in range(num_classes)]
     height, width = image_size
-    sizes = _sizes(params, num_heads)
+    sizes = _sizes(VitArchitecture.of(params, num_heads))
     return {
         "architectures": [kind],
         "model_type": model_type,
@@ -108,8 +108,11 @@ def transformers_config(
     }
 
 
-def _sizes(params: Tree, num_heads: int) -> dict[str, int]:
+def _sizes(sizes: VitArchitecture) -> dict[str, int]:
     """Sizes of a transformer, by timm's names."""
-    patch, _, _, width = params["patch_embed"]["proj"]["kernel"].shape
-    depth = len(params["blocks"])
-    return {"patch_size": patch, "embed_dim": width, "depth": depth, "num_heads": num_heads}
+    return {
+        "patch_size": sizes.patch_size,
+        "embed_dim": sizes.width,
+        "depth": sizes.depth,
+        "num_heads": sizes.num_heads,
+    }

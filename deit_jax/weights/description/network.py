@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from deit_jax.models.layers import LAYER_NORM_EPSILON
-from deit_jax.models.registry import list_models, model_spec
+from deit_jax.models.registry import find_model
 
 SMALL_EPSILON = 1e-6
 """Up to here another epsilon is told and not refused where weights only start a network: published
@@ -63,10 +63,8 @@ def from_header(metadata: dict[str, str]) -> dict[str, Any]:
 
 def registered(name: str, num_heads: int = 0) -> Network:
     """Return the network that `model_builder` builds by a name, with other heads if not 0."""
-    if name not in list_models():
-        return Network(name, num_heads)
-    sizes = getattr(model_spec(name).build, "keywords", {})
-    return Network(name, num_heads or sizes.get("num_heads", 0))
+    spec = find_model(name)
+    return Network(name, num_heads or (spec.num_heads if spec else 0))
 
 
 def network_of(model: Any) -> Network:
@@ -89,7 +87,8 @@ def network_difference(source: str, weights: Network, model: Network) -> str:
     Raises:
         ValueError: it would compute something else from the same tensors.
     """
-    if weights.name != model.name and _plain(weights.name) == _plain(model.name):
+    spec = find_model(weights.name)
+    if spec and model.name in spec.same_tensors:
         raise ValueError(
             f"{source} is of {weights.name}, and {model.name} computes something else from the "
             f"same tensors; load it into {weights.name}."
@@ -111,7 +110,3 @@ def network_difference(source: str, weights: Network, model: Network) -> str:
         f"The weights are described with layer_norm_eps={weights.epsilon}; this model computes "
         f"with {model.epsilon}."
     )
-
-
-def _plain(name: str) -> str:
-    return name.removeprefix("tf_") or "unknown"

@@ -8,11 +8,10 @@ transformers 4 and 5 (configuration_utils.py, configuration_vit.py, configuratio
 from collections.abc import Mapping
 from typing import Any
 
+from deit_jax.models.architecture import VitArchitecture
 from deit_jax.models.block import MLP_RATIO
-from deit_jax.weights.description.config import Description, positions_for_patches_only
-
-Sizes = Mapping[str, int]
-"""Of a transformer, from its tensors: `width`, `depth`, `patch`, `hidden`."""
+from deit_jax.models.spec import ModelSpec
+from deit_jax.weights.description.config import Description, named_transformer
 
 
 def _words(text: str) -> frozenset[str]:
@@ -75,9 +74,6 @@ _TIMM_CONVNET: dict[str, tuple[Any, ...]] = {
     "se_layer": (None,),
     "features_only": (False,),
 }
-_RELU, _SILU = {"act_layer": (None, "relu")}, {"act_layer": (None, "swish", "silu")}
-_NUMERICS = {"pad_type": ("",), "bn_eps": (None, 1e-5)}
-_TF_NUMERICS = {"pad_type": ("same",), "bn_eps": (None, 1e-3)}
 
 _TRANSFORMERS: dict[str, tuple[Any, ...]] = {
     "num_channels": (3,),
@@ -114,7 +110,7 @@ _TRANSFORMERS_HARMLESS = _words(
 _EMPTY: tuple[Any, ...] = (None, False, "", [], {})
 
 
-def check_timm_transformer(said: Description, sizes: Sizes, layer_scale: bool) -> None:
+def check_timm_transformer(said: Description, sizes: VitArchitecture) -> None:
     """Refuse options of timm with which another network than ours is meant.
 
     Raises:
@@ -123,33 +119,47 @@ def check_timm_transformer(said: Description, sizes: Sizes, layer_scale: bool) -
     options = dict(said.options)
     for option in ("num_heads", "epsilon", "init_values"):
         options.pop(option, None)
-    for option, size in (("patch_size", "patch"), ("embed_dim", "width"), ("depth", "depth")):
-        _check_size(said, option, options.pop(option, sizes[size]), sizes[size])
+    for option, size in (
+        ("patch_size", sizes.patch_size),
+        ("embed_dim", sizes.width),
+        ("depth", sizes.depth),
+    ):
+        _check_size(said, option, options.pop(option, size), size)
     # Position embeddings for the class token: with LayerScale ours has none, without it has one.
-    own = positions_for_patches_only(said.name) if said.name else layer_scale
-    without = options.pop("no_embed_class", own)
-    if bool(without) != layer_scale:
-        other = "with" if layer_scale else "without"
+    named = named_transformer(said.name)
+    without = options.pop("no_embed_class", named.deit3 if named else sizes.deit3)
+    if bool(without) != sizes.deit3:
+        other = "with" if sizes.deit3 else "without"
         raise ValueError(
             f"{said.where} says no_embed_class={without}; {other} LayerScale only "
-            f"no_embed_class={layer_scale} is computed here."
+            f"no_embed_class={sizes.deit3} is computed here."
         )
     _check(said, options, _TIMM_TRANSFORMER, _TRAINING)
 
 
-def check_timm_convnet(said: Description, name: str) -> None:
+def check_timm_convnet(said: Description, spec: ModelSpec) -> None:
     """Refuse options of timm with which another network than the registered one is meant.
 
     Raises:
         ValueError: names the option; the message lacks the file's name.
     """
-    numerics = _TF_NUMERICS if name.startswith("tf_") else _NUMERICS
-    activation = _SILU if "efficientnet" in name else _RELU
-    _check(said, said.options, _TIMM_CONVNET | activation | numerics, _TRAINING)
+    sizes = spec.convnet
+    numerics: dict[str, tuple[Any, ...]] = {}
+    if sizes:
+        # An activation of two names.
+        swish = ("swish",) if sizes.activation == "silu" else ()
+        numerics = {
+            "act_layer": (None, sizes.activation, *swish),
+            "pad_type": ("same" if sizes.same_padding else "",),
+            "bn_eps": (None, sizes.epsilon),
+        }
+    _check(said, said.options, _TIMM_CONVNET | numerics, _TRAINING)
 
 
-def check_transformers(said: Description, sizes: Sizes) -> tuple[int, float]:
+def check_transformers(said: Description, sizes: VitArchitecture, hidden: int) -> tuple[int, float]:
     """Refuse a configuration of transformers that is of another network than ours.
+
+    `hidden` is the number of features inside its MLPs.
 
     Returns:
         Number of heads and the normalisation's epsilon.
@@ -160,12 +170,12 @@ def check_transformers(said: Description, sizes: Sizes) -> tuple[int, float]:
     options = _TRANSFORMERS_DEFAULTS | dict(said.options)
     heads, epsilon = options.pop("num_attention_heads"), options.pop("layer_norm_eps")
     for option, size in (
-        ("hidden_size", "width"),
-        ("num_hidden_layers", "depth"),
-        ("patch_size", "patch"),
-        ("intermediate_size", "hidden"),
+        ("hidden_size", sizes.width),
+        ("num_hidden_layers", sizes.depth),
+        ("patch_size", sizes.patch_size),
+        ("intermediate_size", hidden),
     ):
-        _check_size(said, option, options.pop(option), sizes[size])
+        _check_size(said, option, options.pop(option), size)
     unknown = options.keys() - _TRANSFORMERS.keys()
     # What is off or empty changes nothing.
     harmless = {key for key in unknown if key.startswith("_") or options[key] in _EMPTY}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deit_jax.messages import quoted
-from deit_jax.weights.markers import MARKERS
+from deit_jax.weights.convnets.families import MARKERS
 
 # Under these keys training programs keep weights: the reference, timm and torchvision; Lightning;
 # many a script.

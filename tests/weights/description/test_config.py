@@ -8,6 +8,7 @@ logit.
 import argparse
 import functools
 import json
+from collections import defaultdict
 
 import jax
 import numpy as np
@@ -16,9 +17,9 @@ import timm
 import torch
 
 import deit_jax
-from deit_jax.models.registry import list_models
+from deit_jax.models.registry import find_model, list_models, model_spec
 from deit_jax.runs.open_weights import read_weights
-from deit_jax.weights.description.config import SAME_TENSORS, default_heads, registered_convnet
+from deit_jax.weights.description.config import named_transformer
 from deit_jax.weights.description.network import Network
 from deit_jax.weights.load import complete_model
 from deit_jax.weights.save import write_weights
@@ -256,14 +257,13 @@ def test_networks_of_the_same_tensors_are_all_known():
             state = timm.create_model(name).state_dict()
         return frozenset((k, tuple(v.shape)) for k, v in state.items())
 
-    ours = [n for n in SAME_TENSORS if timm.is_model(n)]
-    keys = {key(name): name for name in ours}
+    specs = [model_spec(n) for n in list_models("*resnet*") + list_models("*efficientnet*")]
     patterns = ("*resnet*", "*efficientnet*", "*resnex*")
-    found: dict[str, set] = {name: set() for name in ours}
+    alike = defaultdict(set)
     for name in {n for p in patterns for n in timm.list_models(p)}:
-        if (mine := keys.get(key(name))) not in (None, name):
-            found[mine].add(name)
-    assert found == {name: set(others) for name, others in SAME_TENSORS.items()}
+        alike[key(name)].add(name)
+    for spec in specs:
+        assert alike[key(spec.name)] == {spec.name, *spec.same_tensors}
 
 
 def test_a_model_is_written_under_its_own_name(tmp_path):
@@ -297,17 +297,21 @@ def test_a_model_is_written_under_its_own_name(tmp_path):
 
 
 def test_names_of_the_same_networks():
-    assert default_heads("vit_base_patch16_224_in21k") == 12
-    assert default_heads("deit_large_patch16_LS") == default_heads("vit_large_patch16_384") == 16
+    assert named_transformer("vit_base_patch16_224_in21k") == (12, False)
+    assert named_transformer("deit_large_patch16_LS") == (16, True)
+    assert named_transformer("vit_large_patch16_384") == (16, False)
+    assert named_transformer("deit3_base_patch16_224_in21ft1k") == (12, True)
     others = ("vit_base_patch16_clip_224", "vit_base_patch16_224_miil", "vit_base_patch16_rope_224")
-    assert [default_heads(name) for name in others] == [None] * 3
-    assert registered_convnet("regnet_y_16gf") == "regnety_160"
+    assert [named_transformer(name) for name in others] == [None] * 3
+    assert find_model("regnet_y_16gf").name == "regnety_160"
     for name in ("tv_resnet50", "gluon_resnet50_v1b", "swsl_resnet50"):
-        assert registered_convnet(name) == "resnet50"
+        assert find_model(name).name == "resnet50"
     # timm's own names of ours, with its heads: no table of ours has a part in them.
     for name in filter(timm.is_model, list_models("deit*")):
         with torch.device("meta"):
-            assert default_heads(name) == timm.create_model(name, depth=1).blocks[0].attn.num_heads
+            theirs = timm.create_model(name, depth=1)
+        deit3 = hasattr(theirs.blocks[0].ls1, "gamma")
+        assert named_transformer(name) == (theirs.blocks[0].attn.num_heads, deit3)
 
 
 def test_arguments_of_a_training_count(tmp_path):
