@@ -49,7 +49,7 @@ class EvalView:
             raise ValueError(f"crop_ratio {self.crop_ratio} must be positive.")
 
     @classmethod
-    def keeping(cls, ratio: float, **others: Any) -> "EvalView":
+    def keeping(cls, ratio: Ratio, **others: Any) -> "EvalView":
         """Return a view that keeps one share of both sides."""
         return cls((ratio, ratio), **others)
 

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _row(spec: "ModelSpec") -> tuple[str, ...]:
-    from deit_jax.weights.published import DEIT3, PUBLISHED
+    from deit_jax.weights.published import DEIT3, LITE, PUBLISHED
 
     height, width = spec.image_size
     return (
@@ -64,5 +64,6 @@ def _row(spec: "ModelSpec") -> tuple[str, ...]:
         f"{height} x {width}",
         f"{spec.parameters:,}",
         str(spec.top1) if spec.top1 else "-",
-        ", ".join(entry.file for entry in (*PUBLISHED, *DEIT3) if entry.model == spec.name) or "-",
+        ", ".join(entry.file for entry in (*PUBLISHED, *DEIT3, *LITE) if entry.model == spec.name)
+        or "-",
     )

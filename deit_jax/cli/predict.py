@@ -3,12 +3,13 @@
 Images are resized, cropped and normalised as the weights say (a config.json or
 preprocessor_config.json beside them, their run), else as the reference evaluates. Names of classes
 are those of --classes (a line for each, or JSON), else those that come with the weights or the run;
-without any, classes have numbers. Images that cannot be read are named and skipped;
-the exit code is then 1.
+of published weights ImageNet's, from the extra `pretrained`; without any, classes have numbers.
+Images that cannot be read are named and skipped; the exit code is then 1.
 
 Example:
   python -m deit_jax predict --weights deit_small_patch16_224-cd65a155.pth cat.jpeg dog.jpeg
   python -m deit_jax predict --weights runs/small_hard photos/ --json
+  python -m deit_jax predict --weights lite0 cat.jpeg     (pip install 'deit_jax[pretrained]')
 """
 
 import argparse
@@ -31,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="files or folders")
     parser.add_argument(
-        "--weights", required=True, help="file, directory, run of train.py or cached repository"
+        "--weights",
+        required=True,
+        help="file, directory, run of train.py, cached repository, or lite0, lite1, lite2",
     )
     parser.add_argument(
         "--model", default="", metavar="NAME", help="where the model is not recognised"
@@ -68,8 +71,9 @@ def run(args: argparse.Namespace) -> int:
     model = complete_model(weights)
     if args.classes:
         names: Sequence[str] = read_class_names(args.classes, weights.num_classes)
+        missing = ""
     else:
-        names = _names(weights)
+        names, missing = _names(weights)
     shown = weights.facts.preprocessing.require().keeping(args.crop_ratio)
     predictions = predict(
         model,
@@ -82,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     )
     console, done = Console(), []
     if not args.json:
-        for note in filter(None, (weights.assumed, shown.note)):
+        for note in filter(None, (weights.assumed, shown.note, missing)):
             say(console, note)
     for prediction in predictions:
         done.append(prediction)
@@ -101,12 +105,19 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(prediction.error for prediction in done) else 0
 
 
-def _names(weights: "Weights") -> "Sequence[str]":
-    """Names that come with the weights, or numbers."""
-    names = weights.facts.labels
+def _names(weights: "Weights") -> "tuple[Sequence[str], str]":
+    """Names that come with the weights, ImageNet's, or numbers; and where they could be had."""
+    from deit_jax.weights.pretrained import imagenet_class_names
+
+    names, missing = weights.facts.labels, ""
     if len(names) == weights.num_classes:
-        return names
-    return [f"class {index}" for index in range(weights.num_classes)]
+        return names, ""
+    if weights.facts.imagenet and weights.num_classes == 1000:
+        try:
+            return imagenet_class_names(), ""
+        except FileNotFoundError as error:
+            missing = str(error)
+    return [f"class {index}" for index in range(weights.num_classes)], missing
 
 
 def _show(console: "Console", prediction: "Prediction") -> None:

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from deit_jax.models.registry import find_model
 from deit_jax.weights.formats.hub import find_in_cache
+from deit_jax.weights.pretrained import PACKAGES, packaged_weights
 
 
 def size_problems(config: ConfigDict, device_count: int) -> Iterator[str]:
@@ -122,6 +123,11 @@ def teacher_problems(config: ConfigDict) -> Iterator[str]:
             f"config.distillation.kind is {config.distillation.kind!r} but config.teacher.weights "
             f"is empty; {remedy}."
         )
+    elif weights in PACKAGES and not Path(weights).exists():
+        try:
+            packaged_weights(weights)
+        except FileNotFoundError as error:
+            yield f"config.teacher.weights is {weights!r}. {error}"
     elif not Path(weights).exists() and find_in_cache(weights) is None:
         yield f"config.teacher.weights is {weights!r}, which does not exist; {remedy}."
     yield from _teacher_images(config)

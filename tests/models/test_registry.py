@@ -46,6 +46,9 @@ PARAMETERS = {
     "tf_efficientnet_b4": 19_341_616,
     "efficientnet_b7": 66_347_960,
     "tf_efficientnet_b7": 66_347_960,
+    "tf_efficientnet_lite0": 4_652_008,
+    "tf_efficientnet_lite1": 5_416_680,
+    "tf_efficientnet_lite2": 6_092_072,
 }
 
 

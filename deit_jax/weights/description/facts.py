@@ -12,6 +12,7 @@ from deit_jax.weights.formats.any import WeightFile
 from deit_jax.weights.published import PublishedFile, named_like
 
 _KEY = "deit_jax."
+_IMAGENET = "imagenet-1k"
 _VIEW = ("fit", "interpolation", "arithmetic")
 
 
@@ -24,6 +25,7 @@ class Facts:
         image_size: (height, width) in pixels, or None.
         preprocessing: how they want their images.
         labels: names of the classes by index, if they are known.
+        imagenet: whether the classes are known to be ImageNet's thousand, ordered by synset.
         notes: sentences for people.
     """
 
@@ -31,6 +33,7 @@ class Facts:
     image_size: tuple[int, int] | None = None
     preprocessing: Preprocessing = ASSUMED
     labels: tuple[str, ...] = ()
+    imagenet: bool = False
     notes: tuple[str, ...] = ()
 
     def of(self, model: str, image_size: tuple[int, int]) -> "Facts":
@@ -43,6 +46,8 @@ class Facts:
         texts = {"model": self.model, "image_size": _join(self.image_size or ())}
         if self.labels:
             texts["class_names"] = json.dumps(self.labels)
+        if self.imagenet:
+            texts["classes"] = _IMAGENET
         if "normalisation" not in shown.assumed:
             texts |= {"mean": _join(shown.mean), "std": _join(shown.std)}
         if "crop" not in shown.assumed:
@@ -66,18 +71,16 @@ def facts_of_file(file: WeightFile) -> Facts:
     if file.preprocessor:
         known |= of_transformers(file.preprocessor, str(file.config.get("model_type", "")))
         known["remark"] = _another_size(known.pop("output", None), known)
+    if entry := file.published or named_like(file.path):
+        size = entry.input_size
+        known |= {"model": entry.model, "image_size": (size, size), "imagenet": True}
+        known |= {"mean": entry.mean, "std": entry.std, "view": EvalView.keeping(entry.crop_ratio)}
     if file.published:
-        size = file.published.input_size
-        known |= {"model": file.published.model, "image_size": (size, size)}
-        known |= {"mean": MEAN, "std": STD, "view": EvalView.keeping(CROP_RATIO)}
         known |= {"refused": "", "remark": ""}
         notes.append(_verified(file.published, file.sha256))
-    elif named := named_like(file.path):
-        size = named.input_size
-        known |= {"model": named.model, "image_size": (size, size)}
-        known |= {"mean": MEAN, "std": STD, "view": EvalView.keeping(size / named.resize)}
+    elif entry:
         notes.append(
-            f"Named like the published {named.file} ({named.top1} % top-1 on ImageNet at {size} "
+            f"Named like the published {entry.file} ({entry.top1} % top-1 on ImageNet at {size} "
             "pixels); its authors give no hash, so that the content cannot be verified."
         )
     return Facts(preprocessing=_preprocessing(known), **known, notes=tuple(notes))
@@ -133,6 +136,8 @@ def _of_header(metadata: Mapping[str, str]) -> dict[str, Any]:
         return {}
     if name := texts.get("model"):
         found["model"] = name
+    if texts.get("classes") == _IMAGENET:
+        found["imagenet"] = True
     return found
 
 

@@ -35,7 +35,7 @@ class WeightFile:
         config: what a `config.json` beside the file holds, {} if there is none.
         preprocessor: what transformers' `preprocessor_config.json` beside it holds, likewise.
         sha256: of the file.
-        published: which file of the authors of DeiT it is, if it is one.
+        published: which known file it is, if it is one.
         metadata: texts: what a safetensors header says, or what a training checkpoint says of its
             run (`epoch`, `arch`, `args.model` ...); and as `stripped_prefix` what the names began
             with and was cut off.

@@ -11,6 +11,7 @@ from typing import Any
 from deit_jax.messages import in_short
 from deit_jax.weights.formats.any import PREPROCESSOR
 from deit_jax.weights.formats.shards import INDEX_NAMES, WEIGHT_NAMES, files_of, is_complete
+from deit_jax.weights.pretrained import packaged_weights
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _DESCRIPTIONS = ("config.json", PREPROCESSOR)
@@ -37,17 +38,19 @@ def find_in_cache(repo_id: str) -> Path | None:
 
 
 def locate_weights(name_or_path: str | Path, download: bool = False) -> Path:
-    """Find weights: a path if there is one, else a Hugging Face repository.
+    """Find weights: a path if there is one, else in a package, else a Hugging Face repository.
 
     Args:
-        name_or_path: a file, a directory, or an id such as "facebook/deit-tiny-patch16-224".
+        name_or_path: a file, a directory, a short name such as "lite0", or an id such as
+            "facebook/deit-tiny-patch16-224".
         download: whether to fetch a repository that is not in the cache.
 
     Returns:
-        The path given, or the directory of the repository's files.
+        The path given, the package's file, or the directory of the repository's files.
 
     Raises:
-        FileNotFoundError: there is no such path, nor such a repository in the cache.
+        FileNotFoundError: there is no such path, nor such a repository in the cache, or the package
+            is not installed.
         ModuleNotFoundError: `huggingface_hub` is needed and not installed.
         OSError: the download failed.
     """
@@ -55,6 +58,8 @@ def locate_weights(name_or_path: str | Path, download: bool = False) -> Path:
     if path.exists():
         return path
     name = str(name_or_path)
+    if packaged := packaged_weights(name):
+        return packaged
     if not _REPO_ID.fullmatch(name):
         raise FileNotFoundError(f"There is no file {name}.")
     if (found := find_in_cache(name)) is not None:
