@@ -10,6 +10,7 @@ SHARED = {
     "add_arguments": "every command has one",
     "run": "every command has one",
     "MODELS": "the table of each family of models, which the registry collects",
+    "LAYOUTS": "the table of names of each family of convnets, which weights.convnets collects",
 }
 """Names that several modules define, with the reason."""
 

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from deit_jax.models.architecture import ConvNetArchitecture
-from deit_jax.models.convnet_layers import ACTIVATIONS, Classifier, Layers
+from deit_jax.models.convnet_layers import ACTIVATION_FUNCTIONS, Layers, LinearHead
 from deit_jax.models.functional import HeadLogits
 from deit_jax.models.layers import dropout, fold_keys
 from deit_jax.trees import TreePath, nest
@@ -98,7 +98,7 @@ class ConvNet(nnx.Module):
                 )
                 channels = stage.channels
         self._add_tail(parts, layers)
-        head = Classifier(architecture.features, num_classes, dtype=dtype, rngs=rngs)
+        head = LinearHead(architecture.features, num_classes, dtype=dtype, rngs=rngs)
         parts[self.HEADS[0]] = head
         for name, part in _as_modules(nest(parts)).items():
             setattr(self, name, part)
@@ -115,7 +115,7 @@ class ConvNet(nnx.Module):
         return functools.reduce(lambda part, key: part[key], path[1:], getattr(self, path[0]))
 
     def _activate(self, x: Array) -> Array:
-        return ACTIVATIONS[self.architecture.activation](x)
+        return ACTIVATION_FUNCTIONS[self.architecture.activation](x)
 
     def _stem(self, images: Array, train: bool) -> Float[Array, "batch height_out width_out width"]:
         """Return what enters the first block."""

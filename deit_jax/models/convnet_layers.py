@@ -14,7 +14,7 @@ from deit_jax.models.batch_norm import ConvNorm
 from deit_jax.models.convolution import Convolution
 from deit_jax.models.layers import stochastic_depth
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+ACTIVATION_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
     "relu6": jax.nn.relu6,
     "silu": jax.nn.silu,
@@ -46,7 +46,7 @@ class SqueezeExcite(nnx.Module):
         return x * jax.nn.sigmoid(self.fc2(self.activation(self.fc1(means))))
 
 
-class Classifier(nnx.Module):
+class LinearHead(nnx.Module):
     """The linear head: kernel normal with deviation 0.01 as timm's RegNet, bias zero."""
 
     def __init__(self, features: int, classes: int, *, dtype: Any, rngs: nnx.Rngs) -> None:
@@ -87,7 +87,7 @@ class Layers:
         return SqueezeExcite(
             channels,
             hidden,
-            activation=ACTIVATIONS[self.architecture.activation],
+            activation=ACTIVATION_FUNCTIONS[self.architecture.activation],
             dtype=self.dtype,
             rngs=self.rngs,
         )

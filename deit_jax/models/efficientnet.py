@@ -17,11 +17,11 @@ from jaxtyping import Array, Float, Key
 from deit_jax.models import architecture
 from deit_jax.models.architecture import EPSILON
 from deit_jax.models.convnet import ConvNet
-from deit_jax.models.convnet_layers import ACTIVATIONS, Layers, drop_branch
+from deit_jax.models.convnet_layers import ACTIVATION_FUNCTIONS, Layers, drop_branch
 from deit_jax.models.spec import ModelSpec
 from deit_jax.trees import TreePath
 
-SQUEEZE_RATIO = 0.25
+_SQUEEZE_RATIO = 0.25
 """Hidden channels of squeeze-and-excitation, over the channels that enter the block."""
 
 TF_EPSILON = 1e-3
@@ -29,7 +29,7 @@ TF_EPSILON = 1e-3
 
 
 @dataclass(frozen=True)
-class Stage(architecture.Stage):
+class EfficientNetStage(architecture.Stage):
     """Blocks of one kind.
 
     Attributes:
@@ -47,20 +47,20 @@ class Stage(architecture.Stage):
 
 # B0: arXiv 1905.11946, table 1.
 STAGES = (
-    Stage(16, 1, 1, size=3, expansion=1),
-    Stage(24, 2, 2, size=3, expansion=6),
-    Stage(40, 2, 2, size=5, expansion=6),
-    Stage(80, 3, 2, size=3, expansion=6),
-    Stage(112, 3, 1, size=5, expansion=6),
-    Stage(192, 4, 2, size=5, expansion=6),
-    Stage(320, 1, 1, size=3, expansion=6),
+    EfficientNetStage(16, 1, 1, size=3, expansion=1),
+    EfficientNetStage(24, 2, 2, size=3, expansion=6),
+    EfficientNetStage(40, 2, 2, size=5, expansion=6),
+    EfficientNetStage(80, 3, 2, size=3, expansion=6),
+    EfficientNetStage(112, 3, 1, size=5, expansion=6),
+    EfficientNetStage(192, 4, 2, size=5, expansion=6),
+    EfficientNetStage(320, 1, 1, size=3, expansion=6),
 )
 _STEM_CHANNELS = 32
 _HEAD_CHANNELS = 1280
 
 
 @dataclass(frozen=True)
-class Architecture(architecture.ConvNetArchitecture):
+class EfficientNetArchitecture(architecture.ConvNetArchitecture):
     """Compound scaling of B0.
 
     Attributes:
@@ -87,7 +87,7 @@ class Architecture(architecture.ConvNetArchitecture):
         return _STEM_CHANNELS if self.lite else self.channels(_STEM_CHANNELS), 3, 2
 
     @property
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[EfficientNetStage, ...]:
         """All stages in order."""
         ends = (STAGES[0], STAGES[-1]) if self.lite else ()
         return tuple(
@@ -125,7 +125,7 @@ class Architecture(architecture.ConvNetArchitecture):
         return TF_EPSILON if self.tf else EPSILON
 
 
-class Block(nnx.Module):
+class InvertedResidual(nnx.Module):
     """Inverted residual: 1x1 expansion (none in the first stage), depthwise, gate, 1x1 projection.
 
     The projection is called `conv_pwl` after an expansion and `conv_pw` without, as in timm.
@@ -134,7 +134,7 @@ class Block(nnx.Module):
     def __init__(
         self,
         channels_in: int,
-        stage: Stage,
+        stage: EfficientNetStage,
         layers: Layers,
         *,
         stride: int,
@@ -149,10 +149,10 @@ class Block(nnx.Module):
         else:
             self.conv_pw = projection
         self.conv_dw = layers.conv(width, width, stage.size, stride=stride, groups=width)
-        hidden = round(SQUEEZE_RATIO * channels_in)
+        hidden = round(_SQUEEZE_RATIO * channels_in)
         squeezes = layers.architecture.squeeze_excite
         self.se = layers.squeeze_excite(width, hidden) if squeezes else None
-        self.activation = ACTIVATIONS[layers.architecture.activation]
+        self.activation = ACTIVATION_FUNCTIONS[layers.architecture.activation]
         self.has_shortcut = stride == 1 and channels_in == stage.channels
         self.drop_path_rate = drop_path_rate
         self.dtype = jnp.dtype(layers.dtype)
@@ -183,7 +183,7 @@ class EfficientNet(ConvNet):
     STEM = ("conv_stem", "conv")
     HEADS = (("classifier",),)
     SPATIAL = "conv_dw"
-    BLOCK = Block
+    BLOCK = InvertedResidual
 
     @staticmethod
     def block_path(stage: int, number: int) -> TreePath:
@@ -220,7 +220,7 @@ def _specs(
         ModelSpec(
             plain,
             EfficientNet,
-            Architecture(width, depth),
+            EfficientNetArchitecture(width, depth),
             **sizes,
             in_torchvision=torchvision,
             elsewhere=elsewhere,
@@ -229,7 +229,7 @@ def _specs(
         ModelSpec(
             tf,
             EfficientNet,
-            Architecture(width, depth, tf=True),
+            EfficientNetArchitecture(width, depth, tf=True),
             **sizes,
             in_torchvision=False,
             # timm's older names: adversarial propagation, noisy student, AutoAugment.
@@ -246,7 +246,7 @@ def _lite(
     return ModelSpec(
         name,
         EfficientNet,
-        Architecture(width, depth, tf=True, lite=True),
+        EfficientNetArchitecture(width, depth, tf=True, lite=True),
         image_size=(size, size),
         parameters=parameters,
         top1=top1,

@@ -13,12 +13,12 @@ from deit_jax.models.convnet_layers import Layers, drop_branch
 from deit_jax.models.spec import ModelSpec
 from deit_jax.trees import TreePath
 
-SQUEEZE_RATIO = 0.25
+_SQUEEZE_RATIO = 0.25
 """Hidden channels of squeeze-and-excitation, over the channels that enter the block."""
 
 
 @dataclass(frozen=True)
-class Stage(architecture.Stage):
+class RegNetStage(architecture.Stage):
     """Blocks of one kind.
 
     Attributes:
@@ -33,7 +33,7 @@ class Stage(architecture.Stage):
 
 
 @dataclass(frozen=True)
-class Architecture(architecture.ConvNetArchitecture):
+class RegNetArchitecture(architecture.ConvNetArchitecture):
     """Shape of a RegNetY.
 
     Attributes:
@@ -58,10 +58,10 @@ class Architecture(architecture.ConvNetArchitecture):
         return self.stem_width, 3, self.stem_stride
 
     @property
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[RegNetStage, ...]:
         """All stages in order."""
         sizes = zip(self.widths, self.depths, self.strides, strict=True)
-        return tuple(Stage(*size, self.group_width) for size in sizes)
+        return tuple(RegNetStage(*size, self.group_width) for size in sizes)
 
     @property
     def squeeze_excite(self) -> bool:
@@ -69,13 +69,13 @@ class Architecture(architecture.ConvNetArchitecture):
         return True
 
 
-class Block(nnx.Module):
+class RegNetBlock(nnx.Module):
     """Residual block with bottleneck ratio 1: 1x1, grouped 3x3, squeeze-and-excitation, 1x1."""
 
     def __init__(
         self,
         channels_in: int,
-        stage: Stage,
+        stage: RegNetStage,
         layers: Layers,
         *,
         stride: int,
@@ -86,7 +86,7 @@ class Block(nnx.Module):
         self.conv2 = conv(
             channels, channels, 3, stride=stride, groups=channels // stage.group_width
         )
-        self.se = layers.squeeze_excite(channels, round(SQUEEZE_RATIO * channels_in))
+        self.se = layers.squeeze_excite(channels, round(_SQUEEZE_RATIO * channels_in))
         # With a last scale of zero each block starts as the identity (arXiv 1706.02677, 5.1).
         self.conv3 = conv(channels, channels, 1, zero_scale=True)
         keeps_shape = stride == 1 and channels_in == channels
@@ -117,7 +117,7 @@ class RegNet(ConvNet):
     STEM = ("stem", "conv")
     HEADS = (("head", "fc"),)
     SPATIAL = "conv2"
-    BLOCK = Block
+    BLOCK = RegNetBlock
 
     @staticmethod
     def block_path(stage: int, number: int) -> TreePath:
@@ -137,7 +137,7 @@ def _spec(
     return ModelSpec(
         name,
         RegNet,
-        Architecture(widths, depths, group_width),
+        RegNetArchitecture(widths, depths, group_width),
         image_size=(224, 224),
         parameters=parameters,
         top1=top1,
@@ -166,7 +166,9 @@ MODELS = (
     ModelSpec(
         "regnety_micro",
         RegNet,
-        Architecture((16, 32, 64), (1, 2, 1), group_width=16, strides=(1, 2, 2), stem_width=16),
+        RegNetArchitecture(
+            (16, 32, 64), (1, 2, 1), group_width=16, strides=(1, 2, 2), stem_width=16
+        ),
         image_size=(16, 16),
         parameters=37_794,
         num_classes=10,

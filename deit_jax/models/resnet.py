@@ -20,7 +20,7 @@ EXPANSION = 4
 """Channels that leave a block, over those of its 3x3 convolution."""
 
 
-class Stage(architecture.Stage):
+class ResNetStage(architecture.Stage):
     """Blocks of one kind."""
 
     @property
@@ -34,7 +34,7 @@ class Stage(architecture.Stage):
 
 
 @dataclass(frozen=True)
-class Architecture(architecture.ConvNetArchitecture):
+class ResNetArchitecture(architecture.ConvNetArchitecture):
     """Shape of a ResNet.
 
     Attributes:
@@ -51,10 +51,10 @@ class Architecture(architecture.ConvNetArchitecture):
         return self.width, 7, 2
 
     @property
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[ResNetStage, ...]:
         """All stages in order."""
         return tuple(
-            Stage(EXPANSION * self.width * 2**number, depth, 2 if number else 1)
+            ResNetStage(EXPANSION * self.width * 2**number, depth, 2 if number else 1)
             for number, depth in enumerate(self.depths)
         )
 
@@ -65,7 +65,7 @@ class Bottleneck(nnx.Module):
     def __init__(
         self,
         channels_in: int,
-        stage: Stage,
+        stage: ResNetStage,
         layers: Layers,
         *,
         stride: int,
@@ -140,7 +140,7 @@ def _spec(
     return ModelSpec(
         name,
         ResNet,
-        Architecture(depths),
+        ResNetArchitecture(depths),
         image_size=(224, 224),
         parameters=parameters,
         top1=top1,

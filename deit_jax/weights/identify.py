@@ -27,7 +27,7 @@ from deit_jax.weights.description.options import (
 _MODEL_TYPES = ("vit", "deit", "vit_mae")
 
 
-def is_transformer(tensors: Mapping[str, Any]) -> bool:
+def holds_transformer(tensors: Mapping[str, Any]) -> bool:
     """Return whether foreign tensors are a vision transformer's: they have a class token."""
     return any(name == "cls_token" or name.endswith(".cls_token") for name in tensors)
 

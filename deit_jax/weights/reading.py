@@ -12,7 +12,7 @@ from deit_jax.weights.description.network import Network, registered
 from deit_jax.weights.formats.any import WeightFile
 from deit_jax.weights.identify import (
     assumed_transformer,
-    is_transformer,
+    holds_transformer,
     name_convnet,
     name_transformer,
     transformer_image_size,
@@ -100,7 +100,7 @@ def interpret(file: WeightFile, model: str = "", like: str = "") -> Weights:
     said = describe_weights(file, model)
     heads, epsilon, assumed = 0, LAYER_NORM_EPSILON, ""
     try:
-        if is_transformer(file.tensors):
+        if holds_transformer(file.tensors):
             params, batch_stats, extra = from_foreign(file.tensors, layout)
             heads, epsilon = transformer_network(params, said)
             size = transformer_image_size(params, facts)
