@@ -54,14 +54,14 @@ def check_case(case: Case, micro_batches: tuple[int, ...]) -> None:
                 f"A batch of {case.batch_size} cannot be cut into {count} micro-batches; "
                 "choose --micro-batches that divide every one of --batch-sizes."
             )
-        if count > 1 and case.model.startswith("regnet"):
+        if count > 1 and model_spec(case.model).batch_norm:
             raise ValueError(
                 f"{case.model} has BatchNorm, whose statistics are of the whole batch; "
                 "train it with --micro-batches 1."
             )
     if case.mode == "distill":
         model_spec(case.teacher)
-        if case.model.startswith("regnet"):
+        if model_spec(case.model).convnet:
             raise ValueError(
                 f"{case.model} is a teacher; leave 'distill' out of --modes for convnets."
             )

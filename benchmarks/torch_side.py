@@ -17,6 +17,7 @@ from benchmarks.cases import Case, train_config
 from benchmarks.hardware import fastest_product, product_side
 from benchmarks.timing import Program
 from benchmarks.timm_import import timm
+from deit_jax.models.registry import model_spec
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -112,7 +113,7 @@ class TrainStep:
         self.student = _model(
             case.model, num_classes=classes, drop_path_rate=config.model.drop_path_rate
         ).train()
-        if "_distilled" in case.model:
+        if model_spec(case.model).distilled:
             self.student.set_distilled_training(True)
         self.teacher = None
         if case.mode == "distill":
@@ -180,7 +181,7 @@ def _model(name: str, **options: Any) -> Any:
 
 
 def _memory_format(name: str) -> torch.memory_format:
-    return torch.channels_last if name.startswith("regnet") else torch.contiguous_format
+    return torch.channels_last if model_spec(name).convnet else torch.contiguous_format
 
 
 def _autocast(dtype: str) -> contextlib.AbstractContextManager:

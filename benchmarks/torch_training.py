@@ -8,6 +8,7 @@ CutMix (timm), losses, AdamW, schedule and moving average are its own, and so ar
 import copy
 import math
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,9 @@ from torch import Tensor, nn
 
 from benchmarks.torch_side import make_optimizer, soft_target_cross_entropy, timm
 from deit_jax.data.formats.digits import open_digits
+from deit_jax.models.registry import model_spec
 from deit_jax.parity.torch_deit import TorchDeit
 
-# Width, depth and heads of the models called "micro"; the patch is in the name.
-_MICRO = dict(width=64, depth=3, num_heads=2)
 LAST_STEPS = 50
 """Steps over which the training loss at the end is averaged."""
 
@@ -81,14 +81,8 @@ def load_teacher(path: Path) -> TorchRegNet:
 
 def build_student(config: ConfigDict) -> TorchDeit:
     """Build and initialise the student as the paper's reference does: all 0.02 but the patches."""
-    name = config.model.name
-    model = TorchDeit(
-        config.model.num_classes,
-        tuple(config.model.image_size),
-        patch_size=int(name.partition("patch")[2].partition("_")[0]),
-        distilled="distilled" in name,
-        **_MICRO,
-    )
+    sizes: Any = model_spec(config.model.name).architecture
+    model = TorchDeit(config.model.num_classes, tuple(config.model.image_size), **asdict(sizes))
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)

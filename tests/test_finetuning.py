@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from configs import digits_finetune
+from configs import digits, digits_finetune
 from deit_jax.config.validate import validate
 from deit_jax.runs.open_weights import read_weights
 from deit_jax.training.loop import train
@@ -40,3 +40,22 @@ def test_a_student_of_16_pixels_is_tuned_at_24_by_a_teacher_of_16(tmp_path):
     moved = np.abs(kernel(tuned) - kernel(start))
     # Five steps of Adam at up to 2e-3 * 40 / 512 each.
     assert 0 < moved.max() < 5 * 2e-3 * 40 / 512 * 2
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_trained_convnet_of_imagenet_teaches_digits(tmp_path):
+    """Nothing to learn from, but all that a package's weights pass through on their way."""
+    config = digits.get_config("hard")
+    config.teacher.update(weights="lite0", name="tf_efficientnet_lite0", image_size=(32, 32))
+    # A class of ImageNet for each digit.
+    config.teacher.classes = str(tmp_path / "classes.txt")
+    (tmp_path / "classes.txt").write_text(" ".join(map(str, range(600, 610))))
+    config.training.batch_size = config.evaluation.batch_size = 40
+    config.schedule.update(epochs=2.0, warmup_epochs=1.0)
+    config.evaluation.every_epochs = 2.0
+    config.log.tensorboard = False
+    assert validate(config, device_count=8) == []
+    result = train(config, str(tmp_path / "run"))
+    assert result["skipped_steps"] == 0
+    assert result["teacher"]["name"] == "tf_efficientnet_lite0"
+    assert result["teacher"]["weights"] == "lite0"

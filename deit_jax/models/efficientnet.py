@@ -242,16 +242,15 @@ def _specs(
 def _lite(
     number: int, width: float, depth: float, size: int, parameters: int, top1: float
 ) -> ModelSpec:
-    name = f"tf_efficientnet_lite{number}"
     return ModelSpec(
-        name,
+        f"tf_efficientnet_lite{number}",
         EfficientNet,
         EfficientNetArchitecture(width, depth, tf=True, lite=True),
         image_size=(size, size),
         parameters=parameters,
         top1=top1,
         in_torchvision=False,
-        same_tensors=(name.removeprefix("tf_"),),
+        same_tensors=(f"efficientnet_lite{number}",),
     )
 
 

@@ -12,7 +12,7 @@ from deit_jax.preprocessing import EvalView
 from deit_jax.weights import published
 from deit_jax.weights.description.facts import facts_of_file
 from deit_jax.weights.formats.any import read_file
-from deit_jax.weights.published import DEIT3, PUBLISHED, identify
+from deit_jax.weights.published import DEIT3, LITE, PUBLISHED, identify
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -36,6 +36,16 @@ def test_the_table_agrees_with_the_registry_and_with_itself():
             assert 0.6 < entry.loss < 1.3
     order = sorted((e for e in PUBLISHED if e.top1), key=lambda entry: entry.top1)
     assert [entry.top5 for entry in order] == sorted(entry.top5 for entry in order)
+
+
+def test_the_table_of_efficientnet_lite():
+    for entry in LITE:
+        assert re.fullmatch(r"efficientnet-lite\d-[0-9a-f]{8}\.pth", entry.file)
+        assert model_spec(entry.model).image_size == (entry.input_size, entry.input_size)
+        view = EvalView.keeping(entry.crop_ratio)
+        # 32 pixels of margin at every size.
+        assert view.sides((entry.input_size,) * 2) == (entry.resize,) * 2
+        assert entry.resize == entry.input_size + 32
 
 
 def test_files_are_known_by_name_or_by_content():
