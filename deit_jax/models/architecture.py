@@ -62,52 +62,37 @@ class Stage:
         channels: that leave each block.
         depth: number of blocks.
         stride: of the first block; the others have 1.
+        size: of the kernels that are larger than 1x1.
+        group_width: of RegNet: channels in each group of these kernels.
+        expansion: of EfficientNet: their channels over those that enter the block.
     """
 
     channels: int
     depth: int
     stride: int
-
-    def spatial_kernel(self, channels_in: int) -> tuple[int, int, int, int]:
-        """Shape (OIHW) of the one kernel of a block that is larger than 1x1."""
-        raise NotImplementedError
+    size: int = 3
+    group_width: int = 0
+    expansion: int = 1
 
 
 @dataclass(frozen=True)
 class ConvNetArchitecture:
-    """Shape and numerics of a convnet; each family has its own sizes."""
+    """Shape and numerics of a convnet.
 
-    @property
-    def stem(self) -> tuple[int, int, int]:
-        """Channels, kernel size and stride of the first convolution."""
-        raise NotImplementedError
+    Attributes:
+        stem: channels, kernel size and stride of the first convolution.
+        stages: all in order.
+        features: channels that enter the head.
+        activation: its name: relu, relu6 or silu.
+        squeeze_excite: whether blocks have a squeeze-and-excitation, called `se`.
+        same_padding: whether convolutions pad as TensorFlow's 'SAME' and not as PyTorch.
+        epsilon: what BatchNorm adds to the variance.
+    """
 
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """All stages in order."""
-        raise NotImplementedError
-
-    @property
-    def features(self) -> int:
-        """Channels that enter the head."""
-        return self.stages[-1].channels
-
-    @property
-    def activation(self) -> str:
-        """Name of the activation: relu, relu6 or silu."""
-        return "relu"
-
-    @property
-    def squeeze_excite(self) -> bool:
-        """Whether its blocks have a squeeze-and-excitation, called `se`."""
-        return False
-
-    @property
-    def same_padding(self) -> bool:
-        """Whether convolutions pad as TensorFlow's 'SAME' and not as PyTorch."""
-        return False
-
-    @property
-    def epsilon(self) -> float:
-        """What BatchNorm adds to the variance."""
-        return EPSILON
+    stem: tuple[int, int, int]
+    stages: tuple[Stage, ...]
+    features: int
+    activation: str = "relu"
+    squeeze_excite: bool = False
+    same_padding: bool = False
+    epsilon: float = EPSILON

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from deit_jax.models.architecture import ConvNetArchitecture
+from deit_jax.models.architecture import ConvNetArchitecture, Stage
 from deit_jax.models.convnet_layers import ACTIVATION_FUNCTIONS, Layers, LinearHead
 from deit_jax.models.functional import HeadLogits
 from deit_jax.models.layers import dropout, fold_keys
@@ -51,6 +51,11 @@ class ConvNet(nnx.Module):
         """Return the path of a block, both counted from 0."""
         raise NotImplementedError
 
+    @staticmethod
+    def spatial_kernel(stage: Stage, channels_in: int) -> tuple[int, int, int, int]:
+        """Return the shape (OIHW) of the one kernel of a block that is larger than 1x1."""
+        raise NotImplementedError
+
     @classmethod
     def spatial_kernels(cls, architecture: ConvNetArchitecture) -> KernelShapes:
         """Return the shapes of all kernels larger than 1x1, by which a convnet is recognised."""
@@ -59,7 +64,7 @@ class ConvNet(nnx.Module):
         for position, stage in enumerate(architecture.stages):
             for number in range(stage.depth):
                 path = (*cls.block_path(position, number), cls.SPATIAL, "conv")
-                kernels[path] = stage.spatial_kernel(channels)
+                kernels[path] = cls.spatial_kernel(stage, channels)
                 channels = stage.channels
         return kernels
 

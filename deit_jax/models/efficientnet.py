@@ -7,15 +7,14 @@ ends of B0 at every scale (tensorflow/tpu, models/official/efficientnet/lite).
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from deit_jax.models import architecture
-from deit_jax.models.architecture import EPSILON
+from deit_jax.models.architecture import EPSILON, ConvNetArchitecture, Stage
 from deit_jax.models.convnet import ConvNet
 from deit_jax.models.convnet_layers import ACTIVATION_FUNCTIONS, Layers, drop_branch
 from deit_jax.models.spec import ModelSpec
@@ -28,101 +27,18 @@ TF_EPSILON = 1e-3
 """What TensorFlow's EfficientNet adds to the variance of BatchNorm."""
 
 
-@dataclass(frozen=True)
-class EfficientNetStage(architecture.Stage):
-    """Blocks of one kind.
-
-    Attributes:
-        size: of the depthwise kernels.
-        expansion: channels of the depthwise convolution, over those that enter the block.
-    """
-
-    size: int
-    expansion: int
-
-    def spatial_kernel(self, channels_in: int) -> tuple[int, int, int, int]:
-        """Shape (OIHW) of the depthwise kernel."""
-        return self.expansion * channels_in, 1, self.size, self.size
-
-
 # B0: arXiv 1905.11946, table 1.
-STAGES = (
-    EfficientNetStage(16, 1, 1, size=3, expansion=1),
-    EfficientNetStage(24, 2, 2, size=3, expansion=6),
-    EfficientNetStage(40, 2, 2, size=5, expansion=6),
-    EfficientNetStage(80, 3, 2, size=3, expansion=6),
-    EfficientNetStage(112, 3, 1, size=5, expansion=6),
-    EfficientNetStage(192, 4, 2, size=5, expansion=6),
-    EfficientNetStage(320, 1, 1, size=3, expansion=6),
+_STAGES = (
+    Stage(16, 1, 1, size=3, expansion=1),
+    Stage(24, 2, 2, size=3, expansion=6),
+    Stage(40, 2, 2, size=5, expansion=6),
+    Stage(80, 3, 2, size=3, expansion=6),
+    Stage(112, 3, 1, size=5, expansion=6),
+    Stage(192, 4, 2, size=5, expansion=6),
+    Stage(320, 1, 1, size=3, expansion=6),
 )
 _STEM_CHANNELS = 32
 _HEAD_CHANNELS = 1280
-
-
-@dataclass(frozen=True)
-class EfficientNetArchitecture(architecture.ConvNetArchitecture):
-    """Compound scaling of B0.
-
-    Attributes:
-        width: factor of all channels, rounded to multiples of 8.
-        depth: factor of the blocks of each stage, rounded up.
-        tf: TensorFlow's padding and epsilon.
-        lite: EfficientNet-Lite: stem, first and last stage and features keep their numbers.
-    """
-
-    width: float
-    depth: float
-    tf: bool = False
-    lite: bool = False
-
-    def channels(self, count: int) -> int:
-        """Scaled channels: the nearest multiple of 8, but never less than nine tenths."""
-        scaled = count * self.width
-        rounded = max(8, int(scaled + 4) // 8 * 8)
-        return rounded + 8 if rounded < 0.9 * scaled else rounded
-
-    @property
-    def stem(self) -> tuple[int, int, int]:
-        """Channels, kernel size and stride of the first convolution."""
-        return _STEM_CHANNELS if self.lite else self.channels(_STEM_CHANNELS), 3, 2
-
-    @property
-    def stages(self) -> tuple[EfficientNetStage, ...]:
-        """All stages in order."""
-        ends = (STAGES[0], STAGES[-1]) if self.lite else ()
-        return tuple(
-            replace(
-                stage,
-                channels=self.channels(stage.channels),
-                depth=stage.depth if stage in ends else math.ceil(stage.depth * self.depth),
-            )
-            for stage in STAGES
-        )
-
-    @property
-    def features(self) -> int:
-        """Channels that enter the head."""
-        return _HEAD_CHANNELS if self.lite else self.channels(_HEAD_CHANNELS)
-
-    @property
-    def activation(self) -> str:
-        """ReLU6 or SiLU."""
-        return "relu6" if self.lite else "silu"
-
-    @property
-    def squeeze_excite(self) -> bool:
-        """Whether its blocks have a squeeze-and-excitation."""
-        return not self.lite
-
-    @property
-    def same_padding(self) -> bool:
-        """Whether convolutions pad as TensorFlow's 'SAME' and not as PyTorch."""
-        return self.tf
-
-    @property
-    def epsilon(self) -> float:
-        """What BatchNorm adds to the variance."""
-        return TF_EPSILON if self.tf else EPSILON
 
 
 class InvertedResidual(nnx.Module):
@@ -134,7 +50,7 @@ class InvertedResidual(nnx.Module):
     def __init__(
         self,
         channels_in: int,
-        stage: EfficientNetStage,
+        stage: Stage,
         layers: Layers,
         *,
         stride: int,
@@ -190,6 +106,11 @@ class EfficientNet(ConvNet):
         """Return the path of a block, both counted from 0."""
         return "blocks", str(stage), str(number)
 
+    @staticmethod
+    def spatial_kernel(stage: Stage, channels_in: int) -> tuple[int, int, int, int]:
+        """Return the shape (OIHW) of the depthwise kernel."""
+        return stage.expansion * channels_in, 1, stage.size, stage.size
+
     def _drop_path_steps(self, blocks: int) -> int:
         return blocks
 
@@ -199,6 +120,45 @@ class EfficientNet(ConvNet):
 
     def _tail(self, x: Array, train: bool) -> Float[Array, "batch height_out width_out channels"]:
         return self._activate(self._at(("conv_head",))(x, train=train))
+
+
+def efficientnet_architecture(
+    width: float, depth: float, *, tf: bool = False, lite: bool = False
+) -> ConvNetArchitecture:
+    """Return B0, scaled.
+
+    Args:
+        width: factor of all channels, rounded to multiples of 8.
+        depth: factor of the blocks of each stage, rounded up.
+        tf: TensorFlow's padding and epsilon.
+        lite: EfficientNet-Lite: stem, features, and blocks of the first and last stage do not grow.
+    """
+    ends = (_STAGES[0], _STAGES[-1]) if lite else ()
+    stages = tuple(
+        replace(
+            stage,
+            channels=_scaled(stage.channels, width),
+            depth=stage.depth if stage in ends else math.ceil(stage.depth * depth),
+        )
+        for stage in _STAGES
+    )
+    stem, features = (n if lite else _scaled(n, width) for n in (_STEM_CHANNELS, _HEAD_CHANNELS))
+    return ConvNetArchitecture(
+        (stem, 3, 2),
+        stages,
+        features,
+        activation="relu6" if lite else "silu",
+        squeeze_excite=not lite,
+        same_padding=tf,
+        epsilon=TF_EPSILON if tf else EPSILON,
+    )
+
+
+def _scaled(count: int, factor: float) -> int:
+    """Scaled channels: the nearest multiple of 8, but never less than nine tenths."""
+    scaled = count * factor
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
 def _specs(
@@ -220,7 +180,7 @@ def _specs(
         ModelSpec(
             plain,
             EfficientNet,
-            EfficientNetArchitecture(width, depth),
+            efficientnet_architecture(width, depth),
             **sizes,
             in_torchvision=torchvision,
             elsewhere=elsewhere,
@@ -229,7 +189,7 @@ def _specs(
         ModelSpec(
             tf,
             EfficientNet,
-            EfficientNetArchitecture(width, depth, tf=True),
+            efficientnet_architecture(width, depth, tf=True),
             **sizes,
             in_torchvision=False,
             # timm's older names: adversarial propagation, noisy student, AutoAugment.
@@ -245,7 +205,7 @@ def _lite(
     return ModelSpec(
         f"tf_efficientnet_lite{number}",
         EfficientNet,
-        EfficientNetArchitecture(width, depth, tf=True, lite=True),
+        efficientnet_architecture(width, depth, tf=True, lite=True),
         image_size=(size, size),
         parameters=parameters,
         top1=top1,

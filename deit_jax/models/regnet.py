@@ -1,13 +1,11 @@
 """RegNetY, the convnet that teaches (arXiv 2003.13678, table 3 and section 5.3; DeiT, table 2)."""
 
-from dataclasses import dataclass
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from deit_jax.models import architecture
+from deit_jax.models.architecture import ConvNetArchitecture, Stage
 from deit_jax.models.convnet import ConvNet
 from deit_jax.models.convnet_layers import Layers, drop_branch
 from deit_jax.models.spec import ModelSpec
@@ -17,65 +15,13 @@ _SQUEEZE_RATIO = 0.25
 """Hidden channels of squeeze-and-excitation, over the channels that enter the block."""
 
 
-@dataclass(frozen=True)
-class RegNetStage(architecture.Stage):
-    """Blocks of one kind.
-
-    Attributes:
-        group_width: channels in each group of the 3x3 convolutions.
-    """
-
-    group_width: int
-
-    def spatial_kernel(self, channels_in: int) -> tuple[int, int, int, int]:
-        """Shape (OIHW) of the 3x3 kernel."""
-        return self.channels, self.group_width, 3, 3
-
-
-@dataclass(frozen=True)
-class RegNetArchitecture(architecture.ConvNetArchitecture):
-    """Shape of a RegNetY.
-
-    Attributes:
-        widths: channels of each stage.
-        depths: blocks of each stage.
-        group_width: channels in each group of the 3x3 convolutions; divides all widths.
-        strides: of the first block of each stage.
-        stem_width: channels of the stem.
-        stem_stride: of the stem's 3x3 convolution.
-    """
-
-    widths: tuple[int, ...]
-    depths: tuple[int, ...]
-    group_width: int
-    strides: tuple[int, ...] = (2, 2, 2, 2)
-    stem_width: int = 32
-    stem_stride: int = 2
-
-    @property
-    def stem(self) -> tuple[int, int, int]:
-        """Channels, kernel size and stride of the first convolution."""
-        return self.stem_width, 3, self.stem_stride
-
-    @property
-    def stages(self) -> tuple[RegNetStage, ...]:
-        """All stages in order."""
-        sizes = zip(self.widths, self.depths, self.strides, strict=True)
-        return tuple(RegNetStage(*size, self.group_width) for size in sizes)
-
-    @property
-    def squeeze_excite(self) -> bool:
-        """Whether its blocks have a squeeze-and-excitation."""
-        return True
-
-
 class RegNetBlock(nnx.Module):
     """Residual block with bottleneck ratio 1: 1x1, grouped 3x3, squeeze-and-excitation, 1x1."""
 
     def __init__(
         self,
         channels_in: int,
-        stage: RegNetStage,
+        stage: Stage,
         layers: Layers,
         *,
         stride: int,
@@ -124,6 +70,32 @@ class RegNet(ConvNet):
         """Return the path of a block, both counted from 0."""
         return f"s{stage + 1}", f"b{number + 1}"
 
+    @staticmethod
+    def spatial_kernel(stage: Stage, channels_in: int) -> tuple[int, int, int, int]:
+        """Return the shape (OIHW) of the 3x3 kernel."""
+        return stage.channels, stage.group_width, stage.size, stage.size
+
+
+def regnet_architecture(
+    widths: tuple[int, ...],
+    depths: tuple[int, ...],
+    group_width: int,
+    strides: tuple[int, ...] = (2, 2, 2, 2),
+    stem: tuple[int, int, int] = (32, 3, 2),
+) -> ConvNetArchitecture:
+    """Return the shape of a RegNetY.
+
+    Args:
+        widths: channels of each stage.
+        depths: blocks of each stage.
+        group_width: channels in each group of the 3x3 convolutions; divides all widths.
+        strides: of the first block of each stage.
+        stem: channels, kernel size and stride of the first convolution.
+    """
+    sizes = zip(widths, depths, strides, strict=True)
+    stages = tuple(Stage(*size, group_width=group_width) for size in sizes)
+    return ConvNetArchitecture(stem, stages, widths[-1], squeeze_excite=True)
+
 
 def _spec(
     name: str,
@@ -137,7 +109,7 @@ def _spec(
     return ModelSpec(
         name,
         RegNet,
-        RegNetArchitecture(widths, depths, group_width),
+        regnet_architecture(widths, depths, group_width),
         image_size=(224, 224),
         parameters=parameters,
         top1=top1,
@@ -166,8 +138,8 @@ MODELS = (
     ModelSpec(
         "regnety_micro",
         RegNet,
-        RegNetArchitecture(
-            (16, 32, 64), (1, 2, 1), group_width=16, strides=(1, 2, 2), stem_width=16
+        regnet_architecture(
+            (16, 32, 64), (1, 2, 1), group_width=16, strides=(1, 2, 2), stem=(16, 3, 2)
         ),
         image_size=(16, 16),
         parameters=37_794,

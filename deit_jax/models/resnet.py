@@ -3,75 +3,35 @@
 The stride of a stage is at its 3x3 convolution, as in torchvision and timm, not at the 1x1 before.
 """
 
-from dataclasses import dataclass
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from deit_jax.models import architecture
+from deit_jax.models.architecture import ConvNetArchitecture, Stage
 from deit_jax.models.convnet import ConvNet
 from deit_jax.models.convnet_layers import Layers, drop_branch
 from deit_jax.models.spec import ModelSpec
 from deit_jax.trees import TreePath
 
-EXPANSION = 4
+_EXPANSION = 4
 """Channels that leave a block, over those of its 3x3 convolution."""
 
 
-class ResNetStage(architecture.Stage):
-    """Blocks of one kind."""
-
-    @property
-    def width(self) -> int:
-        """Channels of the 3x3 convolutions."""
-        return self.channels // EXPANSION
-
-    def spatial_kernel(self, channels_in: int) -> tuple[int, int, int, int]:
-        """Shape (OIHW) of the 3x3 kernel."""
-        return self.width, self.width, 3, 3
-
-
-@dataclass(frozen=True)
-class ResNetArchitecture(architecture.ConvNetArchitecture):
-    """Shape of a ResNet.
-
-    Attributes:
-        depths: blocks of each stage; all but the first stage halve the image.
-        width: channels of the stem and of the first stage's 3x3 convolutions; doubles each stage.
-    """
-
-    depths: tuple[int, ...]
-    width: int = 64
-
-    @property
-    def stem(self) -> tuple[int, int, int]:
-        """Channels, kernel size and stride of the first convolution."""
-        return self.width, 7, 2
-
-    @property
-    def stages(self) -> tuple[ResNetStage, ...]:
-        """All stages in order."""
-        return tuple(
-            ResNetStage(EXPANSION * self.width * 2**number, depth, 2 if number else 1)
-            for number, depth in enumerate(self.depths)
-        )
-
-
 class Bottleneck(nnx.Module):
-    """Residual block: 1x1 to the stage's width, 3x3, 1x1 to EXPANSION times as many channels."""
+    """Residual block: 1x1 to the stage's width, 3x3, 1x1 to _EXPANSION times as many channels."""
 
     def __init__(
         self,
         channels_in: int,
-        stage: ResNetStage,
+        stage: Stage,
         layers: Layers,
         *,
         stride: int,
         drop_path_rate: float,
     ) -> None:
-        conv, width, channels_out = layers.conv, stage.width, stage.channels
+        conv, channels_out = layers.conv, stage.channels
+        width = channels_out // _EXPANSION
         self.conv1 = conv(channels_in, width, 1)
         self.conv2 = conv(width, width, 3, stride=stride)
         # With a last scale of zero each block starts as the identity (arXiv 1706.02677, 5.1).
@@ -110,8 +70,27 @@ class ResNet(ConvNet):
         """Return the path of a block, both counted from 0."""
         return f"layer{stage + 1}", str(number)
 
+    @staticmethod
+    def spatial_kernel(stage: Stage, channels_in: int) -> tuple[int, int, int, int]:
+        """Return the shape (OIHW) of the 3x3 kernel."""
+        return stage.channels // _EXPANSION, stage.channels // _EXPANSION, stage.size, stage.size
+
     def _stem(self, images: Array, train: bool) -> Float[Array, "batch height_out width_out width"]:
         return max_pool(super()._stem(images, train))
+
+
+def resnet_architecture(depths: tuple[int, ...], width: int = 64) -> ConvNetArchitecture:
+    """Return the shape of a ResNet.
+
+    Args:
+        depths: blocks of each stage; all but the first stage halve the image.
+        width: channels of the stem and of the first stage's 3x3 convolutions; doubles each stage.
+    """
+    stages = tuple(
+        Stage(_EXPANSION * width * 2**number, depth, 2 if number else 1)
+        for number, depth in enumerate(depths)
+    )
+    return ConvNetArchitecture((width, 7, 2), stages, stages[-1].channels)
 
 
 def max_pool(
@@ -140,7 +119,7 @@ def _spec(
     return ModelSpec(
         name,
         ResNet,
-        ResNetArchitecture(depths),
+        resnet_architecture(depths),
         image_size=(224, 224),
         parameters=parameters,
         top1=top1,

@@ -78,10 +78,10 @@ def test_training_equals_torch(family):
     torch.manual_seed(0)
     if family == "resnet":
         theirs = ResNet(Bottleneck, [1, 2, 1, 1], num_classes=10)
-        small = partial(resnet.ResNet, resnet.ResNetArchitecture((1, 2, 1, 1)))
+        small = partial(resnet.ResNet, resnet.resnet_architecture((1, 2, 1, 1)))
     else:
         theirs = _gen_efficientnet("efficientnet_b0", 0.5, 0.3, num_classes=10)
-        small = partial(efficientnet.EfficientNet, efficientnet.EfficientNetArchitecture(0.5, 0.3))
+        small = partial(efficientnet.EfficientNet, efficientnet.efficientnet_architecture(0.5, 0.3))
     build = partial(small, num_classes=10, image_size=(64, 64))
     name = "resnet50" if family == "resnet" else "efficientnet_b0"
     theirs = randomise(theirs, 0, margin=4.0 if family == "resnet" else 0.0).train()

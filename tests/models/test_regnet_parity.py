@@ -17,8 +17,8 @@ from deit_jax.models.registry import model_spec
 
 PUBLISHED = [spec.name for spec in regnet.MODELS if spec.in_timm]
 # The same four stages as timm's quantised linear rule gives for SMALL_TIMM.
-SMALL = regnet.RegNetArchitecture((16, 32, 64, 128), (1, 1, 2, 1), group_width=16, stem_width=16)
-SMALL_TIMM = RegNetCfg(w0=16, wa=24, wm=2, depth=5, group_size=16, se_ratio=0.25, stem_width=16)
+SMALL = regnet.regnet_architecture((16, 32, 64, 128), (1, 1, 2, 1), group_width=16, stem=(16, 3, 2))
+SMALL_TIMM = RegNetCfg(w0=16, wa=24, wm=2, depth=5, group_size=16, se_ratio=0.25, stem=(16, 3, 2))
 TIMM_NAMES = {
     "kernel": "weight",
     "scale": "weight",
@@ -182,7 +182,7 @@ def test_stochastic_depth_rates_are_timms():
     reference = timm_small(drop_path_rate=0.3)
     function, params, stats = abstract(builder("small", drop_path_rate=0.3))
     model = function.merge(params, stats)
-    for stage, depth in enumerate(SMALL.depths, start=1):
+    for stage, depth in enumerate((s.depth for s in SMALL.stages), start=1):
         for number in range(1, depth + 1):
             theirs = getattr(getattr(reference, f"s{stage}"), f"b{number}").drop_path
             rate = getattr(model, f"s{stage}")[f"b{number}"].drop_path_rate
