@@ -1,18 +1,4 @@
-"""Every model by name, with the facts that are known of it before it is built.
-
-A model more of a family is a row of `MODELS` in the family's file, and its parameter count in
-tests/models/test_registry.py. A family of convnets more is
-
-1. models/NAME.py: its architecture, its block, a subclass of `ConvNet`, `MODELS`;
-2. `_REGISTRY` here: that table;
-3. weights/convnets/NAME.py: what timm and others call its tensors;
-4. weights/convnets/families.py: that table;
-5. `_TIMM` in parity/torch_models.py: modules of timm that `compare` looks at, where they have other
-   names than our intermediate results.
-
-tests/models/test_convnets_parity.py and tests/weights/test_convnet_names.py then compare it with
-timm without a line more.
-"""
+"""Every model by name, with the facts that are known of it before it is built."""
 
 import difflib
 import fnmatch
