@@ -18,6 +18,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from deit_jax.messages import in_short
+
 _PARTIAL: Final = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.partial")
 # As runs named them once.
 _OLD_PARTIALS: Final = ("config.json.tmp", "result.json.tmp", "metrics.jsonl.tmp")
@@ -154,6 +156,21 @@ def write_json(path: Path, content: Any, *, indent: int | None = 2, overwrite: b
     text = strict_json(content, indent) + "\n"
     with written_whole(path, overwrite=overwrite) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path, most_bytes: int = 2**28) -> Any:
+    """Read a file of JSON.
+
+    Raises:
+        ValueError: it is damaged, or larger than anything that should be in it; names it.
+        OSError: it is not there or cannot be read.
+    """
+    if path.stat().st_size > most_bytes:
+        raise ValueError(f"{path} is far too large for what it should hold.")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged or no JSON: {in_short(error)}.") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,6 +17,7 @@ from jaxtyping import Int32
 
 from deit_jax.data.identity import combine
 from deit_jax.data.source import Record
+from deit_jax.files import read_json
 
 MANIFEST: Final = "manifest.json"
 FORMAT: Final = "deit_jax prepared 1"
@@ -57,10 +58,7 @@ def read_prepared_manifest(directory: str | Path) -> dict[str, Any]:
             f"No prepared data set in {str(directory)!r}: expected {MANIFEST}, which "
             "`python -m deit_jax prepare` writes when it has finished."
         )
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}.") from error
+    manifest = read_json(path)
     if manifest.get("format") != FORMAT:
         raise ValueError(f"{path} is of format {manifest.get('format')!r}, not {FORMAT!r}.")
     return manifest

@@ -10,11 +10,12 @@ import re
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from deit_jax.files import read_json
+
 DESCRIPTION: Final = "dataset_info.json"
 FEATURES: Final = "features.json"
 _PLACES: Final = (DESCRIPTION, f"*/{DESCRIPTION}", f"*/*/{DESCRIPTION}")
 FILE_FORMATS: Final = ("array_record", "tfrecord")
-_TEMPLATE: Final = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
 
 class Shards(NamedTuple):
@@ -63,19 +64,15 @@ class TfdsDescription(NamedTuple):
         return Shards(paths, lengths)
 
     def _path(self, split: str, number: int, count: int) -> Path:
-        digits = max(5, len(str(count)))
-        index, of = f"{number:0{digits}}", f"{count:0{digits}}"
+        import tensorflow_datasets as tfds
+
         # What stands behind % says how files are encoded, and is no part of their names.
-        template = (self.splits[split].get("filepathTemplate") or _TEMPLATE).partition("%")[0]
+        template = str(self.splits[split].get("filepathTemplate") or "").partition("%")[0]
+        names = tfds.core.ShardedFileTemplate(
+            self.root, template, self.name, split, self.file_format
+        )
         try:
-            return self.root / template.format(
-                DATASET=self.name,
-                SPLIT=split,
-                FILEFORMAT=self.file_format,
-                SHARD_INDEX=index,
-                NUM_SHARDS=of,
-                SHARD_X_OF_Y=f"{index}-of-{of}",
-            )
+            return Path(names.sharded_filepath(shard_index=number, num_shards=count))
         except (KeyError, IndexError, ValueError) as error:
             raise ValueError(
                 f"{self.root / DESCRIPTION} has names of files that cannot be understood: "
@@ -221,14 +218,12 @@ def _spell(spec: Any) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{path} is missing, which describes the data set: copy it from where the data set "
             "comes from, or prepare it again."
         ) from error
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged: it is no description.")
     return content

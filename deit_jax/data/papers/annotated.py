@@ -1,6 +1,5 @@
 """Data sets whose labels stand in a file beside the images: Flowers, Cars, iNaturalist."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from deit_jax.data.formats.folder import FolderSource
 from deit_jax.data.formats.listed import Files, FolderFiles, ListedSource, open_files
 from deit_jax.data.papers.matlab import numbers, read_matlab, table, texts
 from deit_jax.data.source import Source
+from deit_jax.files import read_json
 
 Labelled = list[tuple[str, int]]
 
@@ -150,8 +150,9 @@ def open_inaturalist(path: Path, year: int) -> dict[str, Source]:
     sources: dict[str, Source] = {}
     for split, stem in (("train", "train"), ("test", "val")):
         file = path / f"{stem}{year}.json"
+        content = read_json(_existing(file))
         try:
-            listed, names = _coco(json.loads(_existing(file).read_text(encoding="utf-8")))
+            listed, names = _coco(content)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{file} is no list of annotated images: {error!r}.") from error
         sources[split] = by_list(files, f"inat{year % 100}/{split}", listed, names)

@@ -1,8 +1,9 @@
 """ReaL: several correct labels for each validation image of ImageNet (Beyer et al., 2020)."""
 
-import json
 from pathlib import Path
 from typing import Final
+
+from deit_jax.files import read_json
 
 _CLASSES: Final = 1000
 
@@ -25,10 +26,7 @@ def read_real_labels(path: str | Path) -> list[frozenset[int]]:
     file = Path(path).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"No file {str(path)!r}: expected ReaL's real.json.")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON file: {error}.") from error
+    content = read_json(file)
     if not isinstance(content, list) or not content:
         raise ValueError(f"{path} is not a list with the labels of each image.")
     labels = []

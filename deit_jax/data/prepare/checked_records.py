@@ -3,13 +3,12 @@
 import io
 from typing import Final, NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from deit_jax.data.images.oddities import oddities
 from deit_jax.data.images.resize import Pixels, resize
 from deit_jax.data.source import Record, Source
-from deit_jax.data.stream.reading import DamagedRecordError, read_image
+from deit_jax.data.stream.reading import DamagedRecordError, read_record
 
 # Pixels of a side, in libjpeg.
 _LARGEST_JPEG: Final = 65_500
@@ -22,35 +21,7 @@ class Resize(NamedTuple):
     quality: int = 90
 
 
-class LastHeld:
-    """A source that remembers the record read last, which is wanted twice."""
-
-    def __init__(self, source: Source):
-        self.name, self.num_classes = source.name, source.num_classes
-        self.class_names = source.class_names
-        self._source = source
-        self._last: tuple[int, Record] | None = None
-
-    @property
-    def labels(self) -> np.ndarray:
-        """The label of every image."""
-        return self._source.labels
-
-    @property
-    def identity(self) -> str:
-        """Of the source."""
-        return self._source.identity
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> Record:
-        if self._last is None or self._last[0] != index:
-            self._last = index, self._source[index]
-        return self._last[1]
-
-
-def checked_record(source: LastHeld, index: int, resizing: Resize) -> tuple[Record, list[str]]:
+def checked_record(source: Source, index: int, resizing: Resize) -> tuple[Record, list[str]]:
     """Read a record, decode its image and encode it anew where that is asked for.
 
     Returns:
@@ -60,14 +31,13 @@ def checked_record(source: LastHeld, index: int, resizing: Resize) -> tuple[Reco
     Raises:
         DamagedRecordError: if it cannot be read, decoded or resized.
     """
-    pixels, label = read_image(source, index)
-    record = source[index]
+    record, pixels, _ = read_record(source, index)
     if not isinstance(record.image, bytes):
-        return Record(_encoded(pixels, record.name, resizing), label, record.name), []
+        return Record(_encoded(pixels, record.name, resizing), record.label, record.name), []
     unusual = oddities(record.image, record.name) if resizing.short_side else []
     if not _shrinks(pixels, resizing):
         return record, unusual
-    return Record(_encoded(pixels, record.name, resizing), label, record.name), unusual
+    return Record(_encoded(pixels, record.name, resizing), record.label, record.name), unusual
 
 
 def _shrinks(pixels: Pixels, resizing: Resize) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from deit_jax.data.formats.prepared import FORMAT, MANIFEST, pack_record
 from deit_jax.data.images.names import is_left_behind
-from deit_jax.data.prepare.checked_records import LastHeld, Resize, checked_record
+from deit_jax.data.prepare.checked_records import Resize, checked_record
 from deit_jax.data.prepare.jobs import in_processes
 from deit_jax.data.source import HasFingerprint, Source
 from deit_jax.data.stream.damage import Damage
@@ -115,7 +115,7 @@ def _write_records(task: _Task, shard: _Shard, partial: Path) -> _Written:
     """Write what is sound."""
     from array_record.python import array_record_module
 
-    source, written = LastHeld(task.sources[shard.split]), _Written([], [], [])
+    source, written = task.sources[shard.split], _Written([], [], [])
     try:
         writer = array_record_module.ArrayRecordWriter(str(partial), "group_size:1,uncompressed")
         for index in range(shard.start, shard.stop):

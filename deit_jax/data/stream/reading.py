@@ -8,7 +8,7 @@ from deit_jax.data.images.decode import decode_and_tell
 from deit_jax.data.images.oddities import Oddity
 from deit_jax.data.images.resize import Pixels
 from deit_jax.data.open_file_limit import check_open_files
-from deit_jax.data.source import Source
+from deit_jax.data.source import Record, Source
 from deit_jax.data.stream.damage import Damage
 
 # What a reader notices: records that it could not read, and such as it could hardly read.
@@ -50,7 +50,27 @@ def read_image(
         (the view, label).
 
     Raises:
-        DamagedRecordError: if it cannot be read or decoded, or memory does not suffice for it.
+        DamagedRecordError: if memory does not suffice for the view, or as `read_record`.
+        ValueError: as `read_record`.
+        OSError: if too many files are open.
+    """
+    record, pixels, loss = read_record(source, index)
+    if loss and found is not None:
+        found.append(Oddity(index, record.name, loss))
+    try:
+        return view(pixels), record.label
+    except MemoryError as error:
+        raise DamagedRecordError(record.name, "there is not enough memory to resize it") from error
+
+
+def read_record(source: Source, index: int) -> tuple[Record, Pixels, str]:
+    """Read and decode one record.
+
+    Returns:
+        (the record, its pixels, what became of values that 8 bits do not hold).
+
+    Raises:
+        DamagedRecordError: if it cannot be read or decoded.
         ValueError: naming the record, if its label is impossible.
         OSError: if too many files are open.
     """
@@ -73,12 +93,7 @@ def read_image(
             f"Record {name} has label {record.label}, but {source.name} has "
             f"{source.num_classes} classes, counted from 0."
         )
-    if loss and found is not None:
-        found.append(Oddity(index, name, loss))
-    try:
-        return view(pixels), record.label
-    except MemoryError as error:
-        raise DamagedRecordError(name, "there is not enough memory to resize it") from error
+    return record, pixels, loss
 
 
 def read_or_replace(

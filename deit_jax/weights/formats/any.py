@@ -1,7 +1,6 @@
 """Reading any file of weights: what it is, is decided by its content and not by its name."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deit_jax.messages import in_short, quoted
+from deit_jax.files import read_json
+from deit_jax.messages import quoted
 from deit_jax.weights.formats.pth import is_tensor, read_pth
 from deit_jax.weights.formats.safetensors import read_safetensors
 from deit_jax.weights.formats.shards import find_weights, is_index, read_index
@@ -212,12 +212,7 @@ def _model_arguments(content: Any) -> dict[str, Any]:
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    if path.stat().st_size > _LARGEST_CONFIG:
-        raise ValueError(f"{path} is far too large to describe a model.")
-    try:
-        config = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged or no JSON: {in_short(error)}.") from error
+    config = read_json(path, _LARGEST_CONFIG)
     if not isinstance(config, dict):
         raise ValueError(f"{path} does not describe a model: it is no JSON object.")
     return config

@@ -3,11 +3,11 @@
 Beside the shards lies an index, a JSON object that names for each tensor the file it is in.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
-from deit_jax.messages import in_short, quoted
+from deit_jax.files import read_json
+from deit_jax.messages import quoted
 
 # What a directory of a Hugging Face repository may hold, the best first.
 WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
@@ -48,12 +48,7 @@ def read_index(path: Path) -> dict[str, set[str]]:
     Raises:
         ValueError: the index is damaged, or names a file that is not directly beside it.
     """
-    if path.stat().st_size > _LARGEST_INDEX:
-        raise ValueError(f"{path} is far too large for an index of weights.")
-    try:
-        content: Any = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged or no JSON: {in_short(error)}.") from error
+    content = read_json(path, _LARGEST_INDEX)
     places = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(places, dict) or not places:
         raise ValueError(f"{path} is no index of weights: it has no 'weight_map' of tensors.")

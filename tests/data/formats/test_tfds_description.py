@@ -248,7 +248,7 @@ def test_the_description_itself_may_be_damaged(copy, name):
         (folder / "dataset_info.json").write_text(json.dumps(content))
         assert message in refusal(folder)
     (folder / "dataset_info.json").write_text(json.dumps(info)[:-5])
-    assert "dataset_info.json is damaged: " in refusal(folder)
+    assert "dataset_info.json is damaged or no JSON: " in refusal(folder)
     (folder / "dataset_info.json").write_text(json.dumps(info))
     (folder / "label.labels.txt").write_text("ant\nbee\n")
     assert "label.labels.txt names 2 classes, but features.json has 3." in refusal(folder)

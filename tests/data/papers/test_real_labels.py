@@ -26,7 +26,7 @@ def test_labels_by_image(tmp_path):
         ("[[1], [1.0]]", "entry 1"),
         ("[]", "not a list"),
         ('{"a": [1]}', "not a list"),
-        ("[[1], [2", "no JSON file"),
+        ("[[1], [2", "no JSON"),
     ],
 )
 def test_other_files_are_refused(tmp_path, text, message):
