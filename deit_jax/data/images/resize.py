@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import math
 import threading
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -10,6 +9,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
+
+from deit_jax.data.images.resize_window import resize_window
 
 _LOG = logging.getLogger("deit_jax")
 _LOADING = threading.Lock()
@@ -23,9 +24,8 @@ FILTERS: Final = {
 """Those that training chooses from, and that the fast kernel has."""
 
 
-# Where the whole has more than so many times the pixels that are wanted, the others are not made:
-# of images over 250 times as long as wide.
-_WASTE: Final = 256
+# Where the whole has more than so many times the pixels that are wanted, the others are not made.
+_WASTE: Final = 8
 
 
 class Box(NamedTuple):
@@ -73,7 +73,7 @@ def resize(
         return result
     # Pillow makes the whole: of 20,000 x 2 pixels 2,560,000 x 256, to keep 224 x 224.
     if size[0] * size[1] > _WASTE * window.height * window.width:
-        return _deliver(_window(_cut(pixels, box), size, interpolation, window), out)
+        return _deliver(resize_window(_cut(pixels, box), size, window, interpolation), out)
     return _deliver(_resize_pillow(_cut(pixels, box), size, interpolation, window), out)
 
 
@@ -95,29 +95,6 @@ def _resize_pillow(
     height, width = size
     image = Image.fromarray(pixels).resize((width, height), Image.Resampling[interpolation.upper()])
     return _cut(np.asarray(image), window)
-
-
-def _window(pixels: Pixels, size: tuple[int, int], interpolation: str, window: Box) -> Pixels:
-    """Make the part that is wanted alone; by a grey level other than in the whole, here and there.
-
-    Pillow holds the place of a part to 24 bits: what lies far from it is cut off before.
-    """
-    spans = []
-    for have, whole, first, wanted in zip(pixels.shape, size, window[:2], window[2:], strict=False):
-        scale = have / whole
-        begin, end = first * scale, (first + wanted) * scale
-        # Lanczos' filter reaches three pixels, and further when it shrinks.
-        reach = math.ceil(3 * max(scale, 1.0)) + 1
-        start, stop = max(0, int(begin) - reach), min(have, math.ceil(end) + reach)
-        spans.append((start, stop, begin - start, end - start))
-    (top, bottom, upper, lower), (left, right, near, far) = spans
-    return np.asarray(
-        Image.fromarray(pixels[top:bottom, left:right]).resize(
-            (window.width, window.height),
-            Image.Resampling[interpolation.upper()],
-            (near, upper, far, lower),
-        )
-    )
 
 
 def _kernel() -> Callable[..., None] | None:
