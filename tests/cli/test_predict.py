@@ -15,7 +15,7 @@ import deit_jax
 from deit_jax.augment.normalise import to_input
 from deit_jax.cli.main import main
 from deit_jax.config.defaults import default_config
-from deit_jax.data.images.crop import centre_crop
+from deit_jax.data.images.crop import evaluation_view
 from deit_jax.data.images.decode import decode_and_tell
 from deit_jax.evaluation.predict import likeliest, read_view
 from deit_jax.models.functional import split
@@ -241,5 +241,5 @@ def test_views_are_those_of_evaluation(photos):
         pixels = np.asarray(image.convert("RGB"))
     np.testing.assert_array_equal(
         read_view(str(photos / "a.png"), (16, 12), EvalView.keeping(1.0)),
-        centre_crop(pixels, (16, 12), 1.0),
+        evaluation_view(pixels, (16, 12), EvalView.keeping(1.0)),
     )

@@ -83,24 +83,11 @@ def random_resized_crop(
     return resize(pixels, size, interpolation, box=box, out=out)
 
 
-def centre_crop(pixels: Pixels, size: tuple[int, int], crop_ratio: float = 0.875) -> Pixels:
-    """Return the evaluation view of the reference: resize (bicubic), then cut out the centre.
-
-    For a square size this is torchvision's Resize(int(size / crop_ratio)) and CenterCrop(size):
-    224 -> 256 -> 224 and 384 -> 438 -> 384 at the reference's ratio 0.875. For other sizes the
-    image is resized, keeping its proportions, to the smallest that covers
-    (int(height / crop_ratio), int(width / crop_ratio)).
-
-    Args:
-        pixels: the decoded image.
-        size: (height, width) wanted.
-        crop_ratio: in (0, 1]; the share of the resized side that is kept.
-    """
-    return evaluation_view(pixels, size, EvalView.keeping(crop_ratio))
-
-
 def evaluation_view(pixels: Pixels, size: tuple[int, int], view: EvalView) -> Pixels:
     """Show an image as weights want it: resized, filled up where it is too small, cut out.
+
+    `EvalView.keeping(0.875)` is the reference's: for a square size torchvision's Resize(int(size /
+    0.875)), bicubic, and CenterCrop(size), so 224 -> 256 -> 224 and 384 -> 438 -> 384.
 
     Args:
         pixels: the decoded image.

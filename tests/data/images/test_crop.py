@@ -15,14 +15,19 @@ from deit_jax.data.draws import crop_draws
 from deit_jax.data.images import resize as resize_module
 from deit_jax.data.images.crop import (
     CROP_DRAWS,
-    centre_crop,
+    evaluation_view,
     random_box,
     random_resized_crop,
     resize,
 )
+from deit_jax.preprocessing import EvalView
 
 MODES = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
 SHAPES = [(375, 500), (500, 375), (64, 64), (33, 47), (1, 1), (7, 400), (301, 200)]
+
+
+def centre_crop(pixels, size, ratio=0.875):
+    return evaluation_view(pixels, size, EvalView.keeping(ratio))
 
 
 def picture(height, width, seed=0):
