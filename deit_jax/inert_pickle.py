@@ -34,7 +34,7 @@ _VALUES = {
 _PYTHON2_TEXTS = {"BINSTRING", "SHORT_BINSTRING"}
 _EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_NO_EFFECT = {"PROTO", "FRAME"}
+_NO_EFFECT = {"PROTO", "FRAME", "STOP"}
 
 
 class RefusedError(ValueError):
@@ -150,9 +150,6 @@ class _Machine:
         if index in self._memo or not self._stack:
             _damaged("it remembers an object under a number that is taken, or none")
         self._memo[index] = self._stack[-1]
-
-    def _do_stop(self, _: None) -> None:
-        pass
 
     def _do_mark(self, _: None) -> None:
         self._below.append(self._stack)

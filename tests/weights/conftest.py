@@ -16,7 +16,7 @@ def refuse(tmp_path):
     def read(content, name="weights.pth"):
         path = tmp_path / name
         path.write_bytes(content)
-        started = time.perf_counter()
+        started = time.thread_time()
         tracemalloc.start()
         with watched() as events, pytest.raises(ValueError) as caught:
             read_file(path)
@@ -27,8 +27,8 @@ def refuse(tmp_path):
         assert str(path) in message
         assert "\n" not in message
         assert len(message) < len(str(path)) + 400
-        # Neither hangs nor fills the memory; generous for a busy machine.
-        assert time.perf_counter() - started < 20
+        # Neither takes long nor fills the memory; of the processor, as machines are busy.
+        assert time.thread_time() - started < 20
         assert peak < 3 * len(content) + 150 * 2**20
         return message.removeprefix(f"{path} ")
 

@@ -7,17 +7,7 @@ from typing import Final
 _LOG = logging.getLogger("deit_jax")
 
 # torchvision.datasets.folder.IMG_EXTENSIONS, matched without regard to case.
-EXTENSIONS: Final = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".ppm",
-    ".bmp",
-    ".pgm",
-    ".tif",
-    ".tiff",
-    ".webp",
-)
+EXTENSIONS: Final = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 OTHER_ENDING: Final = "images whose endings are not read (rename or convert them)"
 # Images as well, which torchvision's ImageFolder leaves out without a word.
 _OTHER_EXTENSIONS: Final = (".gif", ".avif", ".jfif", ".jpe", ".heic", ".heif", ".jp2", ".jxl")
