@@ -65,6 +65,24 @@ def test_logits_equal_timms(theirs):
     assert np.abs(logits - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+def test_the_normalisation_is_that_of_training(theirs):
+    """The first BatchNorm keeps the variance of training: another deviation is far off."""
+    pixels = torch.cat([shown(path) for path in PHOTOS]) * 128 / 255 + 127 / 255
+    clear = theirs.bn1.running_var > 1e-3
+
+    def ratio(mean, std):
+        mean, std = (torch.tensor(value)[:, None, None] for value in (mean, std))
+        with torch.no_grad():
+            variance = theirs.conv_stem((pixels - mean) / std).var((0, 2, 3))
+        return float((variance / theirs.bn1.running_var)[clear].median())
+
+    preprocessing = read_weights("lite0").facts.preprocessing
+    # Of two photographs; of eight it is 0.9, and 4.5 and 0.2.
+    assert 0.5 < ratio(preprocessing.mean, preprocessing.std) < 2
+    assert ratio((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) > 3
+    assert ratio((0.0,) * 3, (1.0,) * 3) < 0.4
+
+
 def test_predict_names_what_is_on_photographs(theirs, capsys):
     assert main(["predict", "--weights", "lite0", "--json", *PHOTOS]) == 0
     found = json.loads(capsys.readouterr().out)
