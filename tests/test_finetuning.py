@@ -42,6 +42,7 @@ def test_a_student_of_16_pixels_is_tuned_at_24_by_a_teacher_of_16(tmp_path):
     assert 0 < moved.max() < 5 * 2e-3 * 40 / 512 * 2
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("quick_compilation")
 def test_a_trained_convnet_of_imagenet_teaches_digits(tmp_path):
     """Nothing to learn from, but all that a package's weights pass through on their way."""

@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         names: Sequence[str] = read_class_names(args.classes, weights.num_classes)
         missing = ""
     else:
-        names, missing = _names(weights)
+        names, missing = class_names(weights)
     shown = weights.facts.preprocessing.require().keeping(args.crop_ratio)
     predictions = predict(
         model,
@@ -105,8 +105,8 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(prediction.error for prediction in done) else 0
 
 
-def _names(weights: "Weights") -> "tuple[Sequence[str], str]":
-    """Names that come with the weights, ImageNet's, or numbers; and where they could be had."""
+def class_names(weights: "Weights") -> "tuple[Sequence[str], str]":
+    """Return names that come with weights, ImageNet's, or numbers; and how to have names."""
     from deit_jax.weights.pretrained import imagenet_class_names
 
     names, missing = weights.facts.labels, ""
