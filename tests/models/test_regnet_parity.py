@@ -18,7 +18,7 @@ from deit_jax.models.registry import model_spec
 PUBLISHED = [spec.name for spec in regnet.MODELS if spec.in_timm]
 # The same four stages as timm's quantised linear rule gives for SMALL_TIMM.
 SMALL = regnet.regnet_architecture((16, 32, 64, 128), (1, 1, 2, 1), group_width=16, stem=(16, 3, 2))
-SMALL_TIMM = RegNetCfg(w0=16, wa=24, wm=2, depth=5, group_size=16, se_ratio=0.25, stem=(16, 3, 2))
+SMALL_TIMM = RegNetCfg(w0=16, wa=24, wm=2, depth=5, group_size=16, se_ratio=0.25, stem_width=16)
 TIMM_NAMES = {
     "kernel": "weight",
     "scale": "weight",
