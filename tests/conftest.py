@@ -1,20 +1,78 @@
-"""Eight virtual CPU devices for every test, so that sharding is exercised everywhere."""
+"""What all tests share: eight virtual CPU devices, kept programs, checked shapes, and `--quick`."""
 
+import importlib.abc
 import os
+import pathlib
+import sys
+import tempfile
+import time
 
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Two test processes share two cores; PyTorch's threads would wait for each other in all of them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Most of a test's time is compilation. Programs are kept, for all processes of a test session and
+# for the next one; their results do not depend on it.
+KEPT_PROGRAMS = pathlib.Path(tempfile.gettempdir()) / f"deit_jax-test-cache-{os.getuid()}"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(KEPT_PROGRAMS))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
+import jaxtyping
 import pytest
 from jax.sharding import AxisType
 
-from deit_jax.extras import declare_torchvision_operators
+from tests import shapes
 
-declare_torchvision_operators()
+shapes.install()
+
+ORACLES = {"timm", "torch", "torchvision", "transformers"}
+# Twenty times what a quick test takes, so that a busy machine fails none.
+QUICK_CPU_SECONDS = 10.0
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--quick",
+        action="store_true",
+        help="skip what imports PyTorch or an oracle on top of it, or is marked slow or full",
+    )
+
+
+def pytest_configure(config):
+    if config.getoption("--quick"):
+        sys.meta_path.insert(0, _NoOracles())
+    else:
+        from deit_jax.extras import declare_torchvision_operators
+
+        declare_torchvision_operators()
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--quick"):
+        heavy = [i for i in items if i.get_closest_marker("slow") or i.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=heavy)
+        items[:] = [item for item in items if item not in heavy]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Refuse a slow test among the quick ones."""
+    start = time.process_time()
+    result = yield
+    seconds = time.process_time() - start
+    if item.config.getoption("--quick") and seconds > QUICK_CPU_SECONDS:
+        pytest.fail(f"took {seconds:.0f} CPU seconds; mark it slow, or make it quick")
+    return result
+
+
+class _NoOracles(importlib.abc.MetaPathFinder):
+    """Skips the test, or the whole file of tests, that imports an oracle."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name in ORACLES:
+            pytest.skip(f"needs {name}", allow_module_level=True)
 
 
 @pytest.fixture
@@ -31,3 +89,11 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def unchecked_shapes():
+    """For tests of what a function itself says to arrays of a wrong shape or type."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

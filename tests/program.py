@@ -5,15 +5,11 @@ import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 
 ROOT = pathlib.Path(__file__).parents[1]
-# Compiled once for all processes of a test session; results do not depend on it.
-_CACHE = pathlib.Path(tempfile.gettempdir()) / f"deit_jax-test-cache-{os.getuid()}"
 _ENVIRONMENT = {
     **os.environ,
     "JAX_NUM_CPU_DEVICES": "1",
-    "JAX_COMPILATION_CACHE_DIR": str(_CACHE),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }

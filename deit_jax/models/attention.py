@@ -19,12 +19,12 @@ it can, which is faster, but whose gradients may be summed in another order ever
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def attend(
-    query: Float[Array, "batch*queries width"],
-    key: Float[Array, "batch*tokens width"],
-    value: Float[Array, "batch*tokens width"],
+    query: Float[Array, "query_rows width"],
+    key: Float[Array, "rows width"],
+    value: Float[Array, "rows width"],
     batch: int,
     heads: int,
-) -> Float[Array, "batch*queries width"]:
+) -> Float[Array, "query_rows width"]:
     """Return softmax(query key^T / sqrt(features)) value for each head, features = width / heads.
 
     Operands and result have the type of `query`; softmax and sums are float32. The softmax is
@@ -78,8 +78,8 @@ def _scores(x: Array, y: Array) -> Float[Array, "batch heads tokens_x tokens_y"]
 
 
 def split_heads(
-    x: Float[Array, "batch*tokens width"], batch: int, heads: int
-) -> Float[Array, "batch heads tokens features"]:
+    x: Float[Array, "rows width"], batch: int, heads: int
+) -> Float[Array, "{batch} {heads} rows//{batch} width//{heads}"]:
     """Cut the width into heads and bring them before the tokens."""
     rows, width = x.shape
     x = x.reshape(batch, rows // batch, heads, width // heads)
@@ -88,15 +88,15 @@ def split_heads(
 
 def merge_heads(
     x: Float[Array, "batch heads tokens features"],
-) -> Float[Array, "batch*tokens width"]:
+) -> Float[Array, "batch*tokens heads*features"]:
     """Undo `split_heads`."""
     batch, heads, tokens, features = x.shape
     return materialise(x.transpose(0, 2, 1, 3).reshape(batch * tokens, heads * features))
 
 
 def first_tokens(
-    x: Float[Array, "batch*tokens width"], tokens: int, count: int
-) -> Float[Array, "batch*count width"]:
+    x: Float[Array, "rows width"], tokens: int, count: int
+) -> Float[Array, "rows//{tokens}*{count} width"]:
     """Return the rows of the first `count` of each image's `tokens` tokens."""
     width = x.shape[-1]
     return x.reshape(-1, tokens, width)[:, :count].reshape(-1, width)
@@ -123,12 +123,12 @@ class Attention(nnx.Module):
 
     def __call__(
         self,
-        x: Float[Array, "batch*tokens width"],
+        x: Float[Array, "rows width"],
         tokens: int,
         queries: int,
         *,
         keys: Key[Array, " batch"] | None = None,
-    ) -> Float[Array, "batch*queries width"]:
+    ) -> Float[Array, "rows//{tokens}*{queries} width"]:
         """Let the first `queries` tokens of each image attend to all its `tokens` tokens."""
         query, key, value = self._project(x, tokens, queries)
         features = query.shape[-1] // self.num_heads
@@ -143,8 +143,8 @@ class Attention(nnx.Module):
         return dropout(self.proj(mixed), self.drop_rate, keys)
 
     def maps(
-        self, x: Float[Array, "batch*tokens width"], tokens: int
-    ) -> Float[Array, "batch heads tokens tokens"]:
+        self, x: Float[Array, "rows width"], tokens: int
+    ) -> Float[Array, "rows//{tokens} {self.num_heads} {tokens} {tokens}"]:
         """Return how much each token (third axis) attends to each other (last axis; sums to 1)."""
         batch = x.shape[0] // tokens
         query, key, _ = (

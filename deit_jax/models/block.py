@@ -71,13 +71,13 @@ class Block(nnx.Module):
 
     def __call__(
         self,
-        x: Float[Array, "batch*tokens width"],
+        x: Float[Array, "rows width"],
         tokens: int,
         queries: int,
         *,
         keys: Key[Array, " batch"] | None = None,
         seen: dict[str, Array] | None = None,
-    ) -> Float[Array, "batch*queries width"]:
+    ) -> Float[Array, "rows//{tokens}*{queries} width"]:
         """Return the first `queries` of each image's `tokens` tokens after this block.
 
         The result for these tokens is exact: they attend to all tokens. Where `seen` is given, it

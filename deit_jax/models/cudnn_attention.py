@@ -11,12 +11,12 @@ _LARGEST_HEAD = 128
 
 
 def attend_cudnn(
-    query: Float[Array, "batch*tokens width"],
-    key: Float[Array, "batch*tokens width"],
-    value: Float[Array, "batch*tokens width"],
+    query: Float[Array, "rows width"],
+    key: Float[Array, "rows width"],
+    value: Float[Array, "rows width"],
     batch: int,
     heads: int,
-) -> Float[Array, "batch*tokens width"]:
+) -> Float[Array, "rows width"]:
     """Return what `attention.attend` returns; no scores reach memory.
 
     JAX hands an odd number of tokens to the forward pass only, so another one is added, and
@@ -26,7 +26,7 @@ def attend_cudnn(
     padding = tokens % 2
     lengths = jnp.full((batch,), tokens, jnp.int32) if padding else None
 
-    def by_head(x: Array) -> Float[Array, "batch tokens+padding heads features"]:
+    def by_head(x: Array) -> Float[Array, "{batch} padded {heads} features"]:
         x = x.reshape(batch, tokens, heads, -1)
         return jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0)))
 

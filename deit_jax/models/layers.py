@@ -29,8 +29,8 @@ def fold_keys(keys: Key[Array, " batch"] | None, site: int) -> Key[Array, " batc
 
 
 def dropout(
-    x: Float[Array, "batch*tokens width"], rate: float, keys: Key[Array, " batch"] | None
-) -> Float[Array, "batch*tokens width"]:
+    x: Float[Array, "rows width"], rate: float, keys: Key[Array, " batch"] | None
+) -> Float[Array, "rows width"]:
     """Zero each element with probability `rate` and scale the rest by 1/(1-rate)."""
     if keys is None or rate == 0.0:
         return x
@@ -40,8 +40,8 @@ def dropout(
 
 
 def stochastic_depth(
-    x: Float[Array, "batch*tokens width"], rate: float, keys: Key[Array, " batch"] | None
-) -> Float[Array, "batch*tokens width"]:
+    x: Float[Array, "rows width"], rate: float, keys: Key[Array, " batch"] | None
+) -> Float[Array, "rows width"]:
     """Zero an image's whole residual branch with probability `rate`; else scale it by 1/(1-rate).
 
     Source: Huang et al. 2016, arXiv 1603.09382.

@@ -186,11 +186,11 @@ class VisionTransformer(nnx.Module):
 
     def _encode(
         self,
-        images: Array,
+        images: Float[Array, "batch height width 3"],
         queries: int,
         keys: Key[Array, " batch"] | None = None,
         seen: dict[str, Array] | None = None,
-    ) -> Float[Array, "batch*queries features"]:
+    ) -> Float[Array, "batch*{queries} features"]:
         """Embed, run all blocks and the final normalisation; return each image's first tokens.
 
         Where `seen` is given, it receives the intermediate results (see `activations`).
@@ -211,8 +211,8 @@ class VisionTransformer(nnx.Module):
         return [self.blocks[str(i)] for i in range(self.depth)]
 
     def _embed(
-        self, images: Array, seen: dict[str, Array] | None = None
-    ) -> Float[Array, "batch*tokens features"]:
+        self, images: Float[Array, "batch height width 3"], seen: dict[str, Array] | None = None
+    ) -> Float[Array, "batch*{self.num_tokens} features"]:
         """Patches and prefix tokens with their position embeddings."""
         _check_images(images, self.image_size)
         patches = self.patch_embed(images)
