@@ -45,16 +45,16 @@ test-quick: $(QUICK)/.installed
 
 $(QUICK)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(QUICK)
-	$(QUICK)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[demo,tfds,hub,test]'
+	$(QUICK)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[demo,hub,test]'
 	touch $@
 
 # The tests, with PyTorch, timm and transformers as oracles; under 10 minutes on two cores.
 test: .venv-test/.installed
 	.venv-test/bin/python -m pytest -n 2 --dist loadfile -m 'not full'
 
-# All tests, those of many minutes too.
+# All tests, those of many minutes too, of programs compiled as users compile them.
 test-full: .venv-test/.installed
-	.venv-test/bin/python -m pytest
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 XLA_FLAGS= .venv-test/bin/python -m pytest
 
 lint: .venv-test/.installed
 	.venv-test/bin/ruff format --check .

@@ -1,11 +1,15 @@
 """Every array that enters or leaves a function of the package has the shape its annotation says.
 
-jaxtyping's import hook has beartype check the calls of all tests. Only annotations of arrays are
-checked: the others are mypy's business, and stand-ins of tests are no subclasses of what they
-replace.
+jaxtyping's import hook has beartype check the calls of all tests. Only shapes and element types are
+checked: NumPy's arrays pass for JAX's, whose functions take them, and all other annotations are
+mypy's business (stand-ins of tests are no subclasses of what they replace).
 """
 
-from typing import Any, get_args
+import collections.abc
+import functools
+import operator
+import types
+from typing import Any, get_args, get_origin
 
 import jaxtyping
 from beartype import beartype
@@ -37,6 +41,9 @@ CHECKED = [
 ]
 
 
+NO_ARRAYS = (None, type(None), ...)
+
+
 def install() -> None:
     """Check shapes in all modules of the package that are imported from now on."""
     jaxtyping.install_import_hook(CHECKED, f"{__name__}.checked")
@@ -44,15 +51,22 @@ def install() -> None:
 
 def checked(function: Any) -> Any:
     """Have beartype check what a function's annotations say of arrays, and nothing else."""
-    hints = function.__annotations__
-    arrays = {name: hint for name, hint in hints.items() if _speaks_of_arrays(hint)}
-    if not arrays:
+    hints = {name: _of_arrays(hint) for name, hint in function.__annotations__.items()}
+    if all(hint in (Any, *NO_ARRAYS) for hint in hints.values()):
         return function
-    function.__annotations__ = dict.fromkeys(hints, Any) | arrays
+    function.__annotations__ = hints
     return beartype(function)
 
 
-def _speaks_of_arrays(hint: Any) -> bool:
+def _of_arrays(hint: Any) -> Any:
+    """Return a hint in which only shapes and element types are left, of arrays of any library."""
     if isinstance(hint, type) and issubclass(hint, jaxtyping.AbstractArray):
-        return True
-    return any(_speaks_of_arrays(part) for part in get_args(hint))
+        return hint.dtype[Any, hint.dim_str]
+    parts = [_of_arrays(part) for part in get_args(hint)]
+    if all(part in (Any, *NO_ARRAYS) for part in parts):
+        return hint if hint in NO_ARRAYS else Any
+    if get_origin(hint) is collections.abc.Callable:
+        return Any
+    if isinstance(hint, types.UnionType):
+        return functools.reduce(operator.or_, parts)
+    return get_origin(hint)[tuple(parts)]

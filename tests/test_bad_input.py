@@ -7,6 +7,7 @@ import pytest
 from tests import program
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("experiment", "flags", "words"),
     [
@@ -76,6 +77,7 @@ def test_a_config_file_that_fails_is_one_sentence(tmp_path):
     assert output.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_foreign_directory_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("do not lose me")
     code, output = program.run("configs/digits.py:none", tmp_path)
@@ -83,12 +85,14 @@ def test_foreign_directory_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.slow
 def test_unwritable_directory(tmp_path):
     (tmp_path / "file").write_text("")
     code, output = program.run("configs/digits.py:none", tmp_path / "file" / "run")
     assert code == 2 and "file" in output and "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_changed_configuration_is_refused(tmp_path):
     flags = ("--config.schedule.epochs=2", "--config.schedule.warmup_epochs=0")
     code, output = program.run("configs/digits.py:teacher", tmp_path / "run", *flags)
@@ -99,6 +103,7 @@ def test_changed_configuration_is_refused(tmp_path):
     assert (tmp_path / "run" / "result.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_loss_that_is_never_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path):
     flags = (
         "--config.schedule.epochs=30",

@@ -113,6 +113,7 @@ def test_only_damage_is_called_damage(error):
     refuse_circumstances("runs/x", FileNotFoundError(errno.ENOENT, "No such file"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "program", [["train.py", "--config=configs/digits.py:none"], ["-m", "deit_jax"]]
 )

@@ -22,6 +22,8 @@ from deit_jax.data.open import open_source
 from tests import program
 from tests.fixtures.commands import RUNS, processor
 
+pytestmark = pytest.mark.slow
+
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 WRITERS = ("without_made_from", "with_made_from")
 COMMANDS = {run.name: run for run in RUNS}

@@ -12,6 +12,7 @@ from deit_jax.training.loop import train
 from tests.config.reduced import save_weights
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_a_student_of_16_pixels_is_tuned_at_24_by_a_teacher_of_16(tmp_path):
     config = digits_finetune.get_config("hard")

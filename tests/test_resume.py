@@ -108,6 +108,7 @@ def assert_same(a, b):
 
 
 # Three starts and what two kills cost; minutes where other work shares the cores.
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_kills(undisturbed, tmp_path):
     assert kill_and_finish(undisturbed, tmp_path / "run", kills=2, seed=0) >= 1
@@ -122,6 +123,7 @@ def test_twenty_kills(teacher, tmp_path):
     assert_same(run.workdir, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_finished_run_changes_nothing_when_started_again(undisturbed):
     run = undisturbed
     before = (run.workdir / "metrics.jsonl").read_text(), program.result(run.workdir)
@@ -184,6 +186,7 @@ def stopped_after(output, name):
     return found.group(1)
 
 
+@pytest.mark.slow
 def test_signals_cost_no_step(undisturbed, tmp_path):
     run, workdir = undisturbed, tmp_path / "run"
     process = program.start(STUDENT, workdir, *run.flags)

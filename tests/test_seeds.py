@@ -8,6 +8,8 @@ import pytest
 from deit_jax.augment.keys import image_keys
 from deit_jax.seeds import seed_key
 
+pytestmark = pytest.mark.slow
+
 # Equal in their low half, or only a bit apart; the largest is the last that Philox takes.
 SEEDS = (0, 1, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**33, 2**63, 2**63 + 1, 2**64 - 1)
 

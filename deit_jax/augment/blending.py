@@ -9,7 +9,7 @@ from deit_jax.augment.packing import PackedPixels, join, level_of, pack_pixels, 
 
 
 def blend(
-    start: Int[Array, "*shape"], end: Int[Array, "*shape"], factor: Float[Array, "*shape"]
+    start: Int[Array, "*#shape"], end: Int[Array, "*#shape"], factor: Float[Array, "*#shape"]
 ) -> UInt8[Array, "*shape"]:
     """Return `start + factor * (end - start)`, clipped and cut to whole levels as Pillow does.
 

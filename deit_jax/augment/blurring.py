@@ -6,7 +6,7 @@ by extended box filtering" (2011). Weights are 24-bit fixed point, so the pixels
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt8, UInt32
+from jaxtyping import Array, Float, UInt8, UInt32
 
 PASSES = 3
 LARGEST = 2.0
@@ -57,7 +57,7 @@ def _box(
     padded = jnp.pad(images, sides, mode="edge").astype(jnp.uint32)
     size = images.shape[axis]
 
-    def shifted(offset: int) -> Int[Array, "batch height width 3"]:
+    def shifted(offset: int) -> UInt32[Array, "batch height width 3"]:
         return jax.lax.slice_in_dim(padded, 2 + offset, 2 + offset + size, axis=axis)
 
     own, near, far = (weight[:, None, None, None] for weight in weights)

@@ -26,7 +26,7 @@ def attend_cudnn(
     padding = tokens % 2
     lengths = jnp.full((batch,), tokens, jnp.int32) if padding else None
 
-    def by_head(x: Array) -> Float[Array, "{batch} padded {heads} features"]:
+    def by_head(x: Array) -> Float[Array, "batch padded heads features"]:
         x = x.reshape(batch, tokens, heads, -1)
         return jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0)))
 

@@ -74,8 +74,11 @@ def heads_read(config: ConfigDict, *, distilled: bool) -> Reading:
 
 
 def training_loss(
-    heads: HeadLogits, teacher_logits: Logits | None, targets: Logits, config: ConfigDict
-) -> tuple[Losses, Logits]:
+    heads: HeadLogits,
+    teacher_logits: Logits | None,
+    targets: Float[Array, "images classes"],
+    config: ConfigDict,
+) -> tuple[Losses, Float[Array, "images classes"]]:
     """Return the loss that the configuration asks for, and the logits that are the prediction.
 
     Args:

@@ -165,6 +165,7 @@ def wait_for_end(pids):
     raise AssertionError("workers outlive the command")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="processes are listed elsewhere")
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_killed_preparation_goes_on_and_ends_alike(folder, prepared, tmp_path, workers):
@@ -235,6 +236,7 @@ def test_an_interrupt_between_results_stops_the_workers_too(folder, tmp_path):
     assert held.value is not None and multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["tar", "zip"])
 def test_an_archive_is_prepared_as_its_folder(folder, prepared, tmp_path, ending):
     archive = shutil.make_archive(str(tmp_path / "images"), ending, folder)
@@ -266,6 +268,7 @@ def test_unusual_images_are_named(prepared, capsys):
     assert "37 images read again, 0 problems" in " ".join(printed.split())
 
 
+@pytest.mark.slow
 def test_what_resizing_hides_is_told_all_the_same(tmp_path, capsys):
     folder = tmp_path / "images" / "train" / "a"
     folder.mkdir(parents=True)

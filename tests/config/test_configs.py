@@ -35,6 +35,7 @@ def run_directory(tmp_path):
     return str(tmp_path / "teacher")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "argument"), EXPERIMENTS)
 def test_builds_and_validates(family, argument, run_directory):
     config = importlib.import_module(f"configs.{family}").get_config(argument)

@@ -92,6 +92,7 @@ def names_it_in_one_line(problem, key):
     assert "\n" not in problem and len(problem) < 400 and problem[-1] in ".?", problem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: f"{type(value).__name__}")
 def test_every_key_answers_every_value(value):
     config = default_config()
@@ -128,6 +129,7 @@ def test_every_key_answers_every_value(value):
     validate(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: text[:8].replace("\0", "null"))
 def test_every_key_answers_every_override(text):
     taken = {}

@@ -11,6 +11,7 @@ TEXT = (ROOT / "docs" / "adding.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^( *)```python\n(.*?)^ *```", TEXT, re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [textwrap.dedent(code) for _, code in BLOCKS])
 def test_its_python_runs(code):
     exec(compile(code, "docs/adding.md", "exec"), {"__name__": "adding"})

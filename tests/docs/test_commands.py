@@ -48,6 +48,7 @@ def test_commands_were_found_everywhere():
         assert any(command.startswith(text) for command in COMMANDS), f"{text} is in no text"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", of_class("train"))
 def test_train_commands_are_valid(command, tmp_path):
     _, script, *flags = shlex.split(completed(command))

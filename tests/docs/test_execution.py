@@ -87,7 +87,11 @@ def of_program(start):
 TYPED = of_program(("python train.py ", "python -m deit_jax "))
 BENCHMARKS = of_program("python -m benchmarks.")
 
-pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.timeout(1200)]
+pytestmark = [
+    pytest.mark.usefixtures("quick_compilation"),
+    pytest.mark.timeout(1200),
+    pytest.mark.slow,
+]
 
 
 @pytest.fixture(scope="module")

@@ -64,6 +64,7 @@ def precision(hours):
     return 0.0051 if hours < 1 else 0.051
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("where", "experiment"), COSTS)
 def test_costs_follow_the_formula(where, experiment):
     config, family = config_of(experiment), experiment.split(":")[0]

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from deit_jax.models import functional, vit
@@ -21,6 +22,7 @@ def images(batch=2):
     return jax.random.normal(jax.random.key(5), (batch, 8, 8, 3))
 
 
+@pytest.mark.slow
 def test_initialise_is_the_module_and_works_inside_jit():
     build, key = builder(), jax.random.key(7)
     module = build(nnx.Rngs(key))
@@ -52,6 +54,7 @@ def test_the_static_half_is_hashable_and_equal_for_equal_models():
     assert a == b and hash(a) == hash(b) and a != c
 
 
+@pytest.mark.slow
 def test_nothing_depends_on_graph_mode():
     """Newer versions of Flax turn NNX's graph mode off."""
     keys = jax.random.split(jax.random.key(1), 2)

@@ -52,6 +52,7 @@ PARAMETERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_models())
 def test_parameter_count(name):
     _, params, _ = abstract(model_builder(name))
@@ -89,6 +90,7 @@ def test_image_that_cannot_be_cut_is_refused():
         deit_jax.create_model("deit_tiny_patch16_224", image_size=230)
 
 
+@pytest.mark.slow
 def test_taken_apart_and_put_together():
     build = model_builder("deit_micro_patch4_16")
     function, shapes, stats = abstract(build)

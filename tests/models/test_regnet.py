@@ -54,6 +54,7 @@ def test_state_is_parameters_and_batch_statistics_only():
     assert {type(variable) for variable in variables} == {nnx.Param, nnx.BatchStat}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"drop_path_rate": 0.5}, {"drop_rate": 0.5}])
 def test_randomness_belongs_to_the_image_and_its_key(trained, images, options):
     function, _, _ = abstract(partial(micro, **options))
@@ -120,6 +121,7 @@ def expected_step(trained, batch):
     return training_step(partial(micro, drop_path_rate=0.2))(*trained, *batch)
 
 
+@pytest.mark.slow
 def test_statistics_are_those_of_the_whole_batch_on_eight_devices(
     trained, batch, expected_step, eight_devices
 ):
@@ -133,6 +135,7 @@ def test_statistics_are_those_of_the_whole_batch_on_eight_devices(
     jax.tree.map(close, actual, expected_step)
 
 
+@pytest.mark.slow
 def test_bfloat16_operands_give_nearly_the_same(trained, batch, expected_step):
     actual = training_step(partial(micro, drop_path_rate=0.2, dtype=jnp.bfloat16))(*trained, *batch)
     assert {leaf.dtype for leaf in jax.tree.leaves(actual)} == {jnp.dtype("float32")}
@@ -145,6 +148,7 @@ def test_bfloat16_operands_give_nearly_the_same(trained, batch, expected_step):
     assert np.vdot(ours, exact) / (np.linalg.norm(ours) * np.linalg.norm(exact)) > 0.98
 
 
+@pytest.mark.slow
 def test_runs_without_graph_mode(trained, batch, expected_step):
     with nnx.set_graph_mode(False):
         actual = training_step(partial(micro, drop_path_rate=0.2))(*trained, *batch)

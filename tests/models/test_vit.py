@@ -36,6 +36,7 @@ def keys():
     return jax.random.split(jax.random.key(2), 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rates", [(0.3, 0.0), (0.0, 0.5)])
 def test_randomness_belongs_to_the_image(images, keys, rates):
     function, params, _ = split(build(drop_rate=rates[0], drop_path_rate=rates[1]))
@@ -69,6 +70,7 @@ def test_depth_rates_rise_linearly_from_zero():
     np.testing.assert_allclose(rates, np.linspace(0, 0.1, 3))
 
 
+@pytest.mark.slow
 def test_initialisation():
     model = build(width=256, depth=1)
     block = model.blocks["0"]
@@ -86,6 +88,7 @@ def test_initialisation():
     assert np.all(model.norm.scale[...] == 1)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near_float32_and_gives_float32(images):
     exact, close = (jax.jit(build(t).head_logits)(images) for t in (jnp.float32, jnp.bfloat16))
     for a, b in zip(exact, close, strict=True):
@@ -94,6 +97,7 @@ def test_bfloat16_is_near_float32_and_gives_float32(images):
         assert np.abs(a - b).max() < 0.03 * np.abs(a).max()
 
 
+@pytest.mark.slow
 def test_the_short_last_block_equals_the_full_one(images):
     model = build()
     tokens = model.features(images)
@@ -102,6 +106,7 @@ def test_the_short_last_block_equals_the_full_one(images):
     np.testing.assert_allclose(model.head_dist(tokens[:, 1]), distill_logits, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_are_the_same_on_eight_devices(images, keys, eight_devices):
     function, params, _ = split(build(drop_path_rate=0.5))
 

@@ -92,6 +92,7 @@ def restore(directory, caplog):
     return reasons[0].partition("2.corrupt: ")[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [halve, pathlib.Path.unlink])
 def test_every_damaged_file_is_harmless_or_leads_to_the_step_before(saved, copy, caplog, damage):
     files = [p.relative_to(saved / "2") for p in sorted(saved.glob("2/**/*")) if p.is_file()]

@@ -102,6 +102,7 @@ def check_same_end(workdir, uninterrupted):
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
 
 
+@pytest.mark.slow
 def test_five_kills_change_nothing(tmp_path, uninterrupted):
     kill_at_random(tmp_path / "run", 5, np.random.default_rng())
     check_same_end(tmp_path / "run", uninterrupted)

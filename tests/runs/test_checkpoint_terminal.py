@@ -77,6 +77,7 @@ def shown(tmp_path_factory):
     return done.stdout.splitlines(), done.stderr.splitlines(), directory
 
 
+@pytest.mark.slow
 def test_the_outcome_is_what_it_was(shown):
     out, _, directory = shown
     assert out[:3] == ["restored 1"] * 3

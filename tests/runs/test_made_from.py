@@ -52,6 +52,7 @@ def altered(record, **values):
     return record
 
 
+@pytest.mark.slow
 def test_the_record_says_what_the_run_is_made_from(record, weights):
     train = record["data"]["train"]
     assert (train["images"], train["classes"]) == (CONFIG.data.train_images, 10)
@@ -95,6 +96,7 @@ def test_other_pixels_in_one_image_are_seen(record, weights, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_weights_to_start_from_are_seen_only_where_they_are_read(tmp_path):
     config = get_config("none")
     config.model.name = "deit_micro_patch4_16"

@@ -33,6 +33,7 @@ def student(**changes):
     return config
 
 
+@pytest.mark.slow
 def test_a_student_goes_on_from_the_weights_of_another_run(tmp_path, capsys):
     train(student(), str(tmp_path / "first"))
     weights = read_weights(tmp_path / "first", checkpoint="latest")

@@ -117,6 +117,7 @@ def test_the_reference_divides_by_classes_as_well():
     np.testing.assert_allclose(soft("batch"), 50 * soft("batch_times_classes"), rtol=RELATIVE)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_refuses_a_missing_teacher_and_other_classes():
     with pytest.raises(ValueError, match="needs the teacher's logits"):
         distillation_loss(jnp.ones((2, 3)), None, None, jnp.ones((2, 3)), kind="hard")

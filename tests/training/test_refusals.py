@@ -23,6 +23,7 @@ def small(**changes):
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_nothing_is_left_behind_and_the_corrected_command_works(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -50,6 +51,7 @@ def test_nothing_is_left_behind_and_the_corrected_command_works(tmp_path, monkey
     assert train(small(), str(workdir))["steps"] == 5
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_a_run_that_never_took_a_step_has_failed(tmp_path):
     # Pixels divided by so little are not finite, and all steps are fewer than are put up with.

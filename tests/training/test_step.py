@@ -17,7 +17,7 @@ from tests.training.small_runs import (
     transformer,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.slow]
 
 
 def losses(devices, model, steps=4):

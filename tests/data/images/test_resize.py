@@ -209,6 +209,7 @@ numba.njit = njit
     assert run(refuse + RESIZE + check) == run(RESIZE)
 
 
+@pytest.mark.slow
 def test_numba_is_not_imported_before_an_image_is_resized():
     code = (
         "import sys, deit_jax.data.stream.loader, deit_jax.data.stream.batches, numpy as np\n"

@@ -63,6 +63,7 @@ def content(source):
     ]
 
 
+@pytest.mark.slow
 def test_all_readers_find_the_same(tree, tmp_path):
     labels = dict(zip(SOUND, (0, 0, 0, 1), strict=True))
     expected = (

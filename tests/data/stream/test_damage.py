@@ -84,6 +84,7 @@ def rows(batches):
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
+@pytest.mark.slow
 def test_a_thousand_damaged_files_among_ten_thousand(tmp_path, caplog):
     sound = open_source("folder", "train", str(write(tmp_path / "sound", 10_000)))
     source, damaged = spoiled_copy(tmp_path / "sound", tmp_path / "damaged", every=10)
@@ -171,6 +172,7 @@ def test_replacements_are_the_same_for_any_readers_and_after_resuming_everywhere
     check_grid(source, [(w, p, start) for w in (1, 3) for p in (1, 2) for start in (0, 1, 6, 11)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_too_many_damaged_records_end_the_run_with_the_list(spoiled, workers, caplog):
     source, damaged = spoiled

@@ -71,6 +71,7 @@ def test_copies_have_different_partners():
         assert all(len(set(others)) == len(others) for others in partners.values())
 
 
+@pytest.mark.slow
 def test_every_pair_of_images_is_equally_likely():
     """Chi-square of the ordered partners at each place, over 4,000 orders of 8 images.
 

@@ -18,6 +18,7 @@ from deit_jax.data.stream.options import TrainInput, buffer_bytes
 SIZE = (16, 16)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_ends_the_stream(image_folder):
     folder = open_source("folder", "train", str(image_folder))
     options = TrainInput(image_size=SIZE, batch_size=4, workers=2, threads=1, prefetch=1)
@@ -68,6 +69,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_plain_script_with_workers_runs_and_says_nothing_else(tmp_path):
     # No absl.app.run, and nothing about leaked shared memory when the interpreter ends.
     script = tmp_path / "script.py"

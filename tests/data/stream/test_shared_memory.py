@@ -82,6 +82,7 @@ leave_at_once(143, "stopped")
 """
 
 
+@pytest.mark.slow
 def test_a_claim_goes_with_a_process_that_leaves_at_once():
     run = subprocess.run(
         [sys.executable, "-c", LEAVING], cwd=ROOT, capture_output=True, text=True, timeout=60
