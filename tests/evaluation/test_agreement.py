@@ -32,6 +32,7 @@ def test_every_pair_is_counted_on_the_images_that_all_have_read():
             assert result.fractions[i, j] == expected
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_different_images_are_no_comparison():
     with pytest.raises(ValueError, match="different images"):
         disagreement({"a": np.zeros(3, np.int32), "b": np.zeros(4, np.int32)})

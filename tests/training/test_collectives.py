@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from deit_jax.models import convolution
-from deit_jax.training.setup import prepare
+from deit_jax.training.setup import set_up
 from tests.config.reduced import reduce
 
 CROSSING = re.compile(
@@ -22,7 +22,7 @@ BATCH, GROUP = 64, 4
 
 def collectives(config):
     """Names of the operations by which devices exchange anything in a train step."""
-    setup = prepare(config)
+    setup = set_up(config)
     rows = functools.partial(jax.ShapeDtypeStruct, (BATCH,), jnp.int32)
     batch = {name: rows() for name in ("label", "epoch", "index", "copy")}
     images = (BATCH, *setup.train_input.image_size, 3)

@@ -15,7 +15,7 @@ from deit_jax.data.images.resize_window import resize_window
 _LOG = logging.getLogger("deit_jax")
 _LOADING = threading.Lock()
 
-Pixels = UInt8[np.ndarray, "height width 3"]
+Pixels = UInt8[np.ndarray, "_height _width 3"]
 
 FILTERS: Final = {
     "bicubic": Image.Resampling.BICUBIC,
