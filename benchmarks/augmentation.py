@@ -17,8 +17,8 @@ from PIL import Image
 from benchmarks.arguments import check_outputs
 from benchmarks.cases import DTYPES, Case
 from benchmarks.hardware import describe_machine, describe_versions
+from benchmarks.pillow_augmentation import augment_on_host
 from benchmarks.timing import Spread, speedup, spread
-from deit_jax.augment.host import augment_on_host
 from deit_jax.augment.keys import image_keys, purpose
 from deit_jax.augment.mixup_cutmix import mix
 from deit_jax.augment.pipeline import augment_images
@@ -126,7 +126,7 @@ def _timm_side(recipe: str, images: np.ndarray) -> Callable[[], None]:
         images.shape[1],
         interpolation=options.interpolation,
         auto_augment=TIMM_POLICIES[recipe],
-        color_jitter=options.jitter,
+        color_jitter=options.color_jitter,
         re_prob=options.erasing_probability,
         re_mode=options.erasing_mode,
         separate=True,

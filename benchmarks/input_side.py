@@ -92,16 +92,15 @@ def _ours(side: Side) -> Iterator[Iterator[Any]]:
     from deit_jax.data.open import open_source
     from deit_jax.data.stream.loader import train_batches
     from deit_jax.data.stream.options import TrainInput
+    from deit_jax.schema.images import DataOptions
 
     source = open_source(side.source, "train", side.directory)
     options = TrainInput(
         image_size=(224, 224),
         batch_size=side.batch_size,
-        repeats=side.repeats,
         # The recipe's mixing groups, or the largest that divide the batch.
         mix_group=math.gcd(side.batch_size, 64),
-        workers=side.workers,
-        threads=side.threads,
+        data=DataOptions(repeats=side.repeats, workers=side.workers, threads=side.threads),
     )
     with train_batches(source, options, num_steps=10**6) as batches:
         yield batches

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,13 +14,13 @@ from jaxtyping import Array, Float
 
 from benchmarks.cases import IMAGENET_TRAIN_IMAGES, OURS, Case, train_config
 from benchmarks.timing import Program
-from deit_jax.augment.mixup_cutmix import MixOptions
-from deit_jax.augment.pipeline import AugmentOptions
 from deit_jax.devices import compiler_options
 from deit_jax.models.frozen import freeze
 from deit_jax.models.functional import ModelFunction, abstract, initialise
 from deit_jax.models.fusion import fuse
 from deit_jax.models.registry import model_builder, model_spec
+from deit_jax.schema import Config
+from deit_jax.schema.images import NORMALISED, UNMIXED
 from deit_jax.training.optimizer import make_optimizer
 from deit_jax.training.state import TrainState, create_state
 from deit_jax.training.step import Batch, make_train_step
@@ -68,13 +69,12 @@ def _training(case: Case, micro_batches: int, name: str) -> Program:
     if case.mode == "distill":
         teacher, teacher_params = _frozen(case.teacher, case.dtype, like=case.model)
     optimizer = make_optimizer(config.optimizer, params)
+    augment = replace(NORMALISED, mean=config.augment.mean, std=config.augment.std)
     step = make_train_step(
         student,
         teacher,
         optimizer,
-        config,
-        augment=AugmentOptions(mean=config.augment.mean, std=config.augment.std),
-        mixing=MixOptions(),
+        replace(Config.of(config), augment=augment, mix=UNMIXED),
         steps_per_epoch=IMAGENET_TRAIN_IMAGES / case.batch_size,
     )
     create = partial(create_state, student_build, optimizer, ema=config.ema.decay > 0)

@@ -1,7 +1,7 @@
 """The random choices of an augmentation, drawn apart from their application.
 
-The device and Pillow (`deit_jax.augment.host`) apply the same choices, and a choice depends on
-the key of its image alone.
+So Pillow can apply the same choices (`benchmarks.pillow_augmentation`); a choice depends on the key
+of its image alone.
 """
 
 import itertools
@@ -15,8 +15,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from deit_jax.augment.keys import purpose
 from deit_jax.augment.operations import OPERATIONS, Draw, Kind, argument_at, operation_arguments
-from deit_jax.augment.options import AugmentOptions
 from deit_jax.augment.randaugment import Entry, Policy, parse_policy
+from deit_jax.schema.images import AugmentOptions
 
 ATTEMPTS = 10
 """Boxes tried before an image stays whole (timm `RandomErasing`)."""
@@ -63,7 +63,7 @@ def draw_choices(
         crop=_whole(frame[:, :2], 2 * options.crop_padding + 1),
         flip=frame[:, 2] < options.flip,
         policy=draw_policy(purpose(keys, "policy"), options, height, width),
-        jitter=draw_jitter(purpose(keys, "jitter"), options.jitter),
+        jitter=draw_jitter(purpose(keys, "jitter"), options.color_jitter),
         boxes=draw_boxes(purpose(keys, "erasing"), options, height, width),
         noise=purpose(keys, "noise"),
     )
@@ -93,23 +93,17 @@ def draw_policy(
     return Operations(*map(jnp.stack, zip(*drawn, strict=True)))
 
 
-def draw_jitter(keys: Key[Array, " batch"], strengths: tuple[float, ...]) -> Operations:
+def draw_jitter(keys: Key[Array, " batch"], strength: float) -> Operations:
     """Draw brightness, contrast and saturation factors, in random order.
 
     Each factor is uniform in `1 - strength` to `1 + strength`, from 0 (torchvision `ColorJitter`).
     """
-    if not any(strengths):
+    if not strength:
         return _no_operations(keys.shape[0])
     draws = _uniform(keys, 4)
-    low = np.maximum(0.0, 1.0 - np.array(strengths))
-    high = 1.0 + np.array(strengths)
+    low, high = max(0.0, 1.0 - strength), 1.0 + strength
     factors = low + (high - low) * draws[:, :3]
-    kinds = [
-        kind if strength else Kind.NONE
-        for kind, strength in zip(
-            (Kind.BRIGHTNESS, Kind.CONTRAST, Kind.COLOR), strengths, strict=True
-        )
-    ]
+    kinds = [Kind.BRIGHTNESS, Kind.CONTRAST, Kind.COLOR]
     orders = jnp.array(list(itertools.permutations(range(3))))
     order = orders[_whole(draws[:, 3], len(orders))]
     kind = jnp.array(kinds, jnp.int32)[order].T

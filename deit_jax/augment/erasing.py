@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from deit_jax.augment.choices import Boxes
-from deit_jax.augment.options import AugmentOptions
 from deit_jax.augment.selection import update_selected
+from deit_jax.schema.images import AugmentOptions
 
 
 def erase(

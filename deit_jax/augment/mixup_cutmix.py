@@ -5,7 +5,6 @@ share of the batch nothing moves between devices, and each group draws its own m
 each process of the reference does (timm 1.0.31, `data/mixup.py`).
 """
 
-from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
@@ -14,58 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-MODES = ("batch", "pair", "elem")
-BOXES = ("timm", "reference")
-
-
-@dataclass(frozen=True)
-class MixOptions:
-    """What is mixed, how often and with whom. The defaults mix nothing.
-
-    Attributes:
-        mixup_alpha: Both parameters of the Beta distribution of the Mixup weight; 0 is no Mixup.
-        cutmix_alpha: The same for the share of an image that CutMix leaves; 0 is no CutMix.
-        probability: Share of the draws that mix at all.
-        switch_probability: Share of CutMix among the mixing draws when both are on.
-        mode: "batch": one draw per group; "pair": one per pair of partners; "elem": one per image.
-        minmax: Smallest and largest side of the CutMix box as shares of the image's side; when
-            given, CutMix is on and the box no longer depends on `cutmix_alpha`.
-        group: Number of consecutive images among which partners are taken; 0 is the whole batch.
-        box: Borders of the CutMix box. "timm": as today's timm, sides of the drawn length, up to
-            both edges. "reference": as timm 0.3.2, where a side of odd length loses a pixel, and a
-            box of `minmax` never touches the far edge. The target follows the box either way.
-    """
-
-    mixup_alpha: float = 0.0
-    cutmix_alpha: float = 0.0
-    probability: float = 1.0
-    switch_probability: float = 0.5
-    mode: str = "batch"
-    minmax: tuple[float, ...] = ()
-    group: int = 0
-    box: str = "timm"
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ValueError(f"Unknown mixing mode '{self.mode}': use one of {', '.join(MODES)}.")
-        if self.box not in BOXES:
-            raise ValueError(f"Unknown CutMix box '{self.box}': use one of {', '.join(BOXES)}.")
-        if self.mixup_alpha < 0 or self.cutmix_alpha < 0:
-            raise ValueError("mixup_alpha and cutmix_alpha must not be negative; 0 turns one off.")
-        if self.minmax and not (
-            len(self.minmax) == 2 and 0 <= self.minmax[0] < self.minmax[1] <= 1
-        ):
-            raise ValueError(f"minmax must be two rising shares of a side, not {self.minmax}.")
-
-    @property
-    def cutmix(self) -> bool:
-        """Whether CutMix can happen."""
-        return self.cutmix_alpha > 0 or bool(self.minmax)
-
-    @property
-    def active(self) -> bool:
-        """Whether anything can be mixed."""
-        return (self.mixup_alpha > 0 or self.cutmix) and self.probability > 0
+from deit_jax.schema.images import MixOptions
 
 
 class MixChoices(NamedTuple):

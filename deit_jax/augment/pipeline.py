@@ -13,8 +13,8 @@ from deit_jax.augment.choices import Choices, draw_choices
 from deit_jax.augment.erasing import erase
 from deit_jax.augment.framing import flip_selected, pad_and_crop
 from deit_jax.augment.operations import Kind
-from deit_jax.augment.options import AugmentOptions
 from deit_jax.augment.randaugment import parse_policy
+from deit_jax.schema.images import AugmentOptions
 
 __all__ = ["AugmentOptions", "apply_choices", "augment_images", "normalise"]
 
@@ -68,7 +68,7 @@ def apply_to_levels(
         images = apply_operations(
             images, choices.policy, kinds, options.fill, options.interpolation
         )
-    if any(options.jitter):
+    if options.color_jitter:
         images = apply_operations(images, choices.jitter, JITTER_KINDS)
     return images
 

@@ -1,9 +1,9 @@
 """The augmentation of each published recipe."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
-from deit_jax.augment.mixup_cutmix import MixOptions
-from deit_jax.augment.options import AugmentOptions
+from deit_jax.schema.images import NORMALISED, UNMIXED, AugmentOptions, MixOptions
 
 
 class Recipe(NamedTuple):
@@ -13,27 +13,20 @@ class Recipe(NamedTuple):
     mix: MixOptions
 
 
-_DEIT_MIX = MixOptions(mixup_alpha=0.8, cutmix_alpha=1.0)
-_DEIT = AugmentOptions(
-    flip=0.5, policy="rand-m9-mstd0.5-inc1", erasing_probability=0.25, erasing_mode="pixel"
-)
-_DEIT3 = AugmentOptions(flip=0.5, policy="3a", color_jitter=0.3)
+_MIX = MixOptions(group=0)
+_DEIT3 = replace(NORMALISED, flip=0.5, policy="3a", color_jitter=0.3)
 
 RECIPES = {
     # DeiT, arXiv 2012.12877, Table 9.
-    "deit": Recipe(_DEIT, _DEIT_MIX),
+    "deit": Recipe(AugmentOptions(), _MIX),
     # The same, Table 8, row "AutoAugment instead of RandAugment".
-    "deit-autoaugment": Recipe(
-        AugmentOptions(flip=0.5, policy="original", erasing_probability=0.25), _DEIT_MIX
-    ),
+    "deit-autoaugment": Recipe(AugmentOptions(policy="original"), _MIX),
     # DeiT III, arXiv 2204.07118, Table 1: 3-Augment and colour jitter, no erasing.
-    "deit3": Recipe(_DEIT3, _DEIT_MIX),
+    "deit3": Recipe(_DEIT3, _MIX),
     # The same with the simple random crop that it uses on ImageNet-21k.
-    "deit3-src": Recipe(
-        AugmentOptions(flip=0.5, policy="3a", color_jitter=0.3, crop_padding=4), _DEIT_MIX
-    ),
+    "deit3-src": Recipe(replace(_DEIT3, crop_padding=4), _MIX),
     # Crop and flip only.
-    "light": Recipe(AugmentOptions(flip=0.5), MixOptions()),
+    "light": Recipe(replace(NORMALISED, flip=0.5), UNMIXED),
 }
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from deit_jax.augment.normalise import to_input
 from deit_jax.models.functional import HeadLogits, ModelFunction
-from deit_jax.models.fusion import FusionRule, fuse
+from deit_jax.models.fusion import fuse
 from deit_jax.sharding import put_batch
 from deit_jax.trees import Tree
 
@@ -51,7 +51,7 @@ def make_eval_step(
     *,
     mean: tuple[float, ...],
     std: tuple[float, ...],
-    fusion: FusionRule = "mean_logits",
+    fusion: str = "mean_logits",
     compiler_options: dict[str, Any] | None = None,
 ) -> EvalStep:
     """Return `step(params, batch_stats, batch) -> sums` for batches of `data.pipeline`."""
@@ -68,7 +68,7 @@ def make_eval_step(
     return step
 
 
-def by_head(logits: HeadLogits, fusion: FusionRule) -> dict[str, Float[Array, "batch classes"]]:
+def by_head(logits: HeadLogits, fusion: str) -> dict[str, Float[Array, "batch classes"]]:
     """Return the logits of each head, and of both together where there are two."""
     class_logits, distill_logits = logits
     if distill_logits is None:

@@ -12,7 +12,6 @@ from jaxtyping import Array, Int32, Shaped
 from deit_jax.augment.normalise import to_input
 from deit_jax.evaluation.metrics import Metrics, Sums, Totals, add, averages, by_head, count_hits
 from deit_jax.models.functional import ModelFunction
-from deit_jax.models.fusion import FusionRule
 from deit_jax.sharding import put_batch
 from deit_jax.trees import Tree
 
@@ -35,7 +34,7 @@ def measure(
     *,
     mean: tuple[float, ...],
     std: tuple[float, ...],
-    fusion: FusionRule = "mean_logits",
+    fusion: str = "mean_logits",
     classes: tuple[int, ...] = (),
 ) -> tuple[Metrics, dict[str, Answers]]:
     """Run over all batches once; return the metrics and the answers of each head.

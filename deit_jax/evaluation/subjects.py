@@ -21,7 +21,6 @@ from deit_jax.data.stream.loader import EvalInput, eval_batches
 from deit_jax.evaluation.metrics import Metrics
 from deit_jax.evaluation.predictions import Answers, measure
 from deit_jax.models.functional import ModelFunction
-from deit_jax.models.fusion import FusionRule
 from deit_jax.preprocessing import Preprocessing
 from deit_jax.runs.open_weights import RunWeights, is_run, read_weights
 from deit_jax.runs.read import load_run
@@ -69,7 +68,7 @@ class Subject:
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
     preprocessing: Preprocessing
-    fusion: FusionRule = "mean_logits"
+    fusion: str = "mean_logits"
     batch_size: int = 128
     step: int = 0
     place: Place | None = None
@@ -173,7 +172,7 @@ def measure_on(
     subject: Subject,
     source: Source,
     *,
-    fusion: FusionRule,
+    fusion: str,
     batch_size: int,
     crop_ratio: float | None = None,
     mapping: ClassMapping = SAME_CLASSES,

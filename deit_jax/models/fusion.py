@@ -1,18 +1,14 @@
 """One prediction from the class head and the distillation head."""
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-
-FusionRule = Literal["mean_logits", "sum_softmax"]
 
 
 def fuse(
     class_logits: Float[Array, "batch classes"],
     distill_logits: Float[Array, "batch classes"] | None,
-    rule: FusionRule = "mean_logits",
+    rule: str = "mean_logits",
 ) -> Float[Array, "batch classes"]:
     """Combine both heads' logits; with one head, return its logits.
 

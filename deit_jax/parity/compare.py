@@ -17,7 +17,6 @@ from deit_jax.parity.step import compare_steps, our_step, step_config, torch_ste
 from deit_jax.parity.torch_file import read_with_torch
 from deit_jax.parity.torch_models import Against, build_torch_side, is_vision_transformer
 from deit_jax.runs.open_weights import read_weights
-from deit_jax.training.losses import Kind
 from deit_jax.version import __version__
 from deit_jax.weights.load import complete_model
 
@@ -67,7 +66,7 @@ def compare_with_torch(
     *,
     images: Sequence[str] = (),
     gradients: bool = False,
-    step: Kind | None = None,
+    step: str | None = None,
     tolerance: float = ACTIVATIONS,
 ) -> Report:
     """Run both sides and compare, layer by layer.

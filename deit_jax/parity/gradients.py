@@ -10,7 +10,8 @@ from deit_jax.augment.mixup_cutmix import one_hot_targets
 from deit_jax.parity.layers import Difference, Section, by_layer, layer_difference, layer_of
 from deit_jax.parity.our_model import Images, OurModel
 from deit_jax.parity.torch_side import TorchSide
-from deit_jax.training.losses import distillation_loss
+from deit_jax.schema.networks import DistillationOptions
+from deit_jax.training.distillation.losses import distillation_loss
 from deit_jax.trees import Tree, TreePath, flatten
 
 SMOOTHING = 0.1
@@ -29,7 +30,7 @@ def our_gradients(subject: OurModel, images: Images, labels: Labels) -> Tree:
     def loss(params: Tree) -> jax.Array:
         heads, _ = subject.function.head_logits(params, subject.batch_stats, jnp.asarray(images))
         targets = one_hot_targets(jnp.asarray(labels, jnp.int32), heads[0].shape[-1], SMOOTHING)
-        return distillation_loss(*heads, None, targets, kind="none").total
+        return distillation_loss(*heads, None, targets, DistillationOptions()).total
 
     with jax.default_matmul_precision("highest"):
         return jax.jit(jax.grad(loss))(jax.tree.map(jnp.asarray, subject.params))

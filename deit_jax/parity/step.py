@@ -5,19 +5,16 @@ loss, gradient, AdamW with its decay mask, learning rate. PyTorch's side is writ
 paper's equations 2 and 3 with PyTorch's own losses and optimiser.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 import torch
 from jaxtyping import Float
-from ml_collections import ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deit_jax.augment.mixup_cutmix import MixOptions
-from deit_jax.augment.pipeline import AugmentOptions
 from deit_jax.config.defaults import default_config
 from deit_jax.models.architecture import VitArchitecture
 from deit_jax.models.functional import abstract
@@ -27,7 +24,8 @@ from deit_jax.parity.layers import Difference, Section, by_layer, layer_differen
 from deit_jax.parity.our_model import OurModel, PixelBatch, random_weights
 from deit_jax.parity.torch_deit import TorchDeit
 from deit_jax.parity.torch_side import TorchSide
-from deit_jax.training.losses import Kind
+from deit_jax.schema import Config
+from deit_jax.schema.images import NORMALISED, UNMIXED
 from deit_jax.training.optimizer import make_optimizer
 from deit_jax.training.state import TrainState, create_state
 from deit_jax.training.step import Batch, make_train_step
@@ -62,7 +60,7 @@ class Stepped:
     params: Tree
 
 
-def step_config(subject: OurModel, kind: Kind) -> ConfigDict:
+def step_config(subject: OurModel, kind: str) -> Config:
     """Return the reference recipe without anything random, at a learning rate that shows."""
     config = default_config()
     config.model.num_classes = subject.module.num_classes
@@ -70,7 +68,10 @@ def step_config(subject: OurModel, kind: Kind) -> ConfigDict:
     config.optimizer.update(learning_rate=LEARNING_RATE, per_images=0)
     # Without warm-up the first step has the full rate.
     config.schedule.warmup_epochs = 0.0
-    return config
+    mean, std = subject.preprocessing.mean, subject.preprocessing.std
+    config.augment.update(asdict(NORMALISED), mean=mean, std=std)
+    config.mix.update(asdict(UNMIXED))
+    return Config.of(config)
 
 
 def teacher_subject(subject: OurModel) -> OurModel:
@@ -89,7 +90,7 @@ def teacher_subject(subject: OurModel) -> OurModel:
     return replace(subject, name="teacher", function=function, params=params, batch_stats={})
 
 
-def our_step(subject: OurModel, config: ConfigDict, pixels: PixelBatch, labels: Labels) -> Stepped:
+def our_step(subject: OurModel, config: Config, pixels: PixelBatch, labels: Labels) -> Stepped:
     """Run the house's train step once."""
     teacher = teacher_subject(subject) if config.distillation.kind != "none" else None
     optimizer = make_optimizer(config.optimizer, subject.params)
@@ -98,8 +99,6 @@ def our_step(subject: OurModel, config: ConfigDict, pixels: PixelBatch, labels: 
         teacher.function if teacher else None,
         optimizer,
         config,
-        augment=AugmentOptions(mean=subject.preprocessing.mean, std=subject.preprocessing.std),
-        mixing=MixOptions(),
         steps_per_epoch=1.0,
     )
 
@@ -126,7 +125,7 @@ def our_step(subject: OurModel, config: ConfigDict, pixels: PixelBatch, labels: 
 
 
 def torch_step(
-    subject: OurModel, other: TorchSide, config: ConfigDict, pixels: PixelBatch, labels: Labels
+    subject: OurModel, other: TorchSide, config: Config, pixels: PixelBatch, labels: Labels
 ) -> Stepped:
     """Do the same with PyTorch; changes the model's parameters."""
     images, kind = subject.normalise(pixels), config.distillation.kind
@@ -195,7 +194,7 @@ def torch_losses(
     heads: tuple[Tensor, Tensor | None],
     teacher: Float[Tensor, "batch classes"] | None,
     labels: Tensor,
-    config: ConfigDict,
+    config: Config,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return total, label term and distillation term (paper, equations 2 and 3)."""
     options, smoothing = config.distillation, config.training.label_smoothing

@@ -14,11 +14,11 @@ from deit_jax.augment.choices import Choices, Operations, draw_choices
 from deit_jax.augment.keys import image_keys, purpose
 from deit_jax.augment.mixup_cutmix import MixChoices, apply_mixing, draw_mixing
 from deit_jax.augment.operations import TABLE_KINDS, Kind
-from deit_jax.augment.options import AugmentOptions
 from deit_jax.augment.pipeline import apply_to_levels, apply_to_values
 from deit_jax.augment.recipes import Recipe, recipe_named
 from deit_jax.data.images.decode import decode
 from deit_jax.data.images.file import read_image_file
+from deit_jax.schema.images import AugmentOptions
 
 GAP, LINE, TEXT = 6, 15, 12
 _UNITS = {

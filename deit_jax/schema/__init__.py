@@ -5,7 +5,10 @@ Numbers that follow from others (steps, learning rate at this batch size) are co
 never set. "" or 0 or () stand for "not used", never None.
 """
 
-from dataclasses import dataclass, field
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any
 
 from deit_jax.schema.declare import SEED, key, rules
 from deit_jax.schema.images import AugmentOptions, DataOptions, MixOptions
@@ -42,6 +45,16 @@ class Config:
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
     log: LogOptions = field(default_factory=LogOptions)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Config":
+        """Return what a complete nested mapping, such as an `ml_collections.ConfigDict`, says.
+
+        Raises:
+            ValueError: a value is wrong; `deit_jax.config.validate` finds all that are.
+        """
+        types = typing.get_type_hints(cls)
+        return cls(**{k: types[k](**v) if is_dataclass(types[k]) else v for k, v in values.items()})
 
 
 RULES = rules(Config)

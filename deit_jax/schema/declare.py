@@ -73,14 +73,27 @@ def key(default: Any, bounds: Bounds = ANY, **rule: Any) -> Any:
     return dataclasses.field(default=default, metadata={"bounds": bounds, **rule})
 
 
-def rules(group: type, prefix: str = "") -> dict[str, Rule]:
+@dataclass(frozen=True)
+class Options:
+    """A group of keys. Whoever makes one, its values are checked and have the form of their keys.
+
+    Raises:
+        ValueError: a value is wrong; says in one sentence which.
+    """
+
+    def __post_init__(self) -> None:
+        for name, rule in rules(type(self)).items():
+            object.__setattr__(self, name, conform(name, getattr(self, name), rule))
+
+
+def rules(group: Any, prefix: str = "") -> dict[str, Rule]:
     """Return the rule of every key of a class of fields, by dotted name."""
     found: dict[str, Rule] = {}
     types = typing.get_type_hints(group)
     for field in dataclasses.fields(group):
         annotation = types[field.name]
         if dataclasses.is_dataclass(annotation):
-            found |= rules(typing.cast(type, annotation), f"{prefix}{field.name}.")
+            found |= rules(annotation, f"{prefix}{field.name}.")
         else:
             found[prefix + field.name] = _rule(annotation, field.metadata)
     return found

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from deit_jax.schema.declare import BELOW_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, key
+from deit_jax.schema.declare import BELOW_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, Options, key
 
 
 @dataclass(frozen=True)
-class OptimizerOptions:
+class OptimizerOptions(Options):
     """From gradients to steps."""
 
     name: str = key("adamw", choices=("adamw", "sgd", "lamb"))
@@ -30,7 +30,7 @@ class OptimizerOptions:
 
 
 @dataclass(frozen=True)
-class ScheduleOptions:
+class ScheduleOptions(Options):
     """The learning rate over time."""
 
     # After warm-up.
@@ -57,7 +57,7 @@ class ScheduleOptions:
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
+class TrainingOptions(Options):
     """The step."""
 
     # Global, repeats included.
@@ -86,7 +86,7 @@ class TrainingOptions:
 
 
 @dataclass(frozen=True)
-class EmaOptions:
+class EmaOptions(Options):
     """The moving average of the parameters."""
 
     # 0 switches it off. The reference's 0.99996 suits runs of 100,000s of steps.
@@ -96,7 +96,7 @@ class EmaOptions:
 
 
 @dataclass(frozen=True)
-class EvaluationOptions:
+class EvaluationOptions(Options):
     """What is measured of the whole evaluation split, and when."""
 
     batch_size: int = key(1024, POSITIVE)
@@ -108,7 +108,7 @@ class EvaluationOptions:
 
 
 @dataclass(frozen=True)
-class CheckpointOptions:
+class CheckpointOptions(Options):
     """What is saved, and when."""
 
     every_steps: int = key(1000, POSITIVE)
@@ -119,7 +119,7 @@ class CheckpointOptions:
 
 
 @dataclass(frozen=True)
-class LogOptions:
+class LogOptions(Options):
     """What is written down while training."""
 
     every_steps: int = key(50, POSITIVE)

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from deit_jax.schema.declare import BELOW_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, key
+from deit_jax.schema.declare import BELOW_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, Options, key
 from deit_jax.schema.images import CHANNELS, DEVIATIONS
 
 DTYPES = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
-class ModelOptions:
+class ModelOptions(Options):
     """The network that is trained."""
 
     # One of `python -m deit_jax models`.
@@ -33,7 +33,7 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
-class DistillationOptions:
+class DistillationOptions(Options):
     """What the student learns from the teacher."""
 
     # "none", "soft" (Kullback-Leibler), "hard" (the teacher's label).
@@ -49,7 +49,7 @@ class DistillationOptions:
 
 
 @dataclass(frozen=True)
-class TeacherOptions:
+class TeacherOptions(Options):
     """The network that teaches, frozen."""
 
     # Weights say themselves what they are of; another name than this default must be theirs.

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from math import ceil
 from typing import Final
 
-from ml_collections import ConfigDict
-
+from deit_jax.schema import Config
 from deit_jax.training.learning_rate import peak_learning_rate, total_steps
 from deit_jax.training.setup import train_input
 
@@ -16,7 +15,7 @@ _FINAL_SHARE: Final = 1 / 50
 _AVERAGE_SHARE: Final = 1 / 5
 
 
-def advice(config: ConfigDict, steps_per_epoch: float) -> list[str]:
+def advice(config: Config, steps_per_epoch: float) -> list[str]:
     """Return a sentence with the numbers, and what to set, for each thing worth a second look.
 
     Args:
@@ -32,7 +31,7 @@ def advice(config: ConfigDict, steps_per_epoch: float) -> list[str]:
     ]
 
 
-def _learning_rate_advice(config: ConfigDict) -> Iterator[str]:
+def _learning_rate_advice(config: Config) -> Iterator[str]:
     """Bounds of the learning rate that lie above its peak, which alone follows the batch."""
     schedule, peak = config.schedule, peak_learning_rate(config)
     origin = f"optimizer.learning_rate {config.optimizer.learning_rate:g}"
@@ -52,7 +51,7 @@ def _learning_rate_advice(config: ConfigDict) -> Iterator[str]:
         )
 
 
-def _average_advice(config: ConfigDict, steps: int) -> Iterator[str]:
+def _average_advice(config: Config, steps: int) -> Iterator[str]:
     """Find a moving average of the weights that is mostly the weights of the start."""
     decay = config.ema.decay
     if not decay or config.ema.warmup or 1 / (1 - decay) <= _AVERAGE_SHARE * steps:
@@ -70,10 +69,10 @@ def _average_advice(config: ConfigDict, steps: int) -> Iterator[str]:
     )
 
 
-def _copies_advice(config: ConfigDict, images: int) -> Iterator[str]:
+def _copies_advice(config: Config, images: int) -> Iterator[str]:
     """Mixing groups that must hold copies of one image."""
     options = train_input(config)
-    repeats, batch, group = options.repeats, options.batch_size, options.mix_group
+    repeats, batch, group = options.data.repeats, options.batch_size, options.mix_group
     if repeats == 1 or not group:
         return
     groups = batch // group

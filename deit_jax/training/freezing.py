@@ -1,24 +1,22 @@
-"""Which parameters are trained; the others keep every bit and have no optimiser state."""
+"""Which parameters are trained; the others keep every bit and have no optimiser state.
 
-import jax
-from jaxtyping import Array, Float
-from ml_collections import ConfigDict
-
-from deit_jax.models.registry import is_head
-from deit_jax.training.losses import heads_read
-from deit_jax.trees import Tree
-
-PARTS = ("all", "attention", "heads")
-"""What `training.parts` may be.
-
+What `training.parts` may be:
 all: everything.
 attention: attention layers, position embedding and heads (Touvron et al., arXiv 2203.09795,
     section 4; the reference's --attn-only, which leaves the distillation head out).
 heads: the classifiers alone, on features that do not change (linear probe).
 """
 
+import jax
+from jaxtyping import Array, Float
 
-def trainable(params: Tree, config: ConfigDict) -> Tree:
+from deit_jax.models.registry import is_head
+from deit_jax.schema import Config
+from deit_jax.training.losses import heads_read
+from deit_jax.trees import Tree
+
+
+def trainable(params: Tree, config: Config) -> Tree:
     """Return a tree of booleans: which parameters the configuration trains.
 
     Raises:

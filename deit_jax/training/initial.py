@@ -3,9 +3,8 @@
 import logging
 from collections.abc import Sequence
 
-from ml_collections import ConfigDict
-
 from deit_jax.runs.open_weights import read_weights
+from deit_jax.schema import Config
 from deit_jax.training.state import TrainState
 from deit_jax.weights.description.network import registered
 from deit_jax.weights.fit import Fitted
@@ -16,7 +15,7 @@ _LOG = logging.getLogger("deit_jax")
 
 
 def load_initial(
-    config: ConfigDict, abstract_state: TrainState, class_names: Sequence[str] = ()
+    config: Config, abstract_state: TrainState, class_names: Sequence[str] = ()
 ) -> Fitted | None:
     """Read `config.model.weights` and fit it to the model; None if the key is empty.
 
@@ -37,7 +36,7 @@ def load_initial(
         return fit_weights(
             weights,
             (abstract_state["params"], abstract_state["batch_stats"]),
-            tuple(config.model.image_size),
+            config.model.image_size,
             registered(config.model.name, config.model.num_heads),
         )
     except FileNotFoundError as error:
@@ -46,7 +45,7 @@ def load_initial(
         raise ValueError(f"config.model.weights: {error}") from error
 
 
-def _warn(config: ConfigDict, weights: Weights, class_names: Sequence[str]) -> None:
+def _warn(config: Config, weights: Weights, class_names: Sequence[str]) -> None:
     """Say what of the start is made for something else; training gets over it, in time."""
     known = weights.facts.labels
     if known and class_names and len(known) == len(class_names) and known != tuple(class_names):

@@ -18,6 +18,7 @@ from deit_jax.data.stream.stages import measure_stages
 from deit_jax.devices import PEAK_TFLOPS
 from deit_jax.models.flops import forward_flops
 from deit_jax.models.registry import model_builder
+from deit_jax.schema import Config
 from deit_jax.sharding import create_mesh, put_batch, replicated
 from deit_jax.training.setup import open_train_source, set_up, train_input
 
@@ -45,14 +46,15 @@ def measure_input(
     Raises:
         ValueError, FileNotFoundError: the data or the teacher is not what the configuration says.
     """
-    source, options = open_train_source(config), train_input(config)
+    typed = Config.of(config)
+    source, options = open_train_source(typed), train_input(typed)
     stages = measure_stages(source, options, images, seconds)
     facts: dict[str, Any] = {
         "data": f"{source.name}, {len(source):,} images",
-        "repeats": options.repeats,
+        "repeats": options.data.repeats,
         "batch_size": options.batch_size,
-        "workers": options.workers,
-        "threads": options.threads,
+        "workers": options.data.workers,
+        "threads": options.data.threads,
         "cores": len(os.sched_getaffinity(0)),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "model": config.model.name,
@@ -68,7 +70,7 @@ def measure_input(
     facts["timed_batch_size"] = options.batch_size
     facts |= _run_input(source, options, seconds)
     facts["stages"]["transfer"] = facts.pop("transfer")
-    facts |= _measure_model(config, seconds) if run_model else _estimate_model(config)
+    facts |= _measure_model(config, seconds) if run_model else _estimate_model(typed)
     return facts
 
 
@@ -79,7 +81,7 @@ def _batches_within(options: TrainInput, seconds: float, image_seconds: float) -
     """
     fitting = int(seconds / _BATCHES_TIMED / max(image_seconds, 1e-9))
     # Copies of an image stay together, as they share its decoding.
-    smallest = options.repeats * max(1, options.threads, options.workers)
+    smallest = options.data.repeats * max(1, options.data.threads, options.data.workers)
     return replace(options, batch_size=min(options.batch_size, max(fitting, smallest)))
 
 
@@ -90,7 +92,7 @@ def _run_input(source: Source, options: TrainInput, seconds: float) -> dict[str,
         batch = next(batches)
         first = time.perf_counter() - begin
         # Those that were finished before anyone asked would look like speed.
-        ready = options.prefetch * max(1, options.workers)
+        ready = options.data.prefetch * max(1, options.data.workers)
         for _ in itertools.takewhile(lambda _: time.perf_counter() - begin < seconds, range(ready)):
             next(batches)
         start, taken = time.perf_counter(), 0
@@ -111,26 +113,26 @@ def _run_input(source: Source, options: TrainInput, seconds: float) -> dict[str,
     }
 
 
-def _estimate_model(config: ConfigDict) -> dict[str, Any]:
+def _estimate_model(config: Config) -> dict[str, Any]:
     """Return what devices might train, from operations and data sheets; 0 where unknown."""
+    model, teacher = config.model, config.teacher
 
-    def forward(options: ConfigDict) -> float:
-        size = tuple(options.get("image_size", (0, 0)))
-        size = size if min(size) > 0 else tuple(config.model.image_size)
+    def forward(name: str, size: tuple[int, int], dtype: str, num_heads: int) -> float:
         builder = model_builder(
-            options.name,
-            num_classes=config.model.num_classes,
+            name,
+            num_classes=model.num_classes,
             image_size=size,
-            dtype=jnp.dtype(options.dtype),
-            # A teacher's are those of its weights; they cost the same.
-            num_heads=options.get("num_heads", 0),
+            dtype=jnp.dtype(dtype),
+            num_heads=num_heads,
         )
         return forward_flops(builder, (1, *size))
 
     # Forward, and the gradients of activations and of weights; a teacher only goes forward.
-    operations = 3 * forward(config.model)
+    operations = 3 * forward(model.name, model.image_size, model.dtype, model.num_heads)
     if config.distillation.kind != "none":
-        operations += forward(config.teacher)
+        size = teacher.image_size if min(teacher.image_size) > 0 else model.image_size
+        # Its attention heads are those of its weights; they cost the same.
+        operations += forward(teacher.name, size, teacher.dtype, 0)
     rates = {
         name: _UTILISATION * 1e12 * peaks[config.model.dtype] / operations
         for name, peaks in PEAK_TFLOPS.items()

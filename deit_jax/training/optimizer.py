@@ -10,13 +10,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
-from ml_collections import ConfigDict
 
+from deit_jax.schema.learning import OptimizerOptions
 from deit_jax.training.layer_decay import scale_by_layer
 from deit_jax.trees import Tree
 
-OPTIMIZERS = ("adamw", "sgd", "lamb")
-NO_DECAY_RULES = ("reference", "timm")
 _NOT_DECAYED = {
     # The reference decays the distillation token (confirmed as intended by its author).
     "reference": ("pos_embed", "cls_token"),
@@ -37,39 +35,37 @@ def decay_mask(params: Tree, rule: str = "reference") -> Tree:
 
 
 def make_optimizer(
-    config: ConfigDict, params: Tree, trained: Tree | None = None
+    options: OptimizerOptions, params: Tree, trained: Tree | None = None
 ) -> optax.GradientTransformation:
     """Return the transformation from gradients to a direction of descent.
 
     Args:
-        config: `config.optimizer`.
+        options: `config.optimizer`.
         params: parameters or their shapes; decides about layers.
         trained: tree of booleans, from `freezing.trainable`; None trains everything. What is not
             trained has direction zero and no state.
     """
-    optimizer = _direction(config)
+    optimizer = _direction(options)
     if trained is not None and not all(jax.tree.leaves(trained)):
         labels = jax.tree.map(lambda train: "trained" if train else "frozen", trained)
         optimizer = optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
-    if config.layer_decay == 1.0:
+    if options.layer_decay == 1.0:
         return optimizer
-    return optax.chain(optimizer, scale_by_layer(params, config.layer_decay))
+    return optax.chain(optimizer, scale_by_layer(params, options.layer_decay))
 
 
-def _direction(config: ConfigDict) -> optax.GradientTransformation:
-    mask = partial(decay_mask, rule=config.no_decay)
-    decay = optax.add_decayed_weights(config.weight_decay, mask=mask)
-    adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
-    if config.name == "adamw":
+def _direction(options: OptimizerOptions) -> optax.GradientTransformation:
+    mask = partial(decay_mask, rule=options.no_decay)
+    decay = optax.add_decayed_weights(options.weight_decay, mask=mask)
+    adam = optax.scale_by_adam(b1=options.b1, b2=options.b2, eps=options.eps)
+    if options.name == "adamw":
         # Decoupled decay: added to Adam's direction, as torch.optim.AdamW does.
         return optax.chain(adam, decay)
-    if config.name == "sgd":
+    if options.name == "sgd":
         # Coupled decay, as timm's "sgd" (with Nesterov's momentum) and "momentum" (without).
-        return optax.chain(decay, optax.trace(decay=config.momentum, nesterov=config.nesterov))
-    if config.name == "lamb":
-        # As Apex's FusedLAMB and timm's Lamb: only what is decayed gets a trust ratio.
-        return optax.chain(adam, decay, optax.masked(optax.scale_by_trust_ratio(), mask))
-    raise ValueError(f"optimizer.name is {config.name!r}; it must be one of {OPTIMIZERS}.")
+        return optax.chain(decay, optax.trace(decay=options.momentum, nesterov=options.nesterov))
+    # As Apex's FusedLAMB and timm's Lamb: only what is decayed gets a trust ratio.
+    return optax.chain(adam, decay, optax.masked(optax.scale_by_trust_ratio(), mask))
 
 
 def clip_by_global_norm(grads: Tree, max_norm: float) -> tuple[Tree, Float[Array, ""]]:

@@ -1,6 +1,7 @@
 """What a finished run says about itself: `result.json`."""
 
 import importlib.metadata
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def make_result(
         "seconds": seconds,
         "skipped_steps": int(state["skipped"]),
         "digest": digest({name: state[name] for name in ("params", "batch_stats", "ema")}),
-        "distillation": {**config.distillation, "token": setup.has_distillation_head},
+        "distillation": {**asdict(config.distillation), "token": setup.has_distillation_head},
         "teacher": setup.teacher.facts if setup.teacher else None,
         "data": {
             "source": setup.train_source.name,

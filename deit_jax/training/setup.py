@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from deit_jax.augment.mixup_cutmix import MixOptions, group_size
-from deit_jax.augment.pipeline import AugmentOptions
+from deit_jax.augment.mixup_cutmix import group_size
 from deit_jax.data.combined import fraction, keep_classes, subset
 from deit_jax.data.open import open_source
 from deit_jax.data.source import Source, require_same_classes
@@ -22,6 +21,7 @@ from deit_jax.evaluation.metrics import EvalStep, make_eval_step
 from deit_jax.models.functional import Builder, abstract
 from deit_jax.models.registry import model_builder
 from deit_jax.preprocessing import EvalView
+from deit_jax.schema import Config
 from deit_jax.seeds import seed_key
 from deit_jax.sharding import create_mesh, replicated, split_over_batch
 from deit_jax.training.distillation.teacher import Teacher, load_teacher
@@ -37,7 +37,7 @@ from deit_jax.weights.fit import Fitted
 class Setup:
     """The parts of a run; nothing in it changes while it trains."""
 
-    config: ConfigDict
+    config: Config
     mesh: Mesh
     train_source: Source
     eval_source: Source
@@ -98,6 +98,10 @@ def set_up(config: ConfigDict, kernel_choices: Path | None = None) -> Setup:
     Raises:
         ValueError, FileNotFoundError: the data or the teacher is not what the configuration says.
     """
+    return _assemble(Config.of(config), kernel_choices)
+
+
+def _assemble(config: Config, kernel_choices: Path | None) -> Setup:
     mesh = create_mesh()
     train_source, eval_source = _open_sources(config)
     teacher = load_teacher(config, train_source.class_names)
@@ -111,8 +115,6 @@ def set_up(config: ConfigDict, kernel_choices: Path | None = None) -> Setup:
         teacher.function if teacher else None,
         optimizer,
         config,
-        augment=AugmentOptions(**_static(config.augment)),
-        mixing=_mixing(config),
         steps_per_epoch=steps_per_epoch,
         sharding=split_over_batch(mesh),
     )
@@ -139,8 +141,8 @@ def set_up(config: ConfigDict, kernel_choices: Path | None = None) -> Setup:
         ),
         eval_step=make_eval_step(
             student,
-            mean=tuple(config.augment.mean),
-            std=tuple(config.augment.std),
+            mean=config.augment.mean,
+            std=config.augment.std,
             fusion=config.evaluation.fusion,
             compiler_options=options,
         ),
@@ -152,17 +154,12 @@ def set_up(config: ConfigDict, kernel_choices: Path | None = None) -> Setup:
     )
 
 
-def _static(group: ConfigDict) -> dict[str, Any]:
-    """Return a group of the configuration with hashable values."""
-    return {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in group.items()}
-
-
-def _student_builder(config: ConfigDict) -> Builder:
+def _student_builder(config: Config) -> Builder:
     model = config.model
     return model_builder(
         model.name,
         num_classes=model.num_classes,
-        image_size=tuple(model.image_size),
+        image_size=model.image_size,
         drop_rate=model.drop_rate,
         drop_path_rate=model.drop_path_rate,
         num_heads=model.num_heads,
@@ -171,7 +168,7 @@ def _student_builder(config: ConfigDict) -> Builder:
     )
 
 
-def open_train_source(config: ConfigDict) -> Source:
+def open_train_source(config: Config) -> Source:
     """Open the training images that the configuration chooses.
 
     Raises:
@@ -182,7 +179,7 @@ def open_train_source(config: ConfigDict) -> Source:
     return fraction(subset(source, data.train_images, config.seed), data.fraction, config.seed)
 
 
-def _open_sources(config: ConfigDict) -> tuple[Source, Source]:
+def _open_sources(config: Config) -> tuple[Source, Source]:
     data = config.data
     train = open_train_source(config)
     evaluation = keep_classes(
@@ -199,44 +196,24 @@ def _open_sources(config: ConfigDict) -> tuple[Source, Source]:
     return train, evaluation
 
 
-def _mixing(config: ConfigDict) -> MixOptions:
-    return MixOptions(**_static(config.mix))
-
-
-def _mix_group(config: ConfigDict) -> int:
-    """Return how many consecutive images are mixed with each other; 0 if none are."""
-    options = _mixing(config)
-    return group_size(config.training.batch_size, options.group) if options.active else 0
-
-
-def train_input(config: ConfigDict) -> TrainInput:
-    """Return the options of the training stream."""
-    data = config.data
+def train_input(config: Config) -> TrainInput:
+    """Return what the training stream is made by."""
+    group = 0
+    if config.mix.active and config.data.spread_copies:
+        group = group_size(config.training.batch_size, config.mix.group)
     return TrainInput(
-        image_size=tuple(config.model.image_size),
+        image_size=config.model.image_size,
         batch_size=config.training.batch_size,
+        data=config.data,
+        mix_group=group,
         seed=config.seed,
-        repeats=data.repeats,
-        mix_group=_mix_group(config) if data.spread_copies else 0,
-        crop=data.crop,
-        scale=tuple(data.crop_scale),
-        ratio=tuple(data.crop_ratio),
-        interpolation=data.interpolation,
-        workers=data.workers,
-        threads=data.threads,
-        prefetch=data.prefetch,
-        max_damaged=data.max_damaged,
     )
 
 
-def _eval_input(config: ConfigDict) -> EvalInput:
-    data = config.data
+def _eval_input(config: Config) -> EvalInput:
     return EvalInput(
-        image_size=tuple(config.model.image_size),
+        image_size=config.model.image_size,
         batch_size=config.evaluation.batch_size,
-        view=EvalView.keeping(data.eval_crop_ratio),
-        workers=data.workers,
-        threads=data.threads,
-        prefetch=data.prefetch,
-        max_damaged=data.max_damaged,
+        data=config.data,
+        view=EvalView.keeping(config.data.eval_crop_ratio),
     )

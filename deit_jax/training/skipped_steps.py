@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from ml_collections import ConfigDict
+from deit_jax.schema import Config
 
 
 class TrainingStopped(RuntimeError):
     """Training cannot go on; the message says why and where the last good state is."""
 
 
-def stop_if_lost(config: ConfigDict, checkpoints: Path, step: int, in_a_row: int) -> None:
+def stop_if_lost(config: Config, checkpoints: Path, step: int, in_a_row: int) -> None:
     """Stop if the loss has not been finite for too many steps.
 
     Args:

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Key
 
 from deit_jax.models.functional import Builder, initialise
+from deit_jax.training.ema import create_ema
 from deit_jax.trees import Tree, overlay
 
 TrainState = dict[str, Any]
@@ -46,31 +46,8 @@ def create_state(
         "params": params,
         "batch_stats": batch_stats,
         "opt_state": optimizer.init(params),
-        # A copy: jit must not alias two donated buffers.
-        "ema": jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats})
-        if ema
-        else {},
+        "ema": create_ema(params, batch_stats) if ema else {},
         "skipped": jnp.zeros((), jnp.int32),
         "skipped_in_a_row": jnp.zeros((), jnp.int32),
         "sums": {name: jnp.zeros(()) for name in (*METRICS, "count")},
     }
-
-
-def update_ema(
-    ema: Tree, params: Tree, batch_stats: Tree, step: Int[Array, ""], *, decay: float, warmup: bool
-) -> Tree:
-    """Move the average towards the new values: ema = d ema + (1 - d) new.
-
-    Written as a step towards them, which leaves what does not change as it is, to the bit.
-
-    BatchNorm statistics are averaged like parameters, as timm's ModelEma does. With `warmup`,
-    d = min(decay, (1 + step) / (10 + step)).
-    """
-    if not ema:
-        return ema
-    step = step.astype(jnp.float32)
-    rate: Float[Array, ""] = jnp.asarray(decay, jnp.float32)
-    if warmup:
-        rate = jnp.minimum(rate, (1 + step) / (10 + step))
-    new = {"params": params, "batch_stats": batch_stats}
-    return jax.tree.map(lambda average, value: average + (value - average) * (1 - rate), ema, new)

@@ -12,20 +12,22 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int, Key, Shaped
-from ml_collections import ConfigDict
 
 from deit_jax.augment.keys import image_keys, purpose
-from deit_jax.augment.mixup_cutmix import MixOptions, mix, one_hot_targets
-from deit_jax.augment.pipeline import AugmentOptions, augment_images
+from deit_jax.augment.mixup_cutmix import mix, one_hot_targets
+from deit_jax.augment.pipeline import augment_images
 from deit_jax.models.functional import ModelFunction
 from deit_jax.models.fusion import fuse
+from deit_jax.schema import Config
 from deit_jax.sharding import batch_split_over
 from deit_jax.training.distillation.view import TeacherView
+from deit_jax.training.ema import update_ema
 from deit_jax.training.freezing import stop_gradients, trainable
+from deit_jax.training.label_losses import Losses
 from deit_jax.training.learning_rate import learning_rate
-from deit_jax.training.losses import Losses, training_loss
+from deit_jax.training.losses import training_loss
 from deit_jax.training.optimizer import clip_by_global_norm
-from deit_jax.training.state import METRICS, TrainState, update_ema
+from deit_jax.training.state import METRICS, TrainState
 from deit_jax.trees import Tree
 
 Batch = dict[str, Shaped[Array, "batch ..."]]
@@ -49,10 +51,8 @@ def make_train_step(
     student: ModelFunction,
     teacher: ModelFunction | TeacherView | None,
     optimizer: optax.GradientTransformation,
-    config: ConfigDict,
+    config: Config,
     *,
-    augment: AugmentOptions,
-    mixing: MixOptions,
     steps_per_epoch: float,
     sharding: NamedSharding | None = None,
 ) -> TrainStep:
@@ -64,8 +64,6 @@ def make_train_step(
             are the step's second argument.
         optimizer: from `make_optimizer`.
         config: the whole configuration.
-        augment: what happens to single images.
-        mixing: Mixup and CutMix.
         steps_per_epoch: for the schedule; need not be whole.
         sharding: how the batch is split over devices, so that augmentation and micro-batches
             move nothing between them; None on one device.
@@ -73,11 +71,11 @@ def make_train_step(
 
     def prepare(teacher_params: Tree, batch: Batch) -> Example:
         keys = image_keys(config.seed, batch["epoch"], batch["index"], batch["copy"])
-        images = augment_images(batch["image"], purpose(keys, "augment"), augment, sharding)
+        images = augment_images(batch["image"], purpose(keys, "augment"), config.augment, sharding)
         targets = one_hot_targets(
             batch["label"], config.model.num_classes, config.training.label_smoothing
         )
-        images, targets = mix(images, targets, purpose(keys, "mix"), mixing)
+        images, targets = mix(images, targets, purpose(keys, "mix"), config.mix)
         teacher_logits = None
         if teacher is not None:
             # The very images the student sees, mixed and erased (paper, section 4).
@@ -100,7 +98,7 @@ def make_train_step(
         direction, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
         rate = learning_rate(config, state["step"], steps_per_epoch)
         params = jax.tree.map(lambda p, d: p - rate * d, state["params"], direction)
-        ema = update_ema(state["ema"], params, batch_stats, state["step"], **config.ema)
+        ema = update_ema(state["ema"], params, batch_stats, state["step"], config.ema)
         values = dict(zip(METRICS, (*losses, top1, norm), strict=True))
         updated = {"params": params, "batch_stats": batch_stats, "opt_state": opt_state, "ema": ema}
         return _advance(state, updated, values, config.log.every_steps)
@@ -115,7 +113,7 @@ def make_train_step(
     return sharded_step
 
 
-def _loss_function(student: ModelFunction, config: ConfigDict) -> Callable:
+def _loss_function(student: ModelFunction, config: Config) -> Callable:
     """Return the loss of one example batch, with what the step needs beside it."""
 
     def loss_function(

@@ -1,5 +1,7 @@
 """Mixup and CutMix against timm, given the same draws, and the draws against its distribution."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +13,6 @@ from scipy import stats
 
 from deit_jax.augment.keys import image_keys, purpose
 from deit_jax.augment.mixup_cutmix import (
-    BOXES,
-    MixOptions,
     _side_between,
     _side_of_area,
     apply_mixing,
@@ -22,9 +22,11 @@ from deit_jax.augment.mixup_cutmix import (
     one_hot_targets,
     partners,
 )
+from deit_jax.schema.images import UNMIXED
 
 ALARM = 1e-3
-RECIPE = MixOptions(mixup_alpha=0.8, cutmix_alpha=1.0)
+BOXES = ("timm", "reference")
+RECIPE = replace(UNMIXED, mixup_alpha=0.8, cutmix_alpha=1.0)
 
 
 def keys_of(count, start=0):
@@ -78,7 +80,7 @@ def timm_mixed(monkeypatch, images, labels, classes, choices, mode):
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
 @pytest.mark.parametrize("minmax", [(), (0.2, 0.8)])
 def test_equal_to_timm_given_the_same_draws(monkeypatch, mode, minmax):
-    options = MixOptions(0.8, 1.0, mode=mode, minmax=minmax, probability=0.9)
+    options = replace(RECIPE, mode=mode, minmax=minmax, probability=0.9)
     apply = jax.jit(apply_mixing)
     seen = set()
     for repeat in range(8 if mode == "batch" else 2):
@@ -107,7 +109,7 @@ def test_smoothed_targets():
 
 @pytest.mark.parametrize("box", BOXES)
 def test_cutmix_weight_is_the_share_that_is_left(box):
-    choices = draws(4000, MixOptions(cutmix_alpha=1.0, mode="elem", box=box))
+    choices = draws(4000, replace(UNMIXED, cutmix_alpha=1.0, mode="elem", box=box))
     area = (choices.bottom - choices.top) * (choices.right - choices.left)
     np.testing.assert_allclose(choices.target_weight, 1 - area / (224 * 160), atol=1e-6)
     assert choices.cutmix.all()
@@ -117,14 +119,14 @@ def test_box_sizes_and_places_are_distributed_as_in_timm():
     """Two-sample Kolmogorov-Smirnov, 8,000 draws a side: limit 0.031, shifts of 0.05 are noticed
     with a probability above 0.99."""
     count = 8000
-    choices = draws(count, MixOptions(cutmix_alpha=1.0, mode="elem"))
+    choices = draws(count, replace(UNMIXED, cutmix_alpha=1.0, mode="elem"))
     np.random.seed(0)
     reference = [
         timm_mixup.rand_bbox((3, 224, 160), weight) for weight in np.random.beta(1, 1, count)
     ]
     found = np.stack([choices.top, choices.bottom, choices.left, choices.right], axis=1)
     check_boxes(found, np.array(reference))
-    choices = draws(count, MixOptions(minmax=(0.2, 0.7), mode="elem"))
+    choices = draws(count, replace(UNMIXED, minmax=(0.2, 0.7), mode="elem"))
     found = np.stack([choices.top, choices.bottom, choices.left, choices.right], axis=1)
     check_boxes(found, np.stack(timm_mixup.rand_bbox_minmax((3, 224, 160), (0.2, 0.7), count), 1))
 
@@ -136,7 +138,7 @@ def test_every_box_has_the_borders_of_its_version_of_timm(side):
     # Draws from the middle of what belongs to a whole number: no rounding matters.
     place, area = (centre + 0.5) / side, ((cut + 0.5) / side) ** 2
     for box, behind in (("reference", cut // 2), ("timm", (cut + 1) // 2)):
-        options = MixOptions(cutmix_alpha=1.0, box=box)
+        options = replace(UNMIXED, cutmix_alpha=1.0, box=box)
         low, high = _side_of_area(options, jnp.asarray(area), side, jnp.asarray(place))
         np.testing.assert_array_equal(low, np.clip(centre - cut // 2, 0, side))
         np.testing.assert_array_equal(high, np.clip(centre + behind, 0, side))
@@ -145,7 +147,7 @@ def test_every_box_has_the_borders_of_its_version_of_timm(side):
 @pytest.mark.parametrize(("box", "places"), [("reference", 0), ("timm", 1)])
 def test_boxes_between_two_shares_start_where_their_version_of_timm_lets_them(box, places):
     """NumPy's randint(0, side - cut) of 0.3.2 never gives the last start, + 1 of 1.0.31 does."""
-    options = MixOptions(minmax=(0.2, 0.8), box=box)
+    options = replace(UNMIXED, minmax=(0.2, 0.8), box=box)
     size, place = (grid.ravel() for grid in np.mgrid[0:1:100j, 0:1:1000j] * (1 - 1e-6))
     low, high = map(np.asarray, _side_between(options, 20, jnp.asarray(size), jnp.asarray(place)))
     # Lengths 4 to 15, and of each all starts, as often as each other.
@@ -162,7 +164,7 @@ def test_the_default_box_is_nearer_to_the_area_of_the_cutmix_paper():
     middle = jnp.full(share.shape, 0.5)
     for side, errors in ((224, (0.0030, 0.0060)), (32, (0.021, 0.042))):
         for box, expected in zip(BOXES, errors, strict=True):
-            options = MixOptions(cutmix_alpha=1.0, box=box)
+            options = replace(UNMIXED, cutmix_alpha=1.0, box=box)
             low, high = _side_of_area(options, jnp.asarray(share), side, middle)
             area = (np.asarray(high - low, float) / side) ** 2
             # The figures of docs/differences.md.
@@ -185,7 +187,8 @@ def test_weights_and_coins():
     probability above 0.99."""
     count = 10_000
     choices = draws(
-        count, MixOptions(0.8, 1.0, probability=0.7, switch_probability=0.3, mode="elem")
+        count,
+        replace(RECIPE, probability=0.7, switch_probability=0.3, mode="elem"),
     )
     assert stats.binomtest(int(choices.cutmix.sum()), count, 0.7 * 0.3).pvalue > ALARM
     mixup = ~choices.cutmix & (choices.pixel_weight < 1)
@@ -208,7 +211,7 @@ def test_beta_draws_are_the_exact_quantiles(alpha):
 def test_a_group_draws_from_its_first_image_and_stays_among_itself():
     images, _, targets = batch_of(12)
     keys = keys_of(12)
-    options = MixOptions(0.8, 1.0, group=4)
+    options = replace(RECIPE, group=4)
     jitted = jax.jit(mix, static_argnums=3)
     found, found_targets = jitted(images, targets, keys, options)
     for start in (0, 4, 8):
@@ -230,7 +233,7 @@ def test_nothing_moves_between_devices_when_groups_stay_on_them(eight_devices):
     mesh = eight_devices
     split = NamedSharding(mesh, PartitionSpec("data"))
     images, _, targets = batch_of(32)
-    options = MixOptions(0.8, 1.0, group=4)
+    options = replace(RECIPE, group=4)
     placed = jax.device_put((images, targets, keys_of(32)), split)
     compiled = (
         jax.jit(lambda i, t, k: mix(i, t, k, options), out_shardings=split).lower(*placed).compile()
@@ -245,27 +248,13 @@ def test_nothing_moves_between_devices_when_groups_stay_on_them(eight_devices):
 
 def test_nothing_is_mixed_without_alphas():
     images, _, targets = batch_of(4)
-    found, found_targets = mix(images, targets, keys_of(4), MixOptions())
+    found, found_targets = mix(images, targets, keys_of(4), UNMIXED)
     assert found is images and found_targets is targets
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"mode": "half"}, "Unknown mixing mode 'half'"),
-        ({"mixup_alpha": -1.0}, "must not be negative"),
-        ({"minmax": (0.5, 0.2)}, "two rising shares"),
-        ({"box": "timm 0.3.2"}, "Unknown CutMix box"),
-    ],
-)
-def test_wrong_options_are_named(values, words):
-    with pytest.raises(ValueError, match=words):
-        MixOptions(**values)
 
 
 def test_wrong_groups_are_named():
     images, _, targets = batch_of(6)
     with pytest.raises(ValueError, match="group of 4 images does not divide a batch of 6"):
-        mix(images, targets, keys_of(6), MixOptions(1.0, group=4))
+        mix(images, targets, keys_of(6), replace(UNMIXED, mixup_alpha=1.0, group=4))
     with pytest.raises(ValueError, match="even group, not 3"):
-        mix(images, targets, keys_of(6), MixOptions(1.0, group=3, mode="pair"))
+        mix(images, targets, keys_of(6), replace(UNMIXED, mixup_alpha=1.0, group=3, mode="pair"))

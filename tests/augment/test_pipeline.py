@@ -1,5 +1,7 @@
 """The whole augmentation: against Pillow given the same choices, and across devices and batches."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,13 +11,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 from timm.data import random_erasing as timm_erasing
 from torchvision import transforms
 
+from benchmarks.pillow_augmentation import apply_on_host, augment_on_host, levels_on_host
 from deit_jax.augment import selection
 from deit_jax.augment.choices import draw_boxes, draw_choices
 from deit_jax.augment.erasing import box_noise, largest_box
 from deit_jax.augment.framing import flip_selected, pad_and_crop
-from deit_jax.augment.host import apply_on_host, augment_on_host, levels_on_host
 from deit_jax.augment.keys import image_keys, purpose
-from deit_jax.augment.options import IMAGENET_MEAN, IMAGENET_STD, AugmentOptions
 from deit_jax.augment.pipeline import (
     apply_choices,
     apply_to_levels,
@@ -24,8 +25,10 @@ from deit_jax.augment.pipeline import (
     normalise,
 )
 from deit_jax.augment.recipes import RECIPES, recipe_named
+from deit_jax.schema.images import IMAGENET_MEAN, IMAGENET_STD, NORMALISED
 
-DEIT = AugmentOptions(
+DEIT = replace(
+    NORMALISED,
     flip=0.5,
     policy="rand-m9-mstd0.5-inc1",
     interpolation="random",
@@ -34,8 +37,8 @@ DEIT = AugmentOptions(
 )
 
 # Quick to compile, with every way of working: tables, a blend, boxes of rows, boxes of noise.
-SMALL = AugmentOptions(
-    flip=0.5, policy="3a", crop_padding=2, erasing_probability=0.5, erasing_count=2
+SMALL = replace(
+    NORMALISED, flip=0.5, policy="3a", crop_padding=2, erasing_probability=0.5, erasing_count=2
 )
 AUGMENT = jax.jit(augment_images, static_argnums=(2, 3))
 NOISE = jax.jit(box_noise, static_argnums=(1, 2, 3, 4))
@@ -51,7 +54,7 @@ def keys_of(index, epoch=0, copy=0):
     "options",
     [
         DEIT,
-        pytest.param(AugmentOptions(policy="v0", flip=0.5), marks=pytest.mark.full),
+        pytest.param(replace(NORMALISED, policy="v0", flip=0.5), marks=pytest.mark.full),
         RECIPES["deit3-src"].augment,
     ],
     ids=["deit", "v0", "deit3"],
@@ -74,7 +77,7 @@ def test_device_equals_pillow_given_the_same_choices(pictures, options):
 
 def test_drawing_and_applying_are_one_on_either_side(pictures):
     images, keys = pictures.mixed(32, 32, 4), keys_of(range(15))
-    options = AugmentOptions(flip=0.5, crop_padding=3, erasing_probability=0.9)
+    options = replace(NORMALISED, flip=0.5, crop_padding=3, erasing_probability=0.9)
     found = AUGMENT(images, keys, options)
     np.testing.assert_allclose(found, augment_on_host(images, keys, options), atol=1e-6)
 
@@ -140,7 +143,7 @@ def test_normalisation_equals_torchvision(pictures):
     assert found.dtype == np.float32
     # One multiplication and one addition, against a division, a subtraction and a division.
     np.testing.assert_allclose(found, expected, atol=5e-7)
-    default = AUGMENT(images, keys_of(range(len(images))), AugmentOptions())
+    default = AUGMENT(images, keys_of(range(len(images))), NORMALISED)
     np.testing.assert_allclose(default, expected, atol=5e-7)
 
 
@@ -163,7 +166,7 @@ def test_crops_and_flips(pictures, mode):
 @pytest.mark.parametrize("mode", ["pixel", "rand", "const"])
 @pytest.mark.parametrize("count", [1, 3])
 def test_erasing_equals_timm_given_the_same_draws(pictures, monkeypatch, mode, count):
-    options = AugmentOptions(erasing_probability=1.0, erasing_mode=mode, erasing_count=count)
+    options = replace(NORMALISED, erasing_probability=1.0, erasing_mode=mode, erasing_count=count)
     images = pictures.noise(20, 30, 6)
     choices = jax.jit(draw_choices, static_argnums=(1, 2, 3))(keys_of(range(6)), options, 20, 30)
     found = np.asarray(jax.jit(apply_choices, static_argnums=2)(images, choices, options))
@@ -205,7 +208,7 @@ def test_erasing_equals_timm_given_the_same_draws(pictures, monkeypatch, mode, c
 
 
 def test_erasing_noise_is_normal_and_suffices_for_every_box():
-    options = AugmentOptions(erasing_probability=1.0)
+    options = replace(NORMALISED, erasing_probability=1.0)
     noise = np.asarray(NOISE(keys_of(range(40)), 0, options, 32, 32))
     # 40,000 draws: the mean's standard error is 0.005, that of the deviation 0.0035.
     assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.015
@@ -216,33 +219,10 @@ def test_erasing_noise_is_normal_and_suffices_for_every_box():
         assert int((boxes.height * boxes.width).max()) <= largest_box(options, height, width)
 
 
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"flip": 1.5}, "flip is a probability"),
-        ({"crop_mode": "edge"}, "Unknown crop_mode 'edge'"),
-        ({"interpolation": "nearest"}, "Unknown interpolation 'nearest'"),
-        ({"erasing_mode": "noise"}, "Unknown erasing_mode 'noise'"),
-        ({"erasing_count": 0}, "erasing_count starts at 1"),
-        ({"std": (0.2, 0.0, 0.2)}, "must be positive"),
-        ({"erasing_area": (0.3, 0.1)}, "erasing_area is .* low <= high"),
-        ({"erasing_area": (0.3, 1.1)}, "low <= high <= 1"),
-        ({"erasing_aspect": 1.1}, "erasing_aspect is 1.1"),
-        ({"crop_padding": -1}, "crop_padding must not be negative"),
-        ({"color_jitter": (0.1, 0.2)}, "color_jitter is one strength, or three"),
-        ({"mean": (0.5,)}, "three channels"),
-        ({"policy": "randaugment"}, "Unknown augmentation policy 'randaugment'"),
-    ],
-)
-def test_wrong_options_are_named(values, words):
-    with pytest.raises(ValueError, match=words):
-        AugmentOptions(**values)
-
-
 def test_padding_larger_than_the_image_is_named():
     images = jnp.zeros((1, 4, 9, 3), jnp.uint8)
     with pytest.raises(ValueError, match="cannot be reflected in images of 4 x 9"):
-        augment_images(images, keys_of([0]), AugmentOptions(crop_padding=4))
+        augment_images(images, keys_of([0]), replace(NORMALISED, crop_padding=4))
 
 
 def test_recipes():

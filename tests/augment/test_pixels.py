@@ -7,10 +7,10 @@ import pytest
 from PIL import Image, ImageFilter
 from timm.data import auto_augment as timm_augment
 
+from benchmarks.pillow_augmentation import operate
 from deit_jax.augment.apply import apply_operations
 from deit_jax.augment.choices import Operations
 from deit_jax.augment.geometry import cosine_and_sine
-from deit_jax.augment.host import operate
 from deit_jax.augment.operations import LINE_KINDS, Kind
 from deit_jax.augment.selection import in_rounds, one_by_one
 from deit_jax.augment.tables import autocontrast_table

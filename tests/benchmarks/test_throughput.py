@@ -14,7 +14,8 @@ from benchmarks.timing import Program, Spread, speedup, take_turns
 from deit_jax.augment.mixup_cutmix import one_hot_targets
 from deit_jax.models.functional import abstract
 from deit_jax.models.registry import model_builder
-from deit_jax.training.losses import distillation_loss
+from deit_jax.schema.networks import DistillationOptions
+from deit_jax.training.distillation.losses import distillation_loss
 from deit_jax.training.optimizer import decay_mask
 
 MICRO = ["--models", "deit_micro_distilled_patch4_16", "--batch-sizes", "4", "--repeats", "2"]
@@ -114,11 +115,11 @@ def test_both_sides_compute_the_same_loss():
     ours = [value.numpy() for value in (*heads, teacher)]
     our_targets = one_hot_targets(labels.numpy(), 10, 0.1)
     for kind, their_teacher, our_teacher in (("none", None, None), ("hard", teacher, ours[2])):
-        loss = distillation_loss(*ours[:2], our_teacher, our_targets, kind=kind, weight=0.5)
+        loss = distillation_loss(*ours[:2], our_teacher, our_targets, DistillationOptions(kind))
         theirs = torch_side.student_loss(heads, targets, their_teacher, 0.5)
         # Two float32 sums of the same ten terms.
         assert float(loss.total) == pytest.approx(float(theirs), rel=1e-6)
-    loss = distillation_loss(ours[0], None, None, our_targets)
+    loss = distillation_loss(ours[0], None, None, our_targets, DistillationOptions())
     theirs = torch_side.student_loss(heads[0], targets, None, 0.5)
     assert float(loss.total) == pytest.approx(float(theirs), rel=1e-6)
 

@@ -8,11 +8,11 @@ from PIL import Image
 
 from benchmarks.flops import vit_forward_flops
 from deit_jax.cli.main import main
-from deit_jax.data.stream.options import TrainInput
 from deit_jax.devices import PEAK_TFLOPS
 from deit_jax.models.functional import abstract
 from deit_jax.models.registry import model_builder
 from deit_jax.training.input_speed import _batches_within
+from tests.inputs import train_input
 
 QUICK = ["--images", "24", "--seconds", "0.1"]
 MICRO = ["benchmark", "input", "--config", "configs/digits.py:none", *QUICK]
@@ -95,7 +95,7 @@ def test_the_page_says_what_is_the_limit(folder, capsys):
 )
 def test_large_photographs_are_timed_in_small_batches(seconds, image_seconds, batch):
     # Eight batches fit; never fewer images than three copies for each of two threads.
-    options = TrainInput(image_size=(16, 16), batch_size=64, repeats=3, threads=2)
+    options = train_input(image_size=(16, 16), batch_size=64, repeats=3, threads=2)
     assert _batches_within(options, seconds, image_seconds).batch_size == batch
 
 

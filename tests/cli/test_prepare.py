@@ -20,9 +20,9 @@ from deit_jax.data.open import open_source
 from deit_jax.data.prepare.checked_records import Resize
 from deit_jax.data.prepare.write import write_prepared
 from deit_jax.data.stream.loader import train_batches
-from deit_jax.data.stream.options import TrainInput
 from deit_jax.data.stream.reading import DamagedRecordError, read_image
 from tests.cli.stuck import StuckSource
+from tests.inputs import train_input
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -65,7 +65,7 @@ def test_a_prepared_folder_has_the_same_records_and_stream(folder, prepared, spl
     assert after.class_names == before.class_names
     np.testing.assert_array_equal(after.labels, before.labels)
     assert [after[i] for i in range(len(after))] == [before[i] for i in range(len(before))]
-    options = TrainInput(image_size=(16, 16), batch_size=7, repeats=3, threads=1)
+    options = train_input(image_size=(16, 16), batch_size=7, repeats=3, threads=1)
     streams = [train_batches(source, options, num_steps=5) for source in (before, after)]
     for ours, theirs in zip(*streams, strict=True):
         for name in ours:
@@ -92,7 +92,7 @@ def test_verify_names_damage_and_the_stream_survives_it(prepared, tmp_path, caps
     source = open_source("prepared", "train", str(damaged))
     with pytest.raises(DamagedRecordError, match="record 2"):
         read_image(source, 10)
-    options = TrainInput(image_size=(16, 16), batch_size=30, threads=1, max_damaged=1)
+    options = train_input(image_size=(16, 16), batch_size=30, threads=1, max_damaged=1)
     with train_batches(source, options, num_steps=1) as batches:
         next(batches)
         assert [damage.number for damage in batches.damaged] == [10]

@@ -7,7 +7,7 @@ from deit_jax.data.combined import fraction, keep_classes
 from deit_jax.data.open import open_source
 from deit_jax.data.source import require_same_classes
 from deit_jax.data.stream.loader import train_batches
-from deit_jax.data.stream.options import TrainInput
+from tests.inputs import train_input
 
 
 def test_kept_classes_have_the_same_meaning_in_every_split():
@@ -34,7 +34,7 @@ def test_a_tenth_of_a_few_classes_trains():
     assert len(source) == round(0.1 * len(keep_classes(open_source("digits", "train"), 5)))
     counts = np.bincount(source.labels)
     assert counts.max() - counts.min() <= 1
-    options = TrainInput(image_size=(16, 16), batch_size=len(source), threads=0, crop="none")
+    options = train_input(image_size=(16, 16), batch_size=len(source), threads=1, crop="none")
     with train_batches(source, options, num_steps=1) as batches:
         (batch,) = batches
     np.testing.assert_array_equal(np.sort(batch["label"]), np.sort(source.labels))

@@ -7,6 +7,7 @@ losses, average. Weights, pixels and mixing draws are the same on both sides; no
 
 import copy
 import math
+from dataclasses import replace
 from functools import cache, partial
 
 import jax
@@ -17,13 +18,14 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer as TimmTransformer
 
 from deit_jax.augment.keys import image_keys, purpose
-from deit_jax.augment.mixup_cutmix import MixOptions, draw_mixing
-from deit_jax.augment.pipeline import AugmentOptions
+from deit_jax.augment.mixup_cutmix import draw_mixing
 from deit_jax.config.defaults import default_config
 from deit_jax.config.reference import apply_reference
 from deit_jax.models.architecture import VitArchitecture
 from deit_jax.models.functional import abstract, initialise
 from deit_jax.models.vit import VisionTransformer
+from deit_jax.schema import Config
+from deit_jax.schema.images import NORMALISED, UNMIXED
 from deit_jax.training.freezing import trainable
 from deit_jax.training.optimizer import make_optimizer
 from deit_jax.training.state import create_state
@@ -32,7 +34,7 @@ from deit_jax.weights.names import to_foreign
 
 BATCH, GROUP, CLASSES = 16, 8, 10
 PEAK, WARMUP_EPOCHS, EPOCHS = 2e-3, 2, 5
-MIXING = MixOptions(mixup_alpha=0.8, cutmix_alpha=1.0, group=GROUP)
+MIXING = replace(UNMIXED, mixup_alpha=0.8, cutmix_alpha=1.0, group=GROUP)
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 SIZES = dict(patch_size=4, depth=2, num_heads=2)
 
@@ -82,13 +84,13 @@ def our_run(config, distilled, steps_per_epoch, mixing=MIXING):
     student, params, _ = abstract(partial(build_transformer, distilled))
     teacher, _, _ = abstract(partial(build_transformer, False))
     optimizer = make_optimizer(config.optimizer, params, trainable(params, config))
+    augment = replace(NORMALISED, mean=MEAN, std=STD)
+    config = replace(Config.of(config), augment=augment, mix=mixing)
     step = make_train_step(
         student,
         teacher if config.distillation.kind != "none" else None,
         optimizer,
         config,
-        augment=AugmentOptions(mean=MEAN, std=STD),
-        mixing=mixing,
         steps_per_epoch=steps_per_epoch,
     )
     start = initial_weights(distilled, 0)

@@ -1,5 +1,6 @@
 """Small runs of the train step: a transformer and a convnet on random 16 x 16 images."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -7,19 +8,19 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from configs.digits import get_config
-from deit_jax.augment.mixup_cutmix import MixOptions
-from deit_jax.augment.pipeline import AugmentOptions
 from deit_jax.models.architecture import VitArchitecture
 from deit_jax.models.functional import abstract
 from deit_jax.models.registry import model_builder
 from deit_jax.models.vit import VisionTransformer
+from deit_jax.schema import Config
+from deit_jax.schema.images import NORMALISED, UNMIXED
 from deit_jax.training.freezing import trainable
 from deit_jax.training.optimizer import make_optimizer
 from deit_jax.training.state import create_state
 from deit_jax.training.step import make_train_step
 
-MIXING = MixOptions(mixup_alpha=0.8, cutmix_alpha=1.0, group=4)
-AUGMENT = AugmentOptions(crop_padding=2, flip=0.5, erasing_probability=0.25)
+MIXING = replace(UNMIXED, mixup_alpha=0.8, cutmix_alpha=1.0, group=4)
+AUGMENT = replace(NORMALISED, crop_padding=2, flip=0.5, erasing_probability=0.25)
 
 
 def small_config(**changes):
@@ -51,6 +52,7 @@ def convnet(config, rngs):
 
 def make(config, model=transformer, teacher=None, mixing=MIXING, augment=AUGMENT, sharding=None):
     build = partial(model, config)
+    config = replace(Config.of(config), augment=augment, mix=mixing)
     function, params, _ = abstract(build)
     optimizer = make_optimizer(config.optimizer, params, trainable(params, config))
     step = make_train_step(
@@ -58,8 +60,6 @@ def make(config, model=transformer, teacher=None, mixing=MIXING, augment=AUGMENT
         teacher,
         optimizer,
         config,
-        augment=augment,
-        mixing=mixing,
         steps_per_epoch=10.0,
         sharding=sharding,
     )

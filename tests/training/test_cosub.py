@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 
 from deit_jax.augment.keys import image_keys, purpose
-from deit_jax.augment.mixup_cutmix import MixOptions
-from deit_jax.augment.pipeline import AugmentOptions, normalise
+from deit_jax.augment.pipeline import normalise
 from deit_jax.config.defaults import default_config
 from deit_jax.config.validate import validate
-from deit_jax.training.losses import cosub_loss
+from deit_jax.schema.images import NORMALISED, UNMIXED
+from deit_jax.training.cosub import cosub_loss
 from tests.training.small_runs import batches, make, small_config, split_over, transformer
 
 # One float32 rounding of a sum over 20 classes and 12 images; both sides sum in another order.
@@ -72,8 +72,8 @@ def run_step(batch, micro_batches=1, devices=1):
     function, state, step = make(
         config,
         partial(transformer, distilled=False),
-        mixing=MixOptions(),
-        augment=AugmentOptions(),
+        mixing=UNMIXED,
+        augment=NORMALISED,
         sharding=split_over(devices),
     )
     return config, function, state, step(state, {}, batch)
@@ -84,7 +84,7 @@ def test_the_step_runs_two_submodels_on_the_same_images():
     config, function, state, after = run_step(batch)
     keys = image_keys(config.seed, batch["epoch"], batch["index"], batch["copy"])
     keys = purpose(keys, "model")
-    images = normalise(batch["image"], AugmentOptions().mean, AugmentOptions().std)
+    images = normalise(batch["image"], NORMALISED.mean, NORMALISED.std)
 
     @jax.jit
     def answer(params, keys):

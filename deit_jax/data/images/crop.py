@@ -9,10 +9,9 @@ from typing import Final
 
 import numpy as np
 
-from deit_jax.data.images.resize import FILTERS, Box, Pixels, resize
+from deit_jax.data.images.resize import Box, Pixels, resize
 from deit_jax.preprocessing import EvalView
 
-INTERPOLATIONS: Final = (*FILTERS, "random")
 _ATTEMPTS: Final = 10
 # Two for each attempt, two for the place of the box, one for a random interpolation.
 CROP_DRAWS: Final = 2 * _ATTEMPTS + 3

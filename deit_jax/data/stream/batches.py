@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from deit_jax.data.draws import crop_draws, locate
+from deit_jax.data.draws import crop_draws
 from deit_jax.data.images.crop import CROP_DRAWS, evaluation_view, random_resized_crop
 from deit_jax.data.images.resize import Pixels, resize
 from deit_jax.data.images.simple_crop import simple_random_crop
@@ -14,7 +14,7 @@ from deit_jax.data.source import ArraySource, Source
 from deit_jax.data.stream.damage import Damage
 from deit_jax.data.stream.options import EvalInput, TrainInput
 from deit_jax.data.stream.reading import DamagedRecordError, Found, read_image, read_or_replace
-from deit_jax.data.stream.repeated_augmentation import apart
+from deit_jax.data.stream.repeated_augmentation import apart, locate
 
 HostBatch = dict[str, np.ndarray[Any, Any]]
 # With what a reader noticed.
@@ -32,20 +32,20 @@ def training_view(
         place: (epoch, index, copy) in the stream, which the crop follows from.
         out: takes the result.
     """
-    if options.crop == "none":
+    if options.data.crop == "none":
         resize(pixels, options.image_size, out=out)
         return
     draws = crop_draws(options.seed, *place, CROP_DRAWS)
-    if options.crop == "simple":
+    if options.data.crop == "simple":
         simple_random_crop(pixels, options.image_size, draws, out=out)
         return
     random_resized_crop(
         pixels,
         options.image_size,
         draws,
-        scale=options.scale,
-        ratio=options.ratio,
-        interpolation=options.interpolation,
+        scale=options.data.crop_scale,
+        ratio=options.data.crop_ratio,
+        interpolation=options.data.interpolation,
         out=out,
     )
 
@@ -67,7 +67,7 @@ class TrainBatches:
     @property
     def _held(self) -> ArraySource | None:
         options = self.options
-        return _in_memory(self.source, options.image_size) if options.crop == "none" else None
+        return _in_memory(self.source, options.image_size) if options.data.crop == "none" else None
 
     def __call__(self, step: int) -> Step:
         """Build the batch of a step.
@@ -96,9 +96,9 @@ class TrainBatches:
         """
         options = self.options
         positions = step * options.batch_size + np.arange(options.batch_size, dtype=np.int64)
-        places = locate(positions, len(self.source), options.repeats, options.seed)
+        places = locate(positions, len(self.source), options.data.repeats, options.seed)
         order = np.arange(options.batch_size)
-        if options.repeats > 1 and options.mix_group:
+        if options.data.repeats > 1 and options.mix_group:
             order = apart(places[1], options.mix_group)
         rows = options.batch_size // self.process_count
         mine = order[self.process_index * rows : (self.process_index + 1) * rows]

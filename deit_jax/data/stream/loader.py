@@ -41,20 +41,19 @@ class Batches(Iterator[HostBatch]):
         damage: DamageCount,
         oddities: OddityCount,
     ):
-        workers = min(options.workers, len(steps))
+        threads, prefetch = options.data.threads, options.data.prefetch
+        workers = min(options.data.workers, len(steps))
         # Elements are whole batches, so Grain's default of 500 prefetched would exhaust memory.
-        buffered = options.threads if workers else max(options.threads, options.prefetch)
+        buffered = threads if workers else max(threads, prefetch)
         batches = steps.to_iter_dataset(
-            grain.ReadOptions(
-                num_threads=options.threads, prefetch_buffer_size=buffered if options.threads else 0
-            )
+            grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffered)
         )
         if workers:
             # Grain reads its absl flags when it starts processes, which fails where no
             # `absl.app.run` has parsed any (google/grain issue 1355).
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()
-            batches = _in_readers(batches, workers, max(1, options.prefetch))
+            batches = _in_readers(batches, workers, prefetch)
         self._workers = workers
         self._damage = damage
         self._oddities = oddities
@@ -160,7 +159,7 @@ def train_batches(
     Raises:
         ValueError: if the batch does not divide among the processes, the source is empty, or the
             steps make no sense; while iterating, if more records are damaged than
-            `options.max_damaged` allows.
+            `data.max_damaged` allows.
         ChildProcessError: while iterating, if a reader process has died.
     """
     check_stream(source, options, process_index, process_count)
@@ -168,7 +167,7 @@ def train_batches(
         raise ValueError(f"start_step {start_step} lies outside the {num_steps} steps of the run.")
     build = TrainBatches(source, options, process_index, process_count)
     remedy = "another image takes its place"
-    damage = DamageCount(source.name, len(source), options.max_damaged, remedy, known_damaged)
+    damage = DamageCount(source.name, len(source), options.data.max_damaged, remedy, known_damaged)
     return _stream(build, options, start_step, num_steps, damage)
 
 
@@ -195,7 +194,7 @@ def eval_batches(
     """
     check_stream(source, options, process_index, process_count)
     build = EvalBatches(source, options, process_index, process_count)
-    damage = DamageCount(source.name, len(source), options.max_damaged, "it is not evaluated")
+    damage = DamageCount(source.name, len(source), options.data.max_damaged, "it is not evaluated")
     return _stream(build, options, 0, eval_steps(source, options), damage)
 
 
@@ -265,7 +264,7 @@ def _check_shared_memory(options: InputOptions, process_count: int) -> None:
     free = free_shared_bytes()
     if needed > free:
         raise ValueError(
-            f"{options.workers} workers may hold {needed >> 20} MiB in {FOLDER}, which has "
+            f"{options.data.workers} workers may hold {needed >> 20} MiB in {FOLDER}, which has "
             f"{free >> 20} MiB free of {total_bytes() >> 20}: look what other programs have in it, "
             "enlarge it (docker run --shm-size), or use fewer workers, less prefetch, or threads."
         )

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deit_jax.data.draws import locate
 from deit_jax.data.images.decode import decode
 from deit_jax.data.images.resize import Pixels
 from deit_jax.data.open_file_limit import check_open_files
 from deit_jax.data.source import Source
 from deit_jax.data.stream.batches import TrainBatches, training_view
 from deit_jax.data.stream.options import TrainInput
+from deit_jax.data.stream.repeated_augmentation import locate
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def measure_stages(
     if build.gathers:
         return _measure_gathering(build, images)
     epochs, indices, copies = locate(
-        np.arange(images, dtype=np.int64), len(source), options.repeats, options.seed
+        np.arange(images, dtype=np.int64), len(source), options.data.repeats, options.seed
     )
     rows: dict[tuple[int, int], list[int]] = {}
     for epoch, index, copy in zip(epochs.tolist(), indices.tolist(), copies.tolist(), strict=True):

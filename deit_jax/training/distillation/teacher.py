@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from deit_jax.data.class_mapping import Classes, ClassMapping, match_classes, read_mapping
 from deit_jax.models.frozen import freeze
@@ -15,6 +14,7 @@ from deit_jax.models.registry import find_model
 from deit_jax.preprocessing import Preprocessing
 from deit_jax.runs.fingerprint import digest
 from deit_jax.runs.open_weights import RunWeights, read_weights
+from deit_jax.schema import Config
 from deit_jax.schema.networks import TeacherOptions as TeacherKeys
 from deit_jax.training.distillation.view import Colour, TeacherView
 from deit_jax.trees import Tree
@@ -44,7 +44,7 @@ class Teacher:
     note: str = ""
 
 
-def load_teacher(config: ConfigDict, class_names: Sequence[str] = ()) -> Teacher | None:
+def load_teacher(config: Config, class_names: Sequence[str] = ()) -> Teacher | None:
     """Load the teacher that `config.teacher` describes, or return None without distillation.
 
     Its weights are a run directory of train.py or anything else that `read_weights` reads, so it
@@ -87,7 +87,7 @@ def load_teacher(config: ConfigDict, class_names: Sequence[str] = ()) -> Teacher
     return Teacher(view, params, facts, digest(as_read), mapping.note)
 
 
-def _colours(config: ConfigDict, own: Preprocessing) -> tuple[Colour, Colour]:
+def _colours(config: Config, own: Preprocessing) -> tuple[Colour, Colour]:
     """Return mean and deviation: what the configuration says, else what the weights do."""
     mean, std = tuple(config.teacher.mean), tuple(config.teacher.std)
     if not (mean and std):
@@ -103,13 +103,13 @@ def _colours(config: ConfigDict, own: Preprocessing) -> tuple[Colour, Colour]:
     return mean or own.mean, std or own.std
 
 
-def _size(config: ConfigDict, name: str, own: tuple[int, int]) -> tuple[int, int]:
+def _size(config: Config, name: str, own: tuple[int, int]) -> tuple[int, int]:
     """Return (height, width) of the teacher's images.
 
     What the configuration says, else the size of its weights for a transformer, whose position
     embeddings are of one size, and the student's for a convnet, as in the reference.
     """
-    asked, student = tuple(config.teacher.image_size), tuple(config.model.image_size)
+    asked, student = config.teacher.image_size, config.model.image_size
     if asked != (0, 0):
         return asked
     spec = find_model(name)
@@ -125,7 +125,7 @@ def _size(config: ConfigDict, name: str, own: tuple[int, int]) -> tuple[int, int
     return own
 
 
-def _read(config: ConfigDict) -> tuple[Weights, tuple[int, int], tuple[Tree, Tree]]:
+def _read(config: Config) -> tuple[Weights, tuple[int, int], tuple[Tree, Tree]]:
     """Return what was read, the size of its images, and its arrays fitted to that size."""
     options = config.teacher
     try:
@@ -154,12 +154,12 @@ def _reached(weights: Weights) -> tuple[int | None, float | None]:
     return None, weights.published.top1 if weights.published else None
 
 
-def _named(config: ConfigDict) -> str:
+def _named(config: Config) -> str:
     """Return the name that was given, or "" where it is the default, which need not be meant."""
     return "" if config.teacher.name == TeacherKeys().name else config.teacher.name
 
 
-def _classes(config: ConfigDict, weights: Weights, class_names: Sequence[str]) -> ClassMapping:
+def _classes(config: Config, weights: Weights, class_names: Sequence[str]) -> ClassMapping:
     """Return the teacher's class for each of the student's."""
     path, key = config.teacher.classes, "config.teacher.classes"
     teacher = Classes(

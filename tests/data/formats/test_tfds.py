@@ -11,13 +11,13 @@ import pytest
 from deit_jax.data.combined import subset
 from deit_jax.data.open import open_source
 from deit_jax.data.stream.loader import eval_batches
-from deit_jax.data.stream.options import EvalInput
 from tests.data.small_tfds import (
     as_tfds_reads,
     as_tfrecords,
     jpeg,
     prepare_three_classes,
 )
+from tests.inputs import eval_input
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_directories_above_and_slices_work_and_pickles_are_small(directory):
 
 def test_batches(directory):
     source = subset(open_source("tfds", "train", str(directory)), 6, seed=0)
-    options = EvalInput(image_size=(16, 16), batch_size=4)
+    options = eval_input(image_size=(16, 16), batch_size=4)
     with eval_batches(source, options) as batches:
         labels = np.concatenate([batch["label"][batch["mask"]] for batch in batches])
     assert sorted(labels.tolist()) == [0, 0, 1, 1, 2, 2]

@@ -11,7 +11,7 @@ from deit_jax.data.images.decode import decode, decode_and_tell
 from deit_jax.data.images.oddities import jpeg_end, lost_values, oddities
 from deit_jax.data.open import open_source
 from deit_jax.data.stream.loader import eval_batches, train_batches
-from deit_jax.data.stream.options import EvalInput, TrainInput
+from tests.inputs import eval_input, train_input
 
 PICTURE = Image.fromarray(
     np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8).repeat(3, 0).repeat(3, 1)
@@ -99,8 +99,8 @@ def test_a_stream_tells_of_odd_images_and_counts_each_once(tmp_path, caplog):
         image = Image.fromarray(np.full((9, 9), 200 + number, kind))
         image.save(tmp_path / "train" / "a" / f"{number:02}.png")
     source = open_source("folder", "train", str(tmp_path))
-    train = TrainInput(image_size=(8, 8), batch_size=5, threads=0)
-    evaluation = EvalInput(image_size=(8, 8), batch_size=5, threads=0)
+    train = train_input(image_size=(8, 8), batch_size=5, threads=1)
+    evaluation = eval_input(image_size=(8, 8), batch_size=5, threads=1)
     for batches in (train_batches(source, train, num_steps=9), eval_batches(source, evaluation)):
         caplog.clear()
         with batches:

@@ -21,12 +21,12 @@ from deit_jax.augment.normalise import to_input
 from deit_jax.data.images import decode, resize
 from deit_jax.data.open import open_source
 from deit_jax.data.stream.loader import eval_batches
-from deit_jax.data.stream.options import EvalInput
 from deit_jax.evaluation.metrics import evaluate, make_eval_step
 from deit_jax.evaluation.predictions import measure
 from deit_jax.preprocessing import EvalView
 from deit_jax.schema.images import IMAGENET_MEAN, IMAGENET_STD
 from deit_jax.sharding import create_mesh, split_over_batch
+from tests.inputs import eval_input
 
 _SAMPLES = pathlib.Path(sklearn.datasets.__file__).parent / "images"
 CHINA, FLOWER = _SAMPLES / "china.jpg", _SAMPLES / "flower.jpg"
@@ -113,7 +113,7 @@ def test_pixels_equal_torchvisions(photographs, size, crop_ratio):
     )
     theirs = ImageFolder(photographs / "val", view)
     source = open_source("folder", "val", str(photographs))
-    options = EvalInput(
+    options = eval_input(
         image_size=(size, size),
         batch_size=8,
         view=EvalView.keeping(crop_ratio),
@@ -164,7 +164,7 @@ def test_what_the_network_is_shown_equals_torchvisions_tensors(photographs, run)
     theirs = ImageFolder(photographs / "val", view)
     model, mesh = Watching(), create_mesh()
     source = open_source("folder", "val", str(photographs))
-    with eval_batches(source, EvalInput(image_size=(224, 224), batch_size=16)) as batches:
+    with eval_batches(source, eval_input(image_size=(224, 224), batch_size=16)) as batches:
         run(model, batches, mesh)
     jax.effects_barrier()
     shown = np.concatenate(model.shown)

@@ -7,7 +7,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 from deit_jax.data.images.simple_crop import PADDING, _span, simple_random_crop
-from deit_jax.data.stream.options import TrainInput
+from tests.inputs import train_input
 
 
 @pytest.mark.parametrize("shape", [(50, 70), (70, 50), (33, 33), (20, 61), (2, 700), (900, 1)])
@@ -48,6 +48,6 @@ def test_spans_hold_the_lines_of_numpys_reflection(whole):
 
 
 def test_it_is_an_option_of_training():
-    TrainInput(image_size=(32, 32), batch_size=4, crop="simple")
+    train_input(image_size=(32, 32), batch_size=4, crop="simple")
     with pytest.raises(ValueError, match="random_resized, simple or none"):
-        TrainInput(image_size=(32, 32), batch_size=4, crop="simpel")
+        train_input(image_size=(32, 32), batch_size=4, crop="simpel")

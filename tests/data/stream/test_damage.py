@@ -19,8 +19,8 @@ from deit_jax.data.open import open_source
 from deit_jax.data.stream import batches as batches_module
 from deit_jax.data.stream.damage import allowed_damage
 from deit_jax.data.stream.loader import eval_batches, train_batches
-from deit_jax.data.stream.options import EvalInput, TrainInput
 from deit_jax.data.stream.reading import DamagedRecordError, read_image
+from tests.inputs import eval_input, train_input
 
 SIZE = (8, 8)
 
@@ -89,7 +89,7 @@ def test_a_thousand_damaged_files_among_ten_thousand(tmp_path, caplog):
     sound = open_source("folder", "train", str(write(tmp_path / "sound", 10_000)))
     source, damaged = spoiled_copy(tmp_path / "sound", tmp_path / "damaged", every=10)
     assert (len(source), len(damaged)) == (10_000, 1000)
-    options = TrainInput(image_size=SIZE, batch_size=500, max_damaged=0.1, threads=1)
+    options = train_input(image_size=SIZE, batch_size=500, max_damaged=0.1, threads=1)
     with caplog.at_level(logging.WARNING, "deit_jax"):
         batches, found = collect(train_batches(source, options, num_steps=20))
     assert [damage.number for damage in found] == damaged
@@ -123,7 +123,7 @@ def spoiled(tmp_path_factory):
 
 
 def stream(source, workers, processes, start, steps=12):
-    options = TrainInput(
+    options = train_input(
         image_size=SIZE, batch_size=6, repeats=3, seed=4, workers=workers, max_damaged=0.5
     )
     parts = [
@@ -176,7 +176,7 @@ def test_replacements_are_the_same_for_any_readers_and_after_resuming_everywhere
 @pytest.mark.parametrize("workers", [0, 2])
 def test_too_many_damaged_records_end_the_run_with_the_list(spoiled, workers, caplog):
     source, damaged = spoiled
-    options = TrainInput(
+    options = train_input(
         image_size=SIZE, batch_size=20, threads=1, workers=workers, max_damaged=len(damaged) - 1
     )
     with pytest.raises(ValueError, match="8 damaged records among 40 and 7 are allowed") as error:
@@ -188,7 +188,7 @@ def test_too_many_damaged_records_end_the_run_with_the_list(spoiled, workers, ca
 
 def test_a_resumed_stream_counts_what_was_found_before(spoiled, caplog):
     source, damaged = spoiled
-    options = TrainInput(image_size=SIZE, batch_size=8, threads=0, max_damaged=len(damaged))
+    options = train_input(image_size=SIZE, batch_size=8, threads=1, max_damaged=len(damaged))
     whole, found = collect(train_batches(source, options, num_steps=10))
     assert [damage.number for damage in found] == damaged
     with train_batches(source, options, num_steps=10) as first:
@@ -237,8 +237,8 @@ def sound(tmp_path_factory):
 
 def both_streams(source):
     """The training and the evaluation of all images once."""
-    train = TrainInput(image_size=SIZE, batch_size=12, threads=0, max_damaged=1)
-    evaluation = EvalInput(image_size=SIZE, batch_size=12, threads=0, max_damaged=1)
+    train = train_input(image_size=SIZE, batch_size=12, threads=1, max_damaged=1)
+    evaluation = eval_input(image_size=SIZE, batch_size=12, threads=1, max_damaged=1)
     return train_batches(source, train, num_steps=1), eval_batches(source, evaluation)
 
 
@@ -290,14 +290,14 @@ def test_limits_are_shares_or_counts():
 
 def test_evaluation_leaves_damaged_images_out(spoiled):
     source, damaged = spoiled
-    options = EvalInput(image_size=SIZE, batch_size=16, threads=1, max_damaged=0.5)
+    options = eval_input(image_size=SIZE, batch_size=16, threads=1, max_damaged=0.5)
     batches, found = collect(eval_batches(source, options))
     assert [damage.number for damage in found] == damaged
     mask = rows(batches)["mask"]
     assert np.flatnonzero(~mask).tolist() == [*damaged, *range(40, 48)]
     assert not rows(batches)["image"][~mask].any()
     with pytest.raises(ValueError, match="damaged records"):
-        collect(eval_batches(source, EvalInput(image_size=SIZE, batch_size=16)))
+        collect(eval_batches(source, eval_input(image_size=SIZE, batch_size=16)))
 
 
 def test_a_data_set_without_a_sound_record_says_so(tmp_path):
@@ -305,7 +305,7 @@ def test_a_data_set_without_a_sound_record_says_so(tmp_path):
     for index in range(3):
         spoil(tmp_path / "damaged" / "train" / source.path(index), 3)
     assert damaged == [3, 4]
-    options = TrainInput(image_size=SIZE, batch_size=2, max_damaged=100)
+    options = train_input(image_size=SIZE, batch_size=2, max_damaged=100)
     with pytest.raises(ValueError, match=r"damaged all over: none of .* can be read \(.+\)"):
         collect(train_batches(source, options, num_steps=2))
     with pytest.raises(DamagedRecordError, match=r"Cannot read record .*jpeg: "):

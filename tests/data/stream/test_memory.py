@@ -14,13 +14,13 @@ from PIL import Image
 SCRIPT = """
 import json, sys
 from benchmarks import process_tree
-from deit_jax.data.stream.options import TrainInput
+from tests.inputs import train_input
 from deit_jax.data.stream.loader import train_batches
 from deit_jax.data.source import open_source
 
 if __name__ == "__main__":
     directory, workers, epochs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    options = TrainInput(image_size=(96, 96), batch_size=16, repeats=3, workers=workers)
+    options = train_input(image_size=(96, 96), batch_size=16, repeats=3, workers=workers)
     source = open_source("folder", "train", directory)
     held = []
     with train_batches(source, options, num_steps=3 * epochs) as batches:

@@ -1,15 +1,16 @@
 """Copies of an image in a batch: never in one mixing group, never with their like."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from deit_jax.augment.keys import image_keys, purpose
-from deit_jax.augment.mixup_cutmix import MixOptions, draw_mixing
-from deit_jax.data.draws import locate
-from deit_jax.data.stream.repeated_augmentation import apart
+from deit_jax.augment.mixup_cutmix import draw_mixing
+from deit_jax.data.stream.repeated_augmentation import apart, locate
+from deit_jax.schema.images import UNMIXED
 
 
 def batches(batch, images, repeats, steps, seed=0):
@@ -94,7 +95,7 @@ def test_every_pair_of_images_is_equally_likely():
 def test_copies_draw_weight_coin_and_box_of_their_own():
     """In the mode with one draw for a group, where copies side by side shared it."""
     epoch, index, copy = next(batches(192, 100_000, 3, 1))
-    options = MixOptions(0.8, 1.0, group=64)
+    options = replace(UNMIXED, mixup_alpha=0.8, cutmix_alpha=1.0, group=64)
 
     def draws(order):
         places = (values[order].astype(np.int32) for values in (epoch, index, copy))

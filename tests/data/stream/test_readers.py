@@ -13,7 +13,8 @@ import pytest
 
 from deit_jax.data.open import open_source
 from deit_jax.data.stream.loader import train_batches
-from deit_jax.data.stream.options import TrainInput, buffer_bytes
+from deit_jax.data.stream.options import buffer_bytes
+from tests.inputs import train_input
 
 SIZE = (16, 16)
 
@@ -21,7 +22,7 @@ SIZE = (16, 16)
 @pytest.mark.slow
 def test_a_killed_worker_ends_the_stream(image_folder):
     folder = open_source("folder", "train", str(image_folder))
-    options = TrainInput(image_size=SIZE, batch_size=4, workers=2, threads=1, prefetch=1)
+    options = train_input(image_size=SIZE, batch_size=4, workers=2, threads=1, prefetch=1)
     before = set(multiprocessing.active_children())
     batches = train_batches(folder, options, num_steps=10**6)
     next(batches)
@@ -42,7 +43,7 @@ def test_closing_midway_leaves_no_reader_behind(image_folder):
     folder = open_source("folder", "train", str(image_folder))
     before = threading.active_count()
     for workers in (0, 1):
-        options = TrainInput(image_size=SIZE, batch_size=4, workers=workers)
+        options = train_input(image_size=SIZE, batch_size=4, workers=workers)
         batches = train_batches(folder, options, num_steps=10**6)
         next(batches)
         batches.close()
@@ -55,12 +56,12 @@ def test_closing_midway_leaves_no_reader_behind(image_folder):
 
 
 SCRIPT = """
-from deit_jax.data.stream.options import TrainInput
+from tests.inputs import train_input
 from deit_jax.data.stream.loader import train_batches
 from deit_jax.data.source import open_source
 
 if __name__ == "__main__":
-    options = TrainInput(image_size=(16, 16), batch_size=64, workers=2)
+    options = train_input(image_size=(16, 16), batch_size=64, workers=2)
     source = open_source("digits", "train")
     print(sum(len(b["label"]) for b in train_batches(source, options, num_steps=5)))
     stopped = train_batches(source, options, num_steps=500)
@@ -98,8 +99,8 @@ for name in {*names} - {f"deit_jax.data.stream.{name}" for name in ("loader", "s
 
 
 def test_readers_stay_within_their_buffers(counted):
-    for threads, prefetch, ahead in [(0, 3, 0), (1, 3, 3), (4, 2, 4)]:
-        options = TrainInput(image_size=SIZE, batch_size=1, threads=threads, prefetch=prefetch)
+    for threads, prefetch, ahead in [(1, 3, 3), (4, 2, 4)]:
+        options = train_input(image_size=SIZE, batch_size=1, threads=threads, prefetch=prefetch)
         source = counted(1000)
         with train_batches(source, options, num_steps=1000) as batches:
             for _ in range(5):
@@ -111,6 +112,6 @@ def test_readers_stay_within_their_buffers(counted):
 
 @pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="shared memory is elsewhere")
 def test_too_little_shared_memory_is_said_before_it_kills(counted):
-    options = TrainInput(image_size=(4096, 4096), batch_size=1024, workers=16)
+    options = train_input(image_size=(4096, 4096), batch_size=1024, workers=16)
     with pytest.raises(ValueError, match="--shm-size"):
         train_batches(counted(3), options, num_steps=1)

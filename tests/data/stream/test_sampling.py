@@ -5,7 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from deit_jax.data.draws import balanced_order, crop_draws, epoch_order, locate
+from deit_jax.data.draws import balanced_order, crop_draws
+from deit_jax.data.stream.repeated_augmentation import epoch_order, locate
 
 
 @pytest.mark.parametrize("num_images", [1, 2, 7, 100])

@@ -20,13 +20,13 @@ ROOT = Path(__file__).parents[3]
 
 READING = """
 import time
-from deit_jax.data.stream.options import TrainInput
+from tests.inputs import train_input
 from deit_jax.data.stream.loader import train_batches
 from deit_jax.data.stream.shared_memory import claim
 from deit_jax.data.source import open_source
 
 if __name__ == "__main__":
-    options = TrainInput(image_size=(16, 16), batch_size=64, workers=2)
+    options = train_input(image_size=(16, 16), batch_size=64, workers=2)
     batches = train_batches(open_source("digits", "train"), options, num_steps=10**6)
     next(batches)
     print(claim(), flush=True)

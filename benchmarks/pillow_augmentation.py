@@ -16,7 +16,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from deit_jax.augment.choices import Choices, draw_choices
 from deit_jax.augment.erasing import box_noise, box_slices
 from deit_jax.augment.operations import Kind
-from deit_jax.augment.options import AugmentOptions
+from deit_jax.schema.images import AugmentOptions
 
 _draw = jax.jit(draw_choices, static_argnums=(1, 2, 3))
 _noise = jax.jit(box_noise, static_argnums=(1, 2, 3, 4))
