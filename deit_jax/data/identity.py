@@ -40,7 +40,7 @@ class Readable(Protocol):
 
     @property
     def identity(self) -> str:
-        """See `sources.Source`."""
+        """See `data.source.Source`."""
         ...
 
     def __len__(self) -> int: ...

@@ -54,7 +54,7 @@ def make_eval_step(
     fusion: str = "mean_logits",
     compiler_options: dict[str, Any] | None = None,
 ) -> EvalStep:
-    """Return `step(params, batch_stats, batch) -> sums` for batches of `data.pipeline`."""
+    """Return `step(params, batch_stats, batch) -> sums` for batches of `eval_batches`."""
 
     @partial(jax.jit, compiler_options=compiler_options)
     def step(
@@ -91,7 +91,7 @@ def evaluate(
     Args:
         step: from `make_eval_step`.
         weights: named pairs of (parameters, BatchNorm statistics), for instance "raw" and "ema".
-        batches: from `data.pipeline.eval_batches`.
+        batches: from `data.stream.loader.eval_batches`.
         mesh: devices the batches are split over.
 
     Returns:

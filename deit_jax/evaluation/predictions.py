@@ -42,7 +42,7 @@ def measure(
     Args:
         function: the model.
         arrays: its parameters and BatchNorm statistics.
-        batches: from `data.pipeline.eval_batches`, of one process.
+        batches: from `data.stream.loader.eval_batches`, of one process.
         mesh: devices the batches are split over.
         images: in the split.
         mean: that the pixels are normalised with.

@@ -1,7 +1,7 @@
 """The PyTorch half of a comparison, asked in our terms.
 
 Intermediate results by our names, both heads' logits, gradients and parameters as trees like ours.
-`comparison.torch_models` builds it.
+`parity.torch_models` builds it.
 """
 
 from collections.abc import Callable, Mapping

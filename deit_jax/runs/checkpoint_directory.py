@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 from jax.experimental import multihost_utils
 
+from deit_jax.runs.best import best_first
 from deit_jax.runs.manifest import DamagedCheckpoint, Manifest, finite
 from deit_jax.runs.orbax_store import is_leftover, read_saved_manifest, replace_manifest
 
@@ -56,12 +57,9 @@ def add_metrics(directory: Path, step: int, metrics: Mapping[str, float]) -> Non
 
 
 def best_of(manifests: Mapping[int, Manifest]) -> tuple[int, float] | None:
-    """Return the step with the highest score, the latest of equals, and that score."""
-    scores = [(m.score, step) for step, m in manifests.items() if m.score is not None]
-    if not scores:
-        return None
-    score, step = max(scores)
-    return step, score
+    """Return the step of the best checkpoint and its score; None if none was scored."""
+    scores = {step: m.score for step, m in manifests.items() if m.score is not None}
+    return next(((step, scores[step]) for step in best_first(scores)), None)
 
 
 def select(directory: Path, which: str | int) -> Path:

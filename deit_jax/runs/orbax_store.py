@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
 from deit_jax.files import write_json
+from deit_jax.runs.best import best_first
 from deit_jax.runs.fingerprint import named_leaves
 from deit_jax.runs.manifest import DamagedCheckpoint, Manifest
 from deit_jax.runs.orbax_loops import let_loops_end, wait_for_threads
@@ -64,8 +65,7 @@ class Retention:
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Answer for each checkpoint, as Orbax asks."""
         steps = sorted(checkpoint.step for checkpoint in checkpoints)
-        scored = [step for step in steps if step in self.scores]
-        scored.sort(key=lambda step: (self.scores[step], step), reverse=True)
+        scored = best_first({s: self.scores[s] for s in steps if s in self.scores})
         kept = {*steps[-self.keep_latest :], *scored[: self.keep_best]}
         if self.keep_every:
             kept |= {step for step in steps if step % self.keep_every == 0}

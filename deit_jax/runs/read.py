@@ -11,16 +11,22 @@ from deit_jax.config.defaults import default_config
 from deit_jax.config.keys import leaves_by_key
 from deit_jax.config.saved import complete
 from deit_jax.preprocessing import EvalView, Preprocessing
-from deit_jax.runs.json_shape import is_number, misfits
+from deit_jax.runs.json_shape import misfits
+from deit_jax.schema import RULES
+from deit_jax.schema.declare import conform
 
 # Every run has them, of whatever age: they say what its weights are.
 _NEEDED = ("model.name", "model.num_classes", "model.image_size", "augment.mean", "augment.std")
-_POSITIVE = ("model.num_classes", "model.image_size", "evaluation.batch_size")
-_CHOICES = {
-    "model.dtype": ("float32", "bfloat16"),
-    "evaluation.fusion": ("mean_logits", "sum_softmax"),
-    "evaluation.weights": ("raw", "ema"),
-}
+# What weights are evaluated by; a value of another kind would end in a traceback.
+_CHECKED = (
+    "model.num_classes",
+    "model.image_size",
+    "model.dtype",
+    "data.eval_crop_ratio",
+    "evaluation.batch_size",
+    "evaluation.fusion",
+    "evaluation.weights",
+)
 _DATA = {"images": 0, "classes": 0, "records": "", "contents": ""}
 _RECORD = {
     "overrides": ("",),
@@ -126,17 +132,12 @@ def _config_problems(config: dict[str, Any]) -> Iterator[str]:
     yield from problems
     values = leaves_by_key(config)
     yield from (f"{key} is missing" for key in _NEEDED if key not in values)
-    for key in _POSITIVE if not problems else ():
-        value = values.get(key, 1)
-        if min(value if isinstance(value, list) else [value]) < 1:
-            yield f"{key} is {value}, which is not positive"
-
-    ratio = values.get("data.eval_crop_ratio", 1.0)
-    if is_number(ratio) and not 0 < ratio <= 1:
-        yield f"data.eval_crop_ratio is {ratio}, which is not in (0, 1]"
-    for key, choices in _CHOICES.items():
-        if values.get(key, choices[0]) not in choices:
-            yield f"{key} is {values[key]!r}, which is none of {', '.join(choices)}"
+    for key in _CHECKED if not problems else ():
+        try:
+            if key in values:
+                conform(key, values[key], RULES[key])
+        except ValueError as error:
+            yield str(error).rstrip(".")
 
 
 def _result_problems(result: Any) -> Iterator[str]:

@@ -9,6 +9,7 @@ import jax
 
 from deit_jax.evaluation.metrics import Metrics
 from deit_jax.models.functional import count_parameters
+from deit_jax.runs.best import best_first
 from deit_jax.runs.fingerprint import digest
 from deit_jax.runs.log_lines import read_lines
 from deit_jax.training.setup import Setup
@@ -17,16 +18,11 @@ from deit_jax.version import __version__
 
 
 def best_evaluation(workdir: str | Path, metric: str) -> dict[str, Any]:
-    """Return step and value of the latest evaluation with the highest `metric`.
-
-    The latest of equals, as checkpoint retention has it: that one is still there.
-    """
-    best: dict[str, Any] = {"step": 0, "metric": metric, "value": -1.0}
-    for _, row in read_lines(Path(workdir) / "metrics.jsonl"):
-        value = row.get(metric)
-        if row["split"] == "eval" and value is not None and value >= best["value"]:
-            best |= {"step": row["step"], "value": value}
-    return best
+    """Return step and value of the best evaluation that the log holds, judged by `metric`."""
+    rows = [row for _, row in read_lines(Path(workdir) / "metrics.jsonl") if row["split"] == "eval"]
+    scores = {row["step"]: row[metric] for row in rows if row.get(metric) is not None}
+    step = next(iter(best_first(scores)), 0)
+    return {"step": step, "metric": metric, "value": scores.get(step, -1.0)}
 
 
 def make_result(

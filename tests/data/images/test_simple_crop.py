@@ -7,7 +7,6 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 from deit_jax.data.images.simple_crop import PADDING, _span, simple_random_crop
-from tests.inputs import train_input
 
 
 @pytest.mark.parametrize("shape", [(50, 70), (70, 50), (33, 33), (20, 61), (2, 700), (900, 1)])
@@ -45,9 +44,3 @@ def test_spans_hold_the_lines_of_numpys_reflection(whole):
             lines = np.pad(np.arange(start, start + count), padding, mode="reflect")
             expected = padded[first + PADDING :][:wanted]
             np.testing.assert_array_equal(lines[skipped : skipped + wanted], expected)
-
-
-def test_it_is_an_option_of_training():
-    train_input(image_size=(32, 32), batch_size=4, crop="simple")
-    with pytest.raises(ValueError, match="random_resized, simple or none"):
-        train_input(image_size=(32, 32), batch_size=4, crop="simpel")
