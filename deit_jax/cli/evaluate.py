@@ -18,8 +18,7 @@ from deit_jax.cli.arguments import checkpoint, positive_count, share
 
 if TYPE_CHECKING:
     from deit_jax.data.source import Source
-    from deit_jax.evaluation.metrics import Metrics
-    from deit_jax.evaluation.predictions import Answers
+    from deit_jax.evaluation.metrics import Answers, Metrics
     from deit_jax.evaluation.subjects import Place, Subject
 
 

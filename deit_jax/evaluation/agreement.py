@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from deit_jax.evaluation.predictions import UNREAD, Answers
+from deit_jax.evaluation.metrics import UNREAD, Answers
 
 
 class Disagreement(NamedTuple):

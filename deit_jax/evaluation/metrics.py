@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Int32, Shaped
 
 from deit_jax.augment.normalise import to_input
 from deit_jax.models.functional import HeadLogits, ModelFunction
@@ -23,6 +23,16 @@ Totals = dict[str, dict[str, float]]
 
 Metrics = dict[str, dict[str, float]]
 """By head ("class", "distillation", "fused"): "top1" and "top5" in percent, "loss"."""
+
+
+Answers = Int32[np.ndarray, "images"]
+"""The class that is answered for each image of a split, `UNREAD` or `NO_CLASS`."""
+
+UNREAD: Final = -1
+"""The image was damaged, so that nothing was asked."""
+
+NO_CLASS: Final = -2
+"""The logits were not numbers."""
 
 
 def count_hits(
@@ -52,9 +62,22 @@ def make_eval_step(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     fusion: str = "mean_logits",
+    classes: tuple[int, ...] = (),
+    answers: bool = False,
     compiler_options: dict[str, Any] | None = None,
 ) -> EvalStep:
-    """Return `step(params, batch_stats, batch) -> sums` for batches of `eval_batches`."""
+    """Return `step(params, batch_stats, batch) -> sums` for batches of `eval_batches`.
+
+    Args:
+        function: the model.
+        mean: that the pixels are normalised with.
+        std: likewise.
+        fusion: how both heads are put together.
+        classes: the model's class for each class of the labels, () if they are the same. Classes
+            that are not among them are left out.
+        answers: whether "answers", the class of each image, come with the sums.
+        compiler_options: of XLA.
+    """
 
     @partial(jax.jit, compiler_options=compiler_options)
     def step(
@@ -62,13 +85,19 @@ def make_eval_step(
     ) -> Sums:
         images = to_input(batch["image"], mean, std)
         logits, _ = function.head_logits(params, batch_stats, images)
-        heads = by_head(logits, fusion)
-        return {head: count_hits(x, batch["label"], batch["mask"]) for head, x in heads.items()}
+        heads = _by_head(logits, fusion)
+        if classes:
+            heads = {head: x[:, np.asarray(classes)] for head, x in heads.items()}
+        sums = {head: count_hits(x, batch["label"], batch["mask"]) for head, x in heads.items()}
+        if answers:
+            for head, x in heads.items():
+                sums[head]["answers"] = _answers(x, batch["mask"])
+        return sums
 
     return step
 
 
-def by_head(logits: HeadLogits, fusion: str) -> dict[str, Float[Array, "batch classes"]]:
+def _by_head(logits: HeadLogits, fusion: str) -> dict[str, Float[Array, "batch classes"]]:
     """Return the logits of each head, and of both together where there are two."""
     class_logits, distill_logits = logits
     if distill_logits is None:
@@ -78,6 +107,13 @@ def by_head(logits: HeadLogits, fusion: str) -> dict[str, Float[Array, "batch cl
         "distillation": distill_logits,
         "fused": fuse(class_logits, distill_logits, fusion),
     }
+
+
+def _answers(
+    logits: Float[Array, "batch classes"], mask: Bool[Array, " batch"]
+) -> Int32[Array, " batch"]:
+    found = jnp.where(jnp.isnan(logits).any(-1), NO_CLASS, jnp.argmax(logits, -1))
+    return jnp.where(mask, found.astype(jnp.int32), UNREAD)
 
 
 def evaluate(
@@ -105,11 +141,60 @@ def evaluate(
         placed = put_batch(batch, mesh)
         sums = {name: step(*arrays, placed) for name, arrays in weights.items()}
         for name, heads in jax.device_get(sums).items():
-            add(totals[name], heads)
-    return {name: averages(heads) for name, heads in totals.items()}
+            _add(totals[name], heads)
+    return {name: _averages(heads) for name, heads in totals.items()}
 
 
-def add(totals: Totals, sums: Sums) -> None:
+def measure(
+    function: ModelFunction,
+    arrays: tuple[Tree, Tree],
+    batches: Iterable[Mapping[str, Shaped[np.ndarray, "batch ..."]]],
+    mesh: Mesh,
+    images: int,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    fusion: str = "mean_logits",
+    classes: tuple[int, ...] = (),
+) -> tuple[Metrics, dict[str, Answers]]:
+    """Run over all batches once; return the metrics and the answers of each head.
+
+    Args:
+        function: the model.
+        arrays: its parameters and BatchNorm statistics.
+        batches: from `data.stream.loader.eval_batches`, of one process.
+        mesh: devices the batches are split over.
+        images: in the split.
+        mean: that the pixels are normalised with.
+        std: likewise.
+        fusion: how both heads are put together.
+        classes: the model's class for each class of the labels, () if they are the same. Answers
+            are then in the labels' classes, and classes that are not among them are left out.
+
+    Raises:
+        ValueError: if there is no image.
+    """
+    step = make_eval_step(
+        function, mean=mean, std=std, fusion=fusion, classes=classes, answers=True
+    )
+    totals: Totals = {}
+    rows: dict[str, list[np.ndarray]] = {}
+    for batch in batches:
+        sums = jax.device_get(step(*arrays, put_batch(batch, mesh)))
+        for head, values in sums.items():
+            rows.setdefault(head, []).append(values.pop("answers"))
+        _add(totals, sums)
+    metrics = _averages(totals)
+    # Batches are in the order of the split; what is beyond its end fills up the last one. A dict
+    # that leaves jit comes back sorted.
+    order = [head for head in ("class", "distillation", "fused") if head in rows]
+    return (
+        {head: metrics[head] for head in order},
+        {head: np.concatenate(rows[head])[:images] for head in order},
+    )
+
+
+def _add(totals: Totals, sums: Sums) -> None:
     """Add the sums of one batch, fetched from the devices, to those of all before."""
     for head, values in sums.items():
         total = totals.setdefault(head, dict.fromkeys(values, 0.0))
@@ -117,7 +202,7 @@ def add(totals: Totals, sums: Sums) -> None:
             total[key] += value.item()
 
 
-def averages(totals: Totals) -> Metrics:
+def _averages(totals: Totals) -> Metrics:
     """Return the metrics of each head. Raises ValueError if there was no image."""
     return {head: _average(total) for head, total in totals.items()}
 

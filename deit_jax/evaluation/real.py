@@ -7,7 +7,7 @@ import numpy as np
 
 from deit_jax.data.formats.folder import FolderSource
 from deit_jax.data.source import Source
-from deit_jax.evaluation.predictions import UNREAD, Answers
+from deit_jax.evaluation.metrics import UNREAD, Answers
 
 _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})")
 

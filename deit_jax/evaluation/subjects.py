@@ -18,8 +18,7 @@ from deit_jax.data.combined import keep_classes
 from deit_jax.data.open import open_source
 from deit_jax.data.source import Source
 from deit_jax.data.stream.loader import EvalInput, eval_batches
-from deit_jax.evaluation.metrics import Metrics
-from deit_jax.evaluation.predictions import Answers, measure
+from deit_jax.evaluation.metrics import Answers, Metrics, measure
 from deit_jax.models.functional import ModelFunction
 from deit_jax.preprocessing import Preprocessing
 from deit_jax.runs.open_weights import RunWeights, is_run, read_weights

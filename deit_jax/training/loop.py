@@ -87,16 +87,21 @@ def train(
         class_names=names,
     ) as run:
         kept = config.checkpoint
-        with Checkpoints(
-            run.checkpoints,
-            keep_latest=kept.keep_latest,
-            keep_every=kept.keep_every_steps,
-            keep_best=kept.keep_best,
-        ) as checkpoints:
+        with (
+            Checkpoints(
+                run.checkpoints,
+                keep_latest=kept.keep_latest,
+                keep_every=kept.keep_every_steps,
+                keep_best=kept.keep_best,
+            ) as checkpoints,
+            contextlib.ExitStack() as stack,
+        ):
             if kernel_choices:
                 # All processes wait for each other in `Checkpoints`: the run's directory is there.
                 kernel_choices.mkdir(exist_ok=True)
-            return _Run(setup, run, checkpoints, weights, interruption or Interruption()).go()
+            return _Run(
+                setup, run, checkpoints, weights, interruption or Interruption(), stack
+            ).go()
 
 
 class _Run:
@@ -109,7 +114,9 @@ class _Run:
         checkpoints: Checkpoints,
         weights: Fitted | None,
         interruption: Interruption,
+        stack: contextlib.ExitStack,
     ) -> None:
+        """Restore the latest checkpoint, if there is one; `stack` closes what is opened here."""
         self.setup, self.config = setup, setup.config
         self.run, self.checkpoints, self.interruption = run, checkpoints, interruption
         restored = checkpoints.restore_latest(setup.abstract_state)
@@ -117,62 +124,59 @@ class _Run:
         self.load_report = weights.report if weights else None
         self.start = restored.step if restored else 0
         # Notes that the checkpoints of older runs do not have begin anew.
-        self.meta = restored.meta if restored else {}
+        meta = restored.meta if restored else {}
         # A signal came while this step was evaluated.
-        self.owes_evaluation = bool(self.meta.get(OWES_EVALUATION))
+        self.owes_evaluation = bool(meta.get(OWES_EVALUATION))
         self.left_open: list[Batches] = []
-        self.clock = Clock(self.meta.get("seconds", 0.0))
-        self.damaged: tuple[int, ...] = tuple(self.meta.get("damaged", ()))
+        self.clock = Clock(meta.get("seconds", 0.0))
+        self.damaged: tuple[int, ...] = tuple(meta.get("damaged", ()))
         teacher_params = setup.teacher.params if setup.teacher else {}
         self.teacher_params = jax.device_put(teacher_params, replicated(setup.mesh))
+        log = stack.enter_context(
+            RunLog(
+                run.path,
+                resume_step=self.start,
+                owes_evaluation=self.owes_evaluation,
+                tensorboard=self.config.log.tensorboard,
+            )
+        )
+        say_if_epochs_moved(meta, self.start, setup.steps_per_epoch)
+        self.stack = stack
+        self.progress = stack.enter_context(Progress(setup.total_steps, start_step=self.start))
+        self.recorder = Recorder(setup, run, checkpoints, log, self.progress, self.clock, meta)
 
     def go(self) -> dict[str, Any]:
         """Train to the last step and write the result."""
-        setup, config = self.setup, self.config
-        total = setup.total_steps
-        with contextlib.ExitStack() as stack:
-            log = stack.enter_context(
-                RunLog(
-                    self.run.path,
-                    resume_step=self.start,
-                    owes_evaluation=self.owes_evaluation,
-                    tensorboard=config.log.tensorboard,
-                )
-            )
-            say_if_epochs_moved(self.meta, self.start, setup.steps_per_epoch)
-            self.progress = stack.enter_context(Progress(total, start_step=self.start))
-            self.recorder = Recorder(
-                setup, self.run, self.checkpoints, log, self.progress, self.clock, self.meta
-            )
-            if self.load_report:
-                self.progress.message(self.load_report.table())
-            self.progress.message(opening(setup, self.state, self.start))
-            if setup.teacher and setup.teacher.note:
-                self.progress.message(setup.teacher.note)
-            batches = setup.train_batches(self.start, known_damaged=self.damaged)
-            stack.callback(self.close, batches)
-            evaluation = self.pay_evaluation() if self.owes_evaluation else None
-            if self.start < total:
-                self.progress.message("Compiling the train step ...")
-            for step in range(self.start + 1, total + 1):
-                batch = put_batch(next(batches), setup.mesh)
-                self.damaged = batches.damaged_numbers
-                self.state = setup.train_step(self.state, self.teacher_params, batch)
-                if step == self.start + 1:
-                    # The first step compiles; throughput is counted from the second.
-                    jax.block_until_ready(self.state["step"])
-                    self.progress.message(f"First step after {self.clock.since_start():.1f} s.")
-                    self.clock.restart(step)
-                self.interruption.step_done()
-                evaluation = self.after(step)
-            if evaluation is None:
-                # Stopped between the last checkpoint and the result: already logged.
-                evaluation = self.evaluate()
-            if evaluation is None:
-                self.leave(total)
-            stop_if_nothing_was_learned(int(self.state["skipped"]), total)
-            result = self.recorder.result(self.state, evaluation)
-            self.progress.message(closing(setup, result, self.run.path))
+        setup, total = self.setup, self.setup.total_steps
+        if self.load_report:
+            self.progress.message(self.load_report.table())
+        self.progress.message(opening(setup, self.state, self.start))
+        if setup.teacher and setup.teacher.note:
+            self.progress.message(setup.teacher.note)
+        batches = setup.train_batches(self.start, known_damaged=self.damaged)
+        self.stack.callback(self.close, batches)
+        evaluation = self.pay_evaluation() if self.owes_evaluation else None
+        if self.start < total:
+            self.progress.message("Compiling the train step ...")
+        for step in range(self.start + 1, total + 1):
+            batch = put_batch(next(batches), setup.mesh)
+            self.damaged = batches.damaged_numbers
+            self.state = setup.train_step(self.state, self.teacher_params, batch)
+            if step == self.start + 1:
+                # The first step compiles; throughput is counted from the second.
+                jax.block_until_ready(self.state["step"])
+                self.progress.message(f"First step after {self.clock.since_start():.1f} s.")
+                self.clock.restart(step)
+            self.interruption.step_done()
+            evaluation = self.after(step)
+        if evaluation is None:
+            # Stopped between the last checkpoint and the result: already logged.
+            evaluation = self.evaluate()
+        if evaluation is None:
+            self.leave(total)
+        stop_if_nothing_was_learned(int(self.state["skipped"]), total)
+        result = self.recorder.result(self.state, evaluation)
+        self.progress.message(closing(setup, result, self.run.path))
         return result
 
     def after(self, step: int) -> dict[str, Metrics] | None:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from deit_jax.data.source import ArraySource
 from deit_jax.evaluation.agreement import disagreement
-from deit_jax.evaluation.predictions import NO_CLASS, UNREAD
+from deit_jax.evaluation.metrics import NO_CLASS, UNREAD
 from deit_jax.evaluation.real import match, real_accuracy
 from deit_jax.reports.agreement import show_disagreement, write
 

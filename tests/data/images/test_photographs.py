@@ -21,8 +21,7 @@ from deit_jax.augment.normalise import to_input
 from deit_jax.data.images import decode, resize
 from deit_jax.data.open import open_source
 from deit_jax.data.stream.loader import eval_batches
-from deit_jax.evaluation.metrics import evaluate, make_eval_step
-from deit_jax.evaluation.predictions import measure
+from deit_jax.evaluation.metrics import evaluate, make_eval_step, measure
 from deit_jax.preprocessing import EvalView
 from deit_jax.schema.images import IMAGENET_MEAN, IMAGENET_STD
 from deit_jax.sharding import create_mesh, split_over_batch
