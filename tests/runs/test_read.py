@@ -18,8 +18,8 @@ from deit_jax.reports.comparison import compare_runs
 from deit_jax.reports.curves import curve
 from deit_jax.reports.paper_tables import started_as
 from deit_jax.reports.table3 import table3_markdown
-from deit_jax.runs import checkpoints as checkpoint
 from deit_jax.runs import directory as run_directory
+from deit_jax.runs import open_weights
 from deit_jax.runs.directory import open_run
 from deit_jax.runs.log import RunLog
 from deit_jax.runs.open_weights import read_weights
@@ -62,8 +62,7 @@ def run(tmp_path, monkeypatch):
     notes = {"step": 10, "metrics": {"top1": 50.0}, "seconds": 9.0}
     # Asking git takes longer than all else.
     monkeypatch.setattr(run_directory, "circumstances", lambda: circumstances)
-    for module in (checkpoint, subjects, teacher):
-        monkeypatch.setattr(module, "load_weights", lambda *_: (params, stats, notes))
+    monkeypatch.setattr(open_weights, "restore_parameters", lambda *_: (params, stats, notes))
     return path
 
 
