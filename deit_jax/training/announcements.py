@@ -27,10 +27,12 @@ def opening(setup: Setup, state: TrainState, start: int) -> str:
     # Where a batch is larger than the data set, the epochs run fast.
     each = 1 / setup.steps_per_epoch
     epochs = f" ({each:.3g} epochs each)" if each > 1 else ""
-    teacher = f", taught ({config.distillation.kind}) by {config.teacher.name}"
+    teacher = ""
+    if setup.teacher:
+        teacher = f", taught ({config.distillation.kind}) by {setup.teacher.facts['name']}"
     what = (
         f"{config.model.name} ({count_parameters(state['params']):,} parameters)"
-        f"{teacher if setup.teacher else ''}; {len(setup.train_source):,} training and "
+        f"{teacher}; {len(setup.train_source):,} training and "
         f"{len(setup.eval_source):,} evaluation images of {setup.train_source.name}; "
         f"{setup.total_steps:,} steps of {config.training.batch_size} images{epochs} on "
         f"{setup.mesh.size} {jax.default_backend()} device(s); "

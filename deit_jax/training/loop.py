@@ -23,6 +23,7 @@ from deit_jax.runs.log import RunLog
 from deit_jax.runs.lost_checkpoints import refuse_lost_checkpoints
 from deit_jax.runs.made_from import made_from
 from deit_jax.runs.processes import any_process
+from deit_jax.schema.learning import CheckpointOptions
 from deit_jax.sharding import put_batch, replicated
 from deit_jax.training.announcements import closing, opening
 from deit_jax.training.clock import Clock
@@ -74,34 +75,36 @@ def train(
         config.teacher.name = setup.teacher.facts["name"]
     saved = saved_steps(Path(workdir) / "checkpoints")
     names = setup.train_source.class_names
-    weights = None if saved else load_initial(config, setup.abstract_state, names)
+    weights = None if saved else load_initial(setup.config, setup.abstract_state, names)
     refuse_early(setup, max(saved, default=0))
     first = jax.process_index() == 0
     if first:
         refuse_lost_checkpoints(workdir)
-    with open_run(
-        workdir,
-        config,
-        made_from=made_from(setup, weights) if first else None,
-        allow_config_change=allow_config_change,
-        class_names=names,
-    ) as run:
-        kept = config.checkpoint
-        with (
-            Checkpoints(
-                run.checkpoints,
-                keep_latest=kept.keep_latest,
-                keep_every=kept.keep_every_steps,
-                keep_best=kept.keep_best,
-            ) as checkpoints,
-            contextlib.ExitStack() as stack,
-        ):
-            if kernel_choices:
-                # All processes wait for each other in `Checkpoints`: the run's directory is there.
-                kernel_choices.mkdir(exist_ok=True)
-            return _Run(
-                setup, run, checkpoints, weights, interruption or Interruption(), stack
-            ).go()
+    with contextlib.ExitStack() as stack:
+        run = stack.enter_context(
+            open_run(
+                workdir,
+                config,
+                made_from=made_from(setup, weights) if first else None,
+                allow_config_change=allow_config_change,
+                class_names=names,
+            )
+        )
+        checkpoints = stack.enter_context(_checkpoints(run, setup.config.checkpoint))
+        if kernel_choices:
+            # All processes wait for each other in `Checkpoints`: the run's directory is there.
+            kernel_choices.mkdir(exist_ok=True)
+        interruption = interruption or Interruption()
+        return _Run(setup, run, checkpoints, weights, interruption, stack).go()
+
+
+def _checkpoints(run: RunDirectory, options: CheckpointOptions) -> Checkpoints:
+    return Checkpoints(
+        run.checkpoints,
+        keep_latest=options.keep_latest,
+        keep_every=options.keep_every_steps,
+        keep_best=options.keep_best,
+    )
 
 
 class _Run:
