@@ -21,8 +21,8 @@ FILES = (
 ELSEWHERE = {
     *("torch", "timm", "jax", "optax", "flax", "nnx", "PIL", "transformers", "torchvision", "tf"),
     *("ml_collections", "argparse", "cudnn", "ImageOps", "ImageEnhance", "AutoImageProcessor"),
-    # Attributes of timm's classes, keys of others' files, a loop's variable.
-    *("Mixup", "args", "ls1", "options"),
+    # timm's classes, tensors of others, modules of Python, a loop's variable.
+    *("Mixup", "args", "ls1", "options", "_blocks", "concurrent", "pickle"),
 }
 """First parts of names that are another project's."""
 
