@@ -51,6 +51,9 @@ def install() -> None:
 
 def checked(function: Any) -> Any:
     """Have beartype check what a function's annotations say of arrays, and nothing else."""
+    # JAX puts dataclasses of arrays together around whatever a tree's leaves have become.
+    if function.__name__ == "__init__":
+        return function
     hints = {name: _of_arrays(hint) for name, hint in function.__annotations__.items()}
     if all(hint in (Any, *NO_ARRAYS) for hint in hints.values()):
         return function

@@ -133,6 +133,7 @@ def test_runs_without_graph_mode(images):
     np.testing.assert_allclose(fuse(a, b), expected, atol=1e-6)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_raw_pixels_are_refused():
     with pytest.raises(TypeError, match="normalise"):
         build()(jnp.zeros((1, 8, 12, 3), jnp.uint8))

@@ -41,7 +41,7 @@ def test_losses_are_the_same_on_one_and_eight_devices(model):
     np.testing.assert_allclose(losses(1, model), losses(8, model), rtol=1e-4)
 
 
-@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.full), 4])
 def test_micro_batches_equal_the_single_batch(devices):
     states = []
     for count in (1, 4):
