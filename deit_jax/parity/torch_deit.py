@@ -19,7 +19,7 @@ class TorchPatchEmbed(nn.Module):
 
     def forward(
         self, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch patches width"]:
+    ) -> Float[Tensor, "batch patches features"]:
         """Return one row for each patch."""
         projected = self.proj(images)
         return projected.reshape(*projected.shape[:2], -1).transpose(1, 2)
