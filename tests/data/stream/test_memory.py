@@ -16,7 +16,7 @@ import json, sys
 from benchmarks import process_tree
 from tests.inputs import train_input
 from deit_jax.data.stream.loader import train_batches
-from deit_jax.data.source import open_source
+from deit_jax.data.open import open_source
 
 if __name__ == "__main__":
     directory, workers, epochs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])

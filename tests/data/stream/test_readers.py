@@ -58,7 +58,7 @@ def test_closing_midway_leaves_no_reader_behind(image_folder):
 SCRIPT = """
 from tests.inputs import train_input
 from deit_jax.data.stream.loader import train_batches
-from deit_jax.data.source import open_source
+from deit_jax.data.open import open_source
 
 if __name__ == "__main__":
     options = train_input(image_size=(16, 16), batch_size=64, workers=2)
