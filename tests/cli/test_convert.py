@@ -51,7 +51,7 @@ def test_mistakes_end_with_a_sentence(tmp_path, capsys):
 
 
 def test_public_names_load_and_save():
-    from deit_jax.weights import load, save
+    from deit_jax import api
 
-    assert deit_jax.load_weights is load.load_weights
-    assert deit_jax.save_weights is save.save_weights
+    assert deit_jax.load_weights is api.load_weights
+    assert deit_jax.save_weights is api.save_weights

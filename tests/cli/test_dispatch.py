@@ -34,10 +34,10 @@ def test_what_must_not_start_jax(statement):
 
 def test_public_names():
     import deit_jax
-    from deit_jax.models import registry
+    from deit_jax import api
 
-    assert deit_jax.list_models is registry.list_models
-    assert deit_jax.create_model is registry.create_model
+    assert deit_jax.list_models is api.list_models
+    assert deit_jax.create_model is api.create_model
     assert set(deit_jax.__all__) <= set(dir(deit_jax))
     with pytest.raises(AttributeError, match="no attribute 'no_such_name'"):
         deit_jax.no_such_name  # noqa: B018
