@@ -36,12 +36,12 @@ TrainStep = Callable[[TrainState, Tree, Batch], TrainState]
 
 @dataclass(frozen=True)
 class Example:
-    """What the networks see of a batch, after augmentation and mixing."""
+    """What the networks see of a batch, or of its slices, after augmentation and mixing."""
 
-    images: Float[Array, "batch height width 3"]
-    targets: Float[Array, "batch classes"]
-    teacher_logits: Float[Array, "batch classes"] | None
-    model_keys: Key[Array, " batch"]
+    images: Float[Array, "*batch height width 3"]
+    targets: Float[Array, "*batch classes"]
+    teacher_logits: Float[Array, "*batch classes"] | None
+    model_keys: Key[Array, "*batch"]
 
 
 jax.tree_util.register_dataclass(Example, ["images", "targets", "teacher_logits", "model_keys"], [])
