@@ -18,6 +18,8 @@ from deit_jax.runs.checkpoints import Checkpoints
 from deit_jax.runs.directory import open_run
 from deit_jax.runs.log import RunLog
 
+pytestmark = pytest.mark.slow
+
 MODEL = "deit_micro_distilled_patch4_16"
 LOGGED = 12.5
 
@@ -99,7 +101,6 @@ def _evaluate(capsys, workdir, *options):
     return json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "seed", "fuse"),
     [
@@ -158,7 +159,6 @@ def test_runs_and_weights_beside_each_other(workdir, tmp_path, capsys):
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"agreement.md", "agreement.png"}
 
 
-@pytest.mark.slow
 def test_imagenet_v2_is_measured_with_its_classes_in_the_order_of_numbers(tmp_path, capsys):
     """Twelve classes, of which 10 and 11 come before 2 in the order of names."""
     model = _model(2, num_classes=12)
@@ -190,7 +190,6 @@ def test_imagenet_v2_is_measured_with_its_classes_in_the_order_of_numbers(tmp_pa
     assert found["numbered_folder", "fused"]["top1"] > 66 > found["folder", "fused"]["top1"] + 20
 
 
-@pytest.mark.slow
 def test_classes_are_compared_by_their_names(tmp_path, capsys):
     """Three classes in folders, and models that have them in another order, or have others."""
     model = _model(3, num_classes=3)
