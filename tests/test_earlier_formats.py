@@ -50,6 +50,13 @@ def earlier(unpacked, writer, tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def compiled_as_users_do(monkeypatch):
+    """Bits of float32 are those of one way of compiling; tests have a faster one."""
+    for name in ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS"):
+        monkeypatch.delitem(program._ENVIRONMENT, name, raising=False)
+
+
 def stored(writer, name):
     return json.loads((FIXTURES / writer / f"{name}.json").read_text())
 
