@@ -20,6 +20,7 @@ from deit_jax.runs.directory import (
     open_run,
 )
 from deit_jax.runs.read import load_run
+from deit_jax.schema import Config
 from deit_jax.training import loop
 from deit_jax.training.setup import train_input
 
@@ -191,7 +192,7 @@ def test_a_run_older_than_the_default_of_a_key_keeps_its_ways(tmp_path, caplog):
         assert config_changes(tmp_path, asked) == {}
         config = as_begun(tmp_path, asked)
         assert {key: leaves_by_key(config)[key] for key in BEFORE} == BEFORE
-        assert train_input(config).mix_group == 0
+        assert train_input(Config.of(config)).mix_group == 0
         assert "older than mix.box and goes on with timm, as it began" in caplog.text
         open_run(tmp_path, config).close()
     with pytest.raises(ValueError, match=r"data.spread_copies: False -> True"):
