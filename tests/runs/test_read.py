@@ -148,6 +148,7 @@ USED = [
 ]
 
 
+@pytest.mark.slow
 def test_every_configuration(run):
     record = json.loads((run / "config.json").read_text())
     for what, changed in mutations(record):

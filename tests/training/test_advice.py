@@ -9,6 +9,7 @@ from configs import ablation, deit, deit3, digits, distill, finetune
 from deit_jax.config.defaults import default_config
 from deit_jax.config.reference import apply_reference
 from deit_jax.data.source import ArraySource
+from deit_jax.schema import Config
 from deit_jax.training.advice import advice
 from deit_jax.training.announcements import opening
 from deit_jax.training.learning_rate import learning_rate, total_steps
@@ -28,7 +29,9 @@ def own(batch=8, images=480, **changes):
 
 
 def said(config, steps_per_epoch, words):
-    return [sentence for sentence in advice(config, steps_per_epoch) if words in sentence]
+    return [
+        sentence for sentence in advice(Config.of(config), steps_per_epoch) if words in sentence
+    ]
 
 
 def test_a_rate_that_rises_after_warm_up_is_said_with_what_to_set():
@@ -107,17 +110,18 @@ def test_recipes_at_their_own_size_need_no_advice():
         deit3.get_config(),
         ablation.get_config(),
     ):
-        assert advice(config, IMAGENET / config.training.batch_size) == []
+        assert advice(Config.of(config), IMAGENET / config.training.batch_size) == []
     for what in digits.ARGUMENTS:
         config = digits.get_config(what)
-        assert advice(config, 50 / config.training.batch_size) == []
+        assert advice(Config.of(config), 50 / config.training.batch_size) == []
     # Thirty epochs of 512: the reference's average looks back over a third of them.
-    (sentence,) = advice(finetune.get_config(), IMAGENET / 512)
+    (sentence,) = advice(Config.of(finetune.get_config()), IMAGENET / 512)
     assert "5% of the average" in sentence
 
 
 def test_training_says_it_where_it_describes_itself():
-    config, per_epoch = own()
+    values, per_epoch = own()
+    config = Config.of(values)
     images = ArraySource("own", np.zeros((480, 8, 8, 3), np.uint8), np.zeros(480, int), ["a"])
     setup = SimpleNamespace(
         config=config,

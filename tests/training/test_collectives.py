@@ -35,7 +35,7 @@ def collectives(config):
 @pytest.mark.parametrize(
     "experiment",
     [
-        "distill:tiny,hard",
+        pytest.param("distill:tiny,hard", marks=pytest.mark.slow),
         *[
             pytest.param(name, marks=pytest.mark.full)
             for name in (

@@ -1,6 +1,5 @@
 """Damaged records: skipped, counted, named, and replaced alike by every way of reading."""
 
-import dataclasses
 import errno
 import io
 import logging
@@ -207,7 +206,7 @@ def test_a_resumed_stream_counts_what_was_found_before(spoiled, caplog):
     counts = [record.args[0] for record in caplog.records]
     assert counts == list(range(len(known) + 1, len(damaged) + 1))
     # One fewer allowed: the last to be found ends the run, although it has seen few itself.
-    strict = dataclasses.replace(options, max_damaged=len(damaged) - 1)
+    strict = train_input(image_size=SIZE, batch_size=8, threads=1, max_damaged=len(damaged) - 1)
     with pytest.raises(ValueError, match=rf"{len(damaged)} damaged .* and {len(known)} more"):
         collect(train_batches(source, strict, start_step=3, num_steps=10, known_damaged=known))
 
