@@ -89,13 +89,25 @@ def eight_devices():
     return jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
 
 
+def _compile_as_at_first():
+    fast = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
+    jax.config.update("jax_disable_most_optimizations", fast)
+
+
 @pytest.fixture
 def quick_compilation():
     """For tests of a few steps in `make test-full`, which is all that they are compiled for."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    before = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]
-    jax.config.update("jax_disable_most_optimizations", before == "1")
+    _compile_as_at_first()
+
+
+@pytest.fixture
+def optimised_compilation():
+    """For tests of bits that are the same in programs compiled as users compile them."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    _compile_as_at_first()
 
 
 @pytest.fixture

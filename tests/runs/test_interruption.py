@@ -101,8 +101,12 @@ ctypes.CDLL(None).usleep(20_000_000)
 
 
 def in_c(*arguments):
-    # As from a terminal: what a shell runs in its background ignores SIGINT.
-    launch = f"import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)\n{IN_C}"
+    # As from a terminal: what a shell runs in its background ignores SIGINT, what nohup runs SIGHUP.
+    launch = f"""
+import signal
+for number in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+{IN_C}"""
     process = subprocess.Popen(
         [sys.executable, "-c", launch, *arguments],
         cwd=ROOT,
