@@ -101,7 +101,7 @@ ctypes.CDLL(None).usleep(20_000_000)
 
 
 def in_c(*arguments):
-    # As from a terminal: what a shell runs in its background ignores SIGINT, what nohup runs SIGHUP.
+    # As from a terminal: the background of a shell ignores SIGINT, nohup SIGHUP.
     launch = f"""
 import signal
 for number in (signal.SIGINT, signal.SIGHUP):
