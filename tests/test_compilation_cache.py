@@ -21,6 +21,7 @@ def home(monkeypatch, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_second_process_finds_the_first_ones_program(home):
     program = (
         "from deit_jax.compilation_cache import keep_compiled_programs as keep; keep()\n"

@@ -233,6 +233,7 @@ runpy.run_path("train.py", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_a_signal_during_an_evaluation(undisturbed, tmp_path):
     run, workdir = undisturbed, tmp_path / "run"
     process = program.start(STUDENT, workdir, *run.flags, code=IN_AN_EVALUATION)

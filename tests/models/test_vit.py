@@ -125,6 +125,7 @@ def test_gradients_are_the_same_on_eight_devices(images, keys, eight_devices):
         np.testing.assert_allclose(a, b, atol=1e-6 * max(1e-2, np.abs(a).max()))
 
 
+@pytest.mark.slow
 def test_runs_without_graph_mode(images):
     expected = build()(images)
     with nnx.set_graph_mode(False):

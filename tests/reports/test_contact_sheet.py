@@ -21,6 +21,7 @@ def run(*words):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "rows"), [("deit3", 3), pytest.param("deit", 4, marks=pytest.mark.full)]
 )

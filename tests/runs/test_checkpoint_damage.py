@@ -126,6 +126,7 @@ def test_lost_blocks_are_noticed(copy, caplog, item):
     assert restore(directory, caplog).startswith(item)
 
 
+@pytest.mark.slow
 def test_flipped_bits_are_noticed(copy, caplog):
     rng = np.random.default_rng(0)
     reasons = []
@@ -139,6 +140,7 @@ def test_flipped_bits_are_noticed(copy, caplog):
     assert sum("does not match its fingerprint" in reason for reason in reasons) > 15
 
 
+@pytest.mark.slow
 def test_flipped_bits_in_the_manifest_are_noticed(copy, caplog):
     rng = np.random.default_rng(1)
     for _ in range(25):

@@ -88,6 +88,7 @@ def test_the_outcome_is_what_it_was(shown):
     assert out[4] == "left ['1']"
 
 
+@pytest.mark.slow
 def test_damage_and_a_full_disk_are_told_in_sentences_alone(shown):
     _, err, directory = shown
     assert not [line for line in err if "Traceback" in line or "Event loop" in line]

@@ -61,6 +61,7 @@ def test_the_record_says_what_the_run_is_made_from(record, weights):
     assert record["devices"]["count"] == jax.device_count()
 
 
+@pytest.mark.slow
 def test_another_teacher_of_the_same_name_is_seen(record, weights, tmp_path):
     tensors = load_file(weights)
     name = next(name for name, tensor in tensors.items() if tensor.ndim == 4)

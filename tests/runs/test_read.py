@@ -166,6 +166,7 @@ def test_every_configuration(run):
             raise AssertionError(what) from error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["metrics.jsonl", "result.json"])
 def test_every_log_and_result(run, name):
     text = (run / name).read_text()

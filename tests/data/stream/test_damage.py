@@ -157,6 +157,7 @@ def check_grid(source, grid):
         assert_same(stream(source, workers, processes, start), whole[start:])
 
 
+@pytest.mark.slow
 def test_replacements_are_the_same_for_any_readers_and_after_resuming(spoiled):
     source, _ = spoiled
     check_grid(source, [(0, p, start) for p in (1, 2) for start in range(12)])

@@ -42,6 +42,7 @@ def folder(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     ("workers", "epochs"),

@@ -39,6 +39,7 @@ def test_a_killed_worker_ends_the_stream(image_folder):
     assert list(batches) == []
 
 
+@pytest.mark.slow
 def test_closing_midway_leaves_no_reader_behind(image_folder):
     folder = open_source("folder", "train", str(image_folder))
     before = threading.active_count()

@@ -51,6 +51,7 @@ def processes(token):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_readers_and_segments_end_with_a_killed_process(tmp_path, number):
     script = tmp_path / "reading.py"
