@@ -82,7 +82,10 @@ def _batches_within(options: TrainInput, seconds: float, image_seconds: float) -
     fitting = int(seconds / _BATCHES_TIMED / max(image_seconds, 1e-9))
     # Copies of an image stay together, as they share its decoding.
     smallest = options.data.repeats * max(1, options.data.threads, options.data.workers)
-    return replace(options, batch_size=min(options.batch_size, max(fitting, smallest)))
+    size = min(options.batch_size, max(fitting, smallest))
+    # Groups only order the rows, which costs nothing.
+    group = options.mix_group if options.mix_group and size % options.mix_group == 0 else 0
+    return replace(options, batch_size=size, mix_group=group)
 
 
 def _run_input(source: Source, options: TrainInput, seconds: float) -> dict[str, Any]:

@@ -135,3 +135,10 @@ def test_all_records_damaged(folder, tmp_path, capsys):
     flags = folder_flags(tmp_path, **{"model.num_classes": 1})
     assert main([*MICRO, *flags]) == 2
     assert "None of" in capsys.readouterr().err
+
+
+def test_batches_of_a_slow_source_are_smaller_than_its_mixing_groups():
+    options = train_input(image_size=(16, 16), batch_size=64, mix_group=64, repeats=3)
+    smaller = _batches_within(options, seconds=1.0, image_seconds=0.02)
+    assert 6 <= smaller.batch_size < 64 and smaller.mix_group == 0
+    assert _batches_within(options, seconds=1000.0, image_seconds=0.02) == options

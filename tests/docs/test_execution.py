@@ -22,7 +22,9 @@ from tests.docs.library_commands import PRODUCTS, arguments_of, reduced_words, r
 NOT_EXECUTED = {
     "make demo": "installs packages; its four runs and its report are executed as commands",
     "make test": "installs packages, and would run this test in itself",
+    "make test-quick": "likewise",
     "pip install -e .": "installs packages",
+    "pip install 'deit_jax[pretrained]'": "installs packages",
     "pip install 'deit_jax[fast]'": "installs packages",
     **FOREIGN,
 }
