@@ -39,7 +39,7 @@ demo: .venv/.installed
 	  --teacher $(DEMO_DIR)/teacher --output $(DEMO_DIR)/report
 
 # What needs neither PyTorch nor seconds of compilation; in an environment of its own for each
-# Python, as in `make test-quick PYTHON=python3.13`. Under a minute on two cores.
+# Python, as in `make test-quick PYTHON=python3.13`. Some 130 seconds of processor time.
 test-quick: $(QUICK)/.installed
 	$(QUICK)/bin/python -m pytest --quick -n 2 --dist loadfile
 
@@ -48,7 +48,8 @@ $(QUICK)/.installed: requirements.txt pyproject.toml
 	$(QUICK)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[demo,hub,test]'
 	touch $@
 
-# The tests, with PyTorch, timm and transformers as oracles; under 10 minutes on two cores.
+# The tests, with PyTorch, timm and transformers as oracles; half an hour of processor time, less
+# when the programs of an earlier session are still kept.
 test: .venv-test/.installed
 	.venv-test/bin/python -m pytest -n 2 --dist loadfile -m 'not full'
 
