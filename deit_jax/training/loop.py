@@ -165,12 +165,15 @@ class _Run:
             batch = put_batch(next(batches), setup.mesh)
             self.damaged = batches.damaged_numbers
             self.state = setup.train_step(self.state, self.teacher_params, batch)
-            if step == self.start + 1:
-                # The first step compiles; throughput is counted from the second.
+            first = step == self.start + 1
+            if first:
+                # It compiles; throughput is counted from the second.
                 jax.block_until_ready(self.state["step"])
+            # Before it is told: a signal that answers the line below finds a step to save.
+            self.interruption.step_done()
+            if first:
                 self.progress.message(f"First step after {self.clock.since_start():.1f} s.")
                 self.clock.restart(step)
-            self.interruption.step_done()
             evaluation = self.after(step)
         if evaluation is None:
             # Stopped between the last checkpoint and the result: already logged.

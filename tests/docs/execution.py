@@ -17,6 +17,7 @@ from unittest import mock
 from deit_jax.cli.main import main
 from deit_jax.config.validate import validate
 from deit_jax.data.open import open_source
+from deit_jax.sweeps import local
 from deit_jax.sweeps.plan import read_config
 from deit_jax.training.loop import train
 from tests.config.reduced import BATCH, describe, reduce, save_weights
@@ -67,7 +68,8 @@ class Reader:
             (directory / "benchmarks" / "results").mkdir(parents=True)
         home = {"HOME": str(directory)}
         replaced = mock.patch.object(subprocess, "run", self._subprocess(subprocess.run))
-        with contextlib.chdir(directory), mock.patch.dict(os.environ, home), replaced:
+        swept = mock.patch.object(local, "_run", self._trained)
+        with contextlib.chdir(directory), mock.patch.dict(os.environ, home), replaced, swept:
             yield directory
 
     def type(self, command):
@@ -150,15 +152,22 @@ class Reader:
             test.unlink()
         return str(output)
 
+    def _trained(self, command):
+        """Run train.py in this process, as `sweeps.local` does in others; return code and signal."""
+        program, *words = command[1:]
+        assert program == "train.py"
+        with mock.patch.object(sys, "argv", command[1:]):
+            # A run of its own: what collects sweeps reads how each was started.
+            self.train(words, always=True)
+        return 0, 0
+
     def _subprocess(self, real):
         """Return what takes the place of `subprocess.run`: our programs stay in this process."""
 
         def run(command, *args, **options):
             if command[1:2] == ["train.py"]:
-                with mock.patch.object(sys, "argv", command[1:]):
-                    # A run of its own: what collects sweeps reads how each was started.
-                    self.train(command[2:], always=True)
-                return subprocess.CompletedProcess(command, 0)
+                code, _ = self._trained(command)
+                return subprocess.CompletedProcess(command, code)
             if command[1:3] == ["-m", "deit_jax"]:
                 return subprocess.CompletedProcess(command, main(command[3:]))
             return real(command, *args, **options)

@@ -154,7 +154,8 @@ def _predict(args, printed):
     if args.json:
         assert all("heads" in image for image in json.loads(printed)["images"])
     else:
-        assert printed.count("| class ") >= args.top * len(args.images)
+        shares = re.findall(r"\| +\d+\.\d\d \|$", printed, re.MULTILINE)
+        assert len(shares) >= args.top * len(args.images)
 
 
 def _sweep(args, printed):
