@@ -41,7 +41,7 @@ CHECKED = [
         "weights.fit",
         "weights.identify",
         "weights.load",
-        "weights.names",
+        "weights.transformer_layout",
         "weights.position_embeddings",
         "weights.reading",
         "weights.save",

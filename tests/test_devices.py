@@ -15,7 +15,7 @@ import deit_jax
 from configs.digits import get_config
 from deit_jax import devices
 from deit_jax.devices import check_devices, out_of_memory
-from deit_jax.runs.reading_failures import refuse_circumstances
+from deit_jax.runs.checkpoints.reading_failures import refuse_circumstances
 from deit_jax.training import setup
 from deit_jax.training.loop import train
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deit_jax.runs.checkpoint_directory import read_manifests
+from deit_jax.runs.checkpoints.directory import read_manifests
 from tests import program
 
 # An epoch ends every 3.1 steps, a checkpoint is written every 4, evaluations come in between.

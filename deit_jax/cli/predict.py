@@ -3,13 +3,14 @@
 Images are resized, cropped and normalised as the weights say (a config.json or
 preprocessor_config.json beside them, their run), else as the reference evaluates. Names of classes
 are those of --classes (a line for each, or JSON), else those that come with the weights or the run;
-of published weights ImageNet's, from the extra `pretrained`; without any, classes have numbers.
+of published weights ImageNet's, from the extra `pretrained` (which has the weights lite0, 1 and 2
+too); without any, classes have numbers.
 Images that cannot be read are named and skipped; the exit code is then 1.
 
 Example:
   python -m deit_jax predict --weights deit_small_patch16_224-cd65a155.pth cat.jpeg dog.jpeg
   python -m deit_jax predict --weights runs/small_hard photos/ --json
-  python -m deit_jax predict --weights lite0 cat.jpeg     (pip install 'deit_jax[pretrained]')
+  python -m deit_jax predict --weights lite0 cat.jpeg
 """
 
 import argparse

@@ -30,7 +30,7 @@ from deit_jax.training.optimizer import make_optimizer
 from deit_jax.training.state import TrainState, create_state
 from deit_jax.training.step import Batch, make_train_step
 from deit_jax.trees import Tree, flatten
-from deit_jax.weights.names import to_foreign
+from deit_jax.weights.transformer_layout import to_foreign
 
 LEARNING_RATE = 5e-4
 PARAMETERS = 1e-6

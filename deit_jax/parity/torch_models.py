@@ -23,7 +23,7 @@ from deit_jax.parity.torch_deit import TorchDeit
 from deit_jax.parity.torch_side import TorchSide
 from deit_jax.trees import flatten
 from deit_jax.weights.description.config import CONFIG
-from deit_jax.weights.names import detect_layout, to_foreign
+from deit_jax.weights.transformer_layout import detect_layout, to_foreign
 
 Against = Literal["timm", "transformers", "official"]
 AGAINST: tuple[str, ...] = get_args(Against)

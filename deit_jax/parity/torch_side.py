@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from deit_jax.parity.our_model import Images
 from deit_jax.trees import Tree, TreePath
-from deit_jax.weights.names import from_foreign
+from deit_jax.weights.transformer_layout import from_foreign
 
 TorchHeadLogits = tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch classes"] | None]
 
@@ -43,7 +43,7 @@ class TorchSide:
         title: what it is, with versions.
         model: the model.
         module_name: from the name of an intermediate result to the module that returns it.
-        layout: whose tensor names it has (`weights.names`).
+        layout: whose tensor names it has (`weights.transformer_layout`).
         convnet: registered name, if it is no transformer; then `paths` are its parameters.
         loaded_from: how the weights came into it.
     """

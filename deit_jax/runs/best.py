@@ -1,4 +1,7 @@
-"""What decides which checkpoint, and which evaluation, of a run is the best."""
+"""Which checkpoint, and which evaluation, of a run is the best by the metric that decides.
+
+That metric is chosen where evaluations are recorded: `training.recorder`.
+"""
 
 from collections.abc import Mapping
 

@@ -19,7 +19,7 @@ from deit_jax.config.keys import leaves_by_key
 from deit_jax.config.saved import BEFORE, complete, kept
 from deit_jax.data.images.names import is_left_behind
 from deit_jax.files import is_partial, remove_partials, strict_json, write_json
-from deit_jax.runs.checkpoint_directory import saved_steps
+from deit_jax.runs.checkpoints.directory import saved_steps
 from deit_jax.runs.made_from import MadeFrom, changes
 from deit_jax.runs.read import read_run_record
 from deit_jax.runs.record import circumstances, config_differences

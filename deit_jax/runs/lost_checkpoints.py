@@ -6,7 +6,7 @@ first, and would cost all that was trained, and its log, where a disk is not mou
 
 from pathlib import Path
 
-from deit_jax.runs.checkpoint_directory import damaged_names, saved_steps
+from deit_jax.runs.checkpoints.directory import damaged_names, saved_steps
 from deit_jax.runs.log_lines import read_lines
 from deit_jax.runs.read import read_run_record
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deit_jax.runs.checkpoint_directory import best_of, read_manifests
+from deit_jax.runs.checkpoints.directory import best_of, read_manifests
 from deit_jax.training.result import best_evaluation
 
 _LOG = logging.getLogger("deit_jax")

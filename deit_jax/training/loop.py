@@ -11,12 +11,12 @@ from ml_collections import ConfigDict
 from deit_jax.data.stream.loader import Batches
 from deit_jax.evaluation.metrics import Metrics, evaluate
 from deit_jax.files import require_utf8
-from deit_jax.runs.checkpoint_directory import (
+from deit_jax.runs.checkpoints.directory import (
     OWES_EVALUATION,
     add_metrics,
     saved_steps,
 )
-from deit_jax.runs.checkpoints import Checkpoints
+from deit_jax.runs.checkpoints.manager import Checkpoints
 from deit_jax.runs.directory import RunDirectory, as_begun, open_run
 from deit_jax.runs.interruption import Abandoned, Interruption
 from deit_jax.runs.log import RunLog

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 
 from deit_jax.evaluation.metrics import Metrics
-from deit_jax.runs.checkpoint_directory import OWES_EVALUATION
-from deit_jax.runs.checkpoints import Checkpoints
+from deit_jax.runs.checkpoints.directory import OWES_EVALUATION
+from deit_jax.runs.checkpoints.manager import Checkpoints
 from deit_jax.runs.directory import RunDirectory
 from deit_jax.runs.log import RunLog
 from deit_jax.training.clock import Clock

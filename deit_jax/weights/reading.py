@@ -18,9 +18,9 @@ from deit_jax.weights.identify import (
     transformer_image_size,
     transformer_network,
 )
-from deit_jax.weights.names import detect_layout, from_foreign
 from deit_jax.weights.published import PublishedFile
 from deit_jax.weights.report import Row
+from deit_jax.weights.transformer_layout import detect_layout, from_foreign
 
 
 @dataclass(frozen=True)

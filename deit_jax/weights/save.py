@@ -30,8 +30,8 @@ from deit_jax.weights.formats.any import (
 )
 from deit_jax.weights.formats.writing import write_pth, write_safetensors
 from deit_jax.weights.identify import name_transformer
-from deit_jax.weights.names import to_foreign
 from deit_jax.weights.reading import Weights
+from deit_jax.weights.transformer_layout import to_foreign
 
 WRITTEN_DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 _LOG = logging.getLogger("deit_jax")

@@ -17,7 +17,7 @@ from deit_jax.models.functional import abstract
 from deit_jax.models.registry import model_builder
 from deit_jax.sweeps.plan import read_config
 from deit_jax.training.learning_rate import learning_rate
-from deit_jax.weights.names import to_foreign
+from deit_jax.weights.transformer_layout import to_foreign
 
 
 def test_welch_is_scipys():

@@ -14,7 +14,7 @@ from deit_jax.cli.main import main
 from deit_jax.config.defaults import default_config
 from deit_jax.data.open import open_source
 from deit_jax.models.functional import split
-from deit_jax.runs.checkpoints import Checkpoints
+from deit_jax.runs.checkpoints.manager import Checkpoints
 from deit_jax.runs.directory import open_run
 from deit_jax.runs.log import RunLog
 

@@ -20,7 +20,7 @@ from deit_jax.data.images.decode import decode_and_tell
 from deit_jax.evaluation.predict import likeliest, read_view
 from deit_jax.models.functional import split
 from deit_jax.preprocessing import EvalView
-from deit_jax.runs.checkpoints import Checkpoints
+from deit_jax.runs.checkpoints.manager import Checkpoints
 from deit_jax.runs.directory import open_run
 from tests.weights.small_models import timm_model
 

@@ -20,7 +20,7 @@ from deit_jax.data.open import open_source
 from deit_jax.data.prepare.checked_records import Resize
 from deit_jax.data.prepare.write import write_prepared
 from deit_jax.data.stream.loader import train_batches
-from deit_jax.data.stream.reading import DamagedRecordError, read_image
+from deit_jax.data.stream.read_or_replace import DamagedRecordError, read_image
 from tests.cli.stuck import StuckSource
 from tests.inputs import train_input
 

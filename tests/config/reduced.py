@@ -15,7 +15,7 @@ from deit_jax.models.registry import model_builder
 from deit_jax.sharding import put_batch, replicated
 from deit_jax.training.initial import load_initial
 from deit_jax.training.setup import set_up
-from deit_jax.weights.names import to_foreign
+from deit_jax.weights.transformer_layout import to_foreign
 
 BATCH = 8
 

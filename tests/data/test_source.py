@@ -13,7 +13,7 @@ from torchvision.datasets import ImageFolder
 from deit_jax.data.combined import Subset, subset
 from deit_jax.data.open import open_source
 from deit_jax.data.source import ArraySource, require_same_classes
-from deit_jax.data.stream.reading import read_image
+from deit_jax.data.stream.read_or_replace import read_image
 
 
 def without(monkeypatch, name):

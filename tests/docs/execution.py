@@ -153,7 +153,7 @@ class Reader:
         return str(output)
 
     def _trained(self, command):
-        """Run train.py in this process, as `sweeps.local` does in others; return code and signal."""
+        """Run train.py in this process, as a sweep does in another; return its code and signal."""
         program, *words = command[1:]
         assert program == "train.py"
         with mock.patch.object(sys, "argv", command[1:]):

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from flax import nnx
+from tests.weights.test_names import equal
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 
 from deit_jax.api import load_weights
@@ -17,7 +18,7 @@ from deit_jax.models.registry import list_models, model_spec
 from deit_jax.parity.our_model import random_subject, random_weights
 from deit_jax.parity.torch_models import build_torch_side
 from deit_jax.weights.fit import Grids, fit
-from deit_jax.weights.names import detect_layout, from_foreign, to_foreign
+from deit_jax.weights.transformer_layout import detect_layout, from_foreign, to_foreign
 from tests.models.test_vit_parity import (
     LOGITS,
     compare,
@@ -26,7 +27,6 @@ from tests.models.test_vit_parity import (
     timm_heads,
     to_torch,
 )
-from tests.weights.test_names import equal
 
 RENAMED = "our parameters, renamed"
 PUBLISHED = [n for n in list_models("deit3*") if model_spec(n).in_timm]

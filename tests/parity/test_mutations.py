@@ -10,7 +10,7 @@ import torch
 from deit_jax.parity.activations import compare_activations, layer_names, our_activations
 from deit_jax.parity.gradients import compare_gradients, labels_for, our_gradients
 from deit_jax.parity.torch_models import build_torch_side
-from deit_jax.weights.names import to_foreign
+from deit_jax.weights.transformer_layout import to_foreign
 from tests.parity.our_models import images_of, small
 
 

@@ -30,7 +30,7 @@ from deit_jax.training.freezing import trainable
 from deit_jax.training.optimizer import make_optimizer
 from deit_jax.training.state import create_state
 from deit_jax.training.step import make_train_step
-from deit_jax.weights.names import to_foreign
+from deit_jax.weights.transformer_layout import to_foreign
 
 BATCH, GROUP, CLASSES = 16, 8, 10
 PEAK, WARMUP_EPOCHS, EPOCHS = 2e-3, 2, 5

@@ -1,6 +1,6 @@
 import json
 
-from deit_jax.runs.manifest import Manifest
+from deit_jax.runs.checkpoints.manifest import Manifest
 from deit_jax.training import continuation
 from deit_jax.training.continuation import best_of_run, count_lost_lines, say_if_epochs_moved
 

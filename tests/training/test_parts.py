@@ -15,7 +15,7 @@ from deit_jax.training.freezing import trainable
 from deit_jax.training.layer_decay import layer_scales
 from deit_jax.training.optimizer import make_optimizer
 from deit_jax.trees import flatten
-from deit_jax.weights.names import to_foreign
+from deit_jax.weights.transformer_layout import to_foreign
 from tests.training.small_runs import batches, convnet, make, small_config, transformer
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

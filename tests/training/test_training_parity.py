@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from deit_jax.schema.images import UNMIXED
-from deit_jax.weights.names import to_foreign
+from deit_jax.weights.transformer_layout import to_foreign
 from tests.training.pytorch_loop import EPOCHS, MIXING, our_run, recipe, torch_run
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from deit_jax.data.images.oddities import oddities
 from deit_jax.data.images.resize import Pixels, resize
 from deit_jax.data.source import Record, Source
-from deit_jax.data.stream.reading import DamagedRecordError, read_record
+from deit_jax.data.stream.read_or_replace import DamagedRecordError, read_record
 
 # Pixels of a side, in libjpeg.
 _LARGEST_JPEG: Final = 65_500

@@ -13,8 +13,8 @@ from deit_jax.data.images.names import is_left_behind
 from deit_jax.data.prepare.checked_records import Resize, checked_record
 from deit_jax.data.prepare.jobs import in_processes
 from deit_jax.data.source import HasFingerprint, Source
-from deit_jax.data.stream.damage import Damage
-from deit_jax.data.stream.reading import DamagedRecordError
+from deit_jax.data.stream.damage_count import Damage
+from deit_jax.data.stream.read_or_replace import DamagedRecordError
 from deit_jax.files import is_partial, remove_partials, write_json, written_whole
 
 _PLAN = "plan.json"

@@ -11,9 +11,14 @@ from deit_jax.data.images.crop import CROP_DRAWS, evaluation_view, random_resize
 from deit_jax.data.images.resize import Pixels, resize
 from deit_jax.data.images.simple_crop import simple_random_crop
 from deit_jax.data.source import ArraySource, Source
-from deit_jax.data.stream.damage import Damage
+from deit_jax.data.stream.damage_count import Damage
 from deit_jax.data.stream.options import EvalInput, TrainInput
-from deit_jax.data.stream.reading import DamagedRecordError, Found, read_image, read_or_replace
+from deit_jax.data.stream.read_or_replace import (
+    DamagedRecordError,
+    Found,
+    read_image,
+    read_or_replace,
+)
 from deit_jax.data.stream.repeated_augmentation import apart, locate
 
 HostBatch = dict[str, np.ndarray[Any, Any]]

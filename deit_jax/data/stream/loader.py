@@ -13,7 +13,7 @@ from deit_jax.data.images.oddities import Oddity, OddityCount
 from deit_jax.data.open_file_limit import check_open_files
 from deit_jax.data.source import Source
 from deit_jax.data.stream.batches import EvalBatches, HostBatch, Step, TrainBatches
-from deit_jax.data.stream.damage import Damage, DamageCount
+from deit_jax.data.stream.damage_count import Damage, DamageCount
 from deit_jax.data.stream.options import EvalInput, InputOptions, TrainInput, shared_bytes
 from deit_jax.data.stream.shared_memory import (
     FOLDER,

@@ -10,7 +10,7 @@ from PIL import Image
 
 from deit_jax.cli.main import main
 from deit_jax.data.open import open_source
-from deit_jax.data.stream.reading import read_image
+from deit_jax.data.stream.read_or_replace import read_image
 from tests.data.small_tfds import (
     a_jpeg,
     as_tfds_reads,

@@ -15,7 +15,7 @@ from deit_jax.data.formats.tfds import TfdsSource
 from deit_jax.data.formats.tfds_records import find_records, read_tfrecord
 from deit_jax.data.open import open_source
 from deit_jax.data.source import require_same_classes
-from deit_jax.data.stream.reading import DamagedRecordError, read_image
+from deit_jax.data.stream.read_or_replace import DamagedRecordError, read_image
 from tests.data.small_tfds import as_tfds_reads, as_tfrecords, prepare_three_classes
 
 

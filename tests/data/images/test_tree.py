@@ -13,7 +13,7 @@ from deit_jax.cli.main import main
 from deit_jax.data.images import tree as module
 from deit_jax.data.images.tree import image_tree
 from deit_jax.data.open import open_alone, open_source, open_splits
-from deit_jax.data.stream.reading import read_image
+from deit_jax.data.stream.read_or_replace import read_image
 from deit_jax.evaluation.predict import find_images
 
 # What systems put beside images, most of it under the names of images.

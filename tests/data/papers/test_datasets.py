@@ -17,7 +17,7 @@ from deit_jax.cli.main import main
 from deit_jax.data.open import open_named, open_source
 from deit_jax.data.papers.facts import DATASETS, missing_from
 from deit_jax.data.papers.imagenet import open_imagenet_v2
-from deit_jax.data.stream.reading import read_image
+from deit_jax.data.stream.read_or_replace import read_image
 from tests.data.small_tfds import prepare_three_classes
 
 RANDOM = np.random.default_rng(0)

@@ -16,9 +16,9 @@ from deit_jax.data.images.crop import CROP_DRAWS, random_resized_crop
 from deit_jax.data.images.decode import decode
 from deit_jax.data.open import open_source
 from deit_jax.data.stream import batches as batches_module
-from deit_jax.data.stream.damage import allowed_damage
+from deit_jax.data.stream.damage_count import allowed_damage
 from deit_jax.data.stream.loader import eval_batches, train_batches
-from deit_jax.data.stream.reading import DamagedRecordError, read_image
+from deit_jax.data.stream.read_or_replace import DamagedRecordError, read_image
 from tests.inputs import eval_input, train_input
 
 SIZE = (8, 8)

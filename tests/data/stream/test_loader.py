@@ -12,7 +12,7 @@ from deit_jax.data.images.crop import CROP_DRAWS, random_box, resize
 from deit_jax.data.open import open_source
 from deit_jax.data.source import ArraySource
 from deit_jax.data.stream.loader import eval_batches, eval_steps, train_batches
-from deit_jax.data.stream.reading import read_image
+from deit_jax.data.stream.read_or_replace import read_image
 from deit_jax.data.stream.repeated_augmentation import locate
 from deit_jax.preprocessing import EvalView
 from tests.inputs import eval_input, train_input

@@ -14,7 +14,7 @@ from deit_jax.models.functional import abstract
 from deit_jax.models.fusion import fuse
 from deit_jax.models.registry import model_builder
 from deit_jax.training.distillation.teacher import load_teacher
-from deit_jax.weights.names import to_foreign
+from deit_jax.weights.transformer_layout import to_foreign
 from tests.weights.description.described import timm_directory
 from tests.weights.small_models import timm_model, torch_logits
 

@@ -22,10 +22,14 @@ from absl import logging as absl_logging
 
 from deit_jax.files import write_json
 from deit_jax.runs.best import best_first
+from deit_jax.runs.checkpoints.manifest import DamagedCheckpoint, Manifest
+from deit_jax.runs.checkpoints.orbax_loops import let_loops_end, wait_for_threads
+from deit_jax.runs.checkpoints.reading_failures import (
+    error_in_short,
+    fail_together,
+    refuse_circumstances,
+)
 from deit_jax.runs.fingerprint import named_leaves
-from deit_jax.runs.manifest import DamagedCheckpoint, Manifest
-from deit_jax.runs.orbax_loops import let_loops_end, wait_for_threads
-from deit_jax.runs.reading_failures import error_in_short, fail_together, refuse_circumstances
 
 _WEIGHT_ITEMS = ("params", "batch_stats", "ema")
 _REST = "training"

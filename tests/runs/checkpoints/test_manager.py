@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from deit_jax.runs.checkpoints import Checkpoints, restore_parameters
-from tests.runs.checkpoint_states import (
+from deit_jax.runs.checkpoints.manager import Checkpoints, restore_parameters
+from tests.runs.checkpoints.states import (
     ABSTRACT,
     abstract,
     assert_same,
@@ -183,7 +183,7 @@ def test_weights_are_read_without_the_optimiser(tmp_path):
 def test_plain_orbax_reads_them_as_documented(tmp_path, monkeypatch, item):
     with Checkpoints(tmp_path / "RUN" / "checkpoints") as checkpoints:
         checkpoints.save(25, make_state(25), meta={"seconds": 1.5}, metrics={"top1": 50.0})
-    text = (pathlib.Path(__file__).parents[2] / "docs" / "weights.md").read_text(encoding="utf-8")
+    text = (pathlib.Path(__file__).parents[3] / "docs" / "weights.md").read_text(encoding="utf-8")
     code = re.search(r"with plain Orbax\n.*?```python\n(.*?)```", text, re.DOTALL)[1]
     assert "deit_jax" not in code
     monkeypatch.chdir(tmp_path)

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from deit_jax.devices import check_devices
-from deit_jax.runs.manifest import DamagedCheckpoint
+from deit_jax.runs.checkpoints.manifest import DamagedCheckpoint
 from deit_jax.runs.processes import all_processes
 
 # What the operating system refuses though the file is sound.

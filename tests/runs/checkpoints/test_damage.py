@@ -12,8 +12,8 @@ import numpy as np
 import optax
 import pytest
 
-from deit_jax.runs.checkpoints import Checkpoints, restore_parameters
-from deit_jax.runs.manifest import _checksum
+from deit_jax.runs.checkpoints.manager import Checkpoints, restore_parameters
+from deit_jax.runs.checkpoints.manifest import _checksum
 
 
 def make_state(step):

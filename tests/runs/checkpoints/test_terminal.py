@@ -13,7 +13,7 @@ import pytest
 CHILD = """
 import logging, pathlib, resource, shutil, sys
 import jax, jax.numpy as jnp
-from deit_jax.runs.checkpoints import Checkpoints
+from deit_jax.runs.checkpoints.manager import Checkpoints
 
 logging.basicConfig(format="%(message)s", force=True)
 directory = pathlib.Path(sys.argv[1])

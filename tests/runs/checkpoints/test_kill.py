@@ -13,7 +13,7 @@ STEPS = 40
 CHILD = """
 import hashlib, sys
 import jax, jax.numpy as jnp, numpy as np
-from deit_jax.runs.checkpoints import Checkpoints
+from deit_jax.runs.checkpoints.manager import Checkpoints
 from deit_jax.config.defaults import default_config
 from deit_jax.runs.directory import open_run
 from deit_jax.runs.log import RunLog

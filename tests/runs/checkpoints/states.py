@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from deit_jax.runs.checkpoints import Checkpoints
+from deit_jax.runs.checkpoints.manager import Checkpoints
 
 OPTIMIZER = optax.chain(
     optax.clip_by_global_norm(1.0),

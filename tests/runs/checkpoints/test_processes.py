@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from deit_jax.runs.checkpoints import restore_parameters
+from deit_jax.runs.checkpoints.manager import restore_parameters
 
 CHILD = """
 import sys
@@ -21,7 +21,7 @@ jax.distributed.initialize(
     address, 2, index, coordinator_bind_address=address, initialization_timeout=60,
     heartbeat_timeout_seconds=20, shutdown_timeout_seconds=30,
 )
-from deit_jax.runs.checkpoints import Checkpoints
+from deit_jax.runs.checkpoints.manager import Checkpoints
 
 mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
 shardings = {

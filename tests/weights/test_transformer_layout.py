@@ -13,7 +13,7 @@ from deit_jax.trees import flatten
 from deit_jax.weights.convnet_names import name_own_convnet
 from deit_jax.weights.description.facts import Facts
 from deit_jax.weights.identify import name_transformer, transformer_image_size
-from deit_jax.weights.names import detect_layout, from_foreign, to_foreign
+from deit_jax.weights.transformer_layout import detect_layout, from_foreign, to_foreign
 from tests.weights.small_models import DISTILLED, PLAIN, arrays, timm_model, transformers_model
 
 

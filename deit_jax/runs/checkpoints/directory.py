@@ -13,8 +13,8 @@ import jax
 from jax.experimental import multihost_utils
 
 from deit_jax.runs.best import best_first
-from deit_jax.runs.manifest import DamagedCheckpoint, Manifest, finite
-from deit_jax.runs.orbax_store import is_leftover, read_saved_manifest, replace_manifest
+from deit_jax.runs.checkpoints.manifest import DamagedCheckpoint, Manifest, finite
+from deit_jax.runs.checkpoints.orbax_store import is_leftover, read_saved_manifest, replace_manifest
 
 _LOG = logging.getLogger("deit_jax")
 

@@ -8,17 +8,17 @@ from types import TracebackType
 from typing import Any
 
 from deit_jax.files import require_utf8
-from deit_jax.runs import checkpoint_directory as on_disk
-from deit_jax.runs import orbax_store
-from deit_jax.runs.manifest import (
+from deit_jax.runs.checkpoints import directory as on_disk
+from deit_jax.runs.checkpoints import orbax_store
+from deit_jax.runs.checkpoints.manifest import (
     DamagedCheckpoint,
     Manifest,
     check_storable,
     describe_arrays,
     finite,
 )
+from deit_jax.runs.checkpoints.reading_failures import fail_together
 from deit_jax.runs.processes import all_processes
-from deit_jax.runs.reading_failures import fail_together
 
 _LOG = logging.getLogger("deit_jax")
 _MAX_FAILURES = 3

@@ -9,7 +9,7 @@ from deit_jax.data.images.oddities import Oddity
 from deit_jax.data.images.resize import Pixels
 from deit_jax.data.open_file_limit import check_open_files
 from deit_jax.data.source import Record, Source
-from deit_jax.data.stream.damage import Damage
+from deit_jax.data.stream.damage_count import Damage
 
 # What a reader notices: records that it could not read, and such as it could hardly read.
 Found = list[Damage | Oddity]

@@ -6,8 +6,8 @@ import resource
 
 import pytest
 
-from deit_jax.runs.checkpoints import Checkpoints
-from tests.runs.checkpoint_states import (
+from deit_jax.runs.checkpoints.manager import Checkpoints
+from tests.runs.checkpoints.states import (
     ABSTRACT,
     assert_same,
     make_state,

@@ -1,0 +1,1 @@
+"""The checkpoints of a run: atomic, verified, and never deleted because they are damaged."""
