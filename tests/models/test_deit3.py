@@ -8,7 +8,6 @@ import pytest
 import timm
 import torch
 from flax import nnx
-from tests.weights.test_names import equal
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 
 from deit_jax.api import load_weights
@@ -27,6 +26,7 @@ from tests.models.test_vit_parity import (
     timm_heads,
     to_torch,
 )
+from tests.weights.test_transformer_layout import equal
 
 RENAMED = "our parameters, renamed"
 PUBLISHED = [n for n in list_models("deit3*") if model_spec(n).in_timm]
