@@ -93,13 +93,32 @@ def split(model: nnx.Module | Classifier) -> tuple[ModelFunction, Tree, Tree]:
 
 def abstract(build: Builder) -> tuple[ModelFunction, Tree, Tree]:
     """As `split`, with shapes in place of arrays: nothing is computed."""
-    return split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))
+    return split(nnx.eval_shape(lambda: build(_Rngs(jax.random.key(0)))))
 
 
 def initialise(build: Builder, key: Key[Array, ""]) -> tuple[Tree, Tree]:
     """Return freshly initialised (parameters, BatchNorm statistics); may be called inside jit."""
-    _, params, batch_stats = split(build(nnx.Rngs(key)))
+    _, params, batch_stats = split(build(_Rngs(key)))
     return params, batch_stats
+
+
+class _Rngs(nnx.Rngs):
+    """The one stream of keys of `nnx.Rngs(key)`, counted in Python.
+
+    Inside a trace, each update of NNX's own counter asks a tracer for its sharding, and the error
+    message of that, which nobody sees, took most of the time of building a model.
+    """
+
+    def __init__(self, key: Key[Array, ""]) -> None:
+        self.default = _CountingStream(key, tag="default")
+
+
+class _CountingStream(nnx.RngStream):
+    drawn = 0
+
+    def __call__(self) -> Key[Array, ""]:
+        self.drawn += 1
+        return jax.random.fold_in(self.key[...], self.drawn - 1)
 
 
 def require_shapes(found: tuple[Tree, Tree], expected: tuple[Tree, Tree], source: str) -> None:
