@@ -80,7 +80,7 @@ def _training(case: Case, micro_batches: int, name: str) -> Program:
     create = partial(create_state, student_build, optimizer, ema=config.ema.decay > 0)
     held: dict[str, TrainState] = {"state": jax.jit(create)(jax.random.key(config.seed))}
     batch = _batch(case)
-    options = compiler_options(batch_norm=bool(batch_stats))
+    options = compiler_options(jax.default_backend(), batch_norm=bool(batch_stats))
     compiled, seconds = _compile(
         step, held["state"], teacher_params, batch, donate_argnums=0, compiler_options=options
     )

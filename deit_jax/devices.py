@@ -41,12 +41,27 @@ def check_devices() -> None:
         ) from error
 
 
+def platform() -> str:
+    """Return what the program that is traced will run on: "cpu", "gpu" or "tpu".
+
+    It is told by the mesh of `sharding.batch_split_over`, whose devices may be elsewhere; outside
+    of it programs are for the default device.
+    """
+    told = jax.sharding.get_abstract_mesh().abstract_device
+    if told is None:
+        return jax.default_backend()
+    # JAX 0.10.0 names the kind alone.
+    kind = told.device_kind
+    return "cpu" if kind == "cpu" else "tpu" if kind.startswith("TPU") else "gpu"
+
+
 def compiler_options(
-    *, batch_norm: bool = False, kernel_choices: Path | None = None
+    platform: str, *, batch_norm: bool = False, kernel_choices: Path | None = None
 ) -> dict[str, Any] | None:
-    """Return XLA's options for training on the default device; None but for GPUs.
+    """Return XLA's options for training; None but for GPUs.
 
     Args:
+        platform: that is compiled for.
         batch_norm: whether the network in training is a convnet. XLA (of JAX 0.11.2, on an H200)
             ends the process while it looks for fusions around the float32 products of one, so
             products are left to cuBLAS.
@@ -55,7 +70,7 @@ def compiler_options(
             their threads arrive; these are then left out, and the choices kept in this folder, as
             text. It must exist when the program is compiled. Source: openxla.org/xla/determinism.
     """
-    if jax.default_backend() != "gpu":
+    if platform != "gpu":
         return None
     options: dict[str, Any] = {}
     if batch_norm:

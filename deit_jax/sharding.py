@@ -1,7 +1,7 @@
 """One mesh of all devices: the batch is split over it, everything else is replicated."""
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
@@ -18,6 +18,11 @@ def create_mesh() -> Mesh:
     return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
+def platform_of(mesh: Mesh) -> str:
+    """Return what the devices of a mesh are: "cpu", "gpu" or "tpu"."""
+    return mesh.devices.flat[0].platform
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Sharding of the state: a full copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
@@ -28,8 +33,14 @@ def split_over_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
-def batch_split_over(mesh: Mesh | AbstractMesh) -> AbstractContextManager[Any]:
-    """While a function is traced, let `per_device` know the mesh that its batch is split over."""
+def batch_split_over(mesh: Mesh | AbstractMesh | None) -> AbstractContextManager[Any]:
+    """While a function is traced, tell it the mesh that its batch is split over.
+
+    `per_device` then splits over it, and `devices.platform` knows what its devices are.
+    Without a mesh nothing is told.
+    """
+    if mesh is None:
+        return nullcontext()
     return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
 

@@ -15,27 +15,43 @@ import deit_jax
 from configs.digits import get_config
 from deit_jax import devices
 from deit_jax.devices import check_devices, out_of_memory
+from deit_jax.models import cudnn_attention, products
 from deit_jax.runs.checkpoints.reading_failures import refuse_circumstances
 from deit_jax.training import setup
 from deit_jax.training.loop import train
 
 
-@pytest.fixture
-def gpu(monkeypatch):
-    monkeypatch.setattr(devices.jax, "default_backend", lambda: "gpu")
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("NVIDIA H200", "gpu"), ("TPU v5 lite", "tpu"), ("cpu", "cpu")]
+)
+def test_what_is_traced_knows_the_device_that_it_is_for(kind, expected):
+    """A bfloat16 product for a GPU or TPU rounds its sums itself; one for a CPU cannot."""
+    device = jax.sharding.AbstractDevice(device_kind=kind, num_cores=1, platform=expected)
+    mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=device)
+    x = jax.ShapeDtypeStruct((8, 8), jnp.bfloat16)
+
+    def traced(x):
+        with jax.sharding.use_abstract_mesh(mesh):
+            assert devices.platform() == expected
+            assert cudnn_attention.takes(jnp.bfloat16, 64) == (expected == "gpu")
+            return products.product(x, x, out_dtype=jnp.bfloat16)
+
+    wanted = jnp.float32 if expected == "cpu" else jnp.bfloat16
+    assert jax.eval_shape(traced, x).dtype == wanted
+    assert devices.platform() == jax.default_backend()
 
 
 def test_cpus_are_told_nothing():
-    assert devices.compiler_options(batch_norm=True, kernel_choices=Path("x")) is None
+    assert devices.compiler_options("cpu", batch_norm=True, kernel_choices=Path("x")) is None
 
 
-def test_gpus_are_told_nothing_without_need(gpu):
-    assert devices.compiler_options() is None
+def test_gpus_are_told_nothing_without_need():
+    assert devices.compiler_options("gpu") is None
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_options_have_names_that_the_compiler_knows(gpu, batch_norm, tmp_path):
-    options = devices.compiler_options(batch_norm=batch_norm, kernel_choices=tmp_path)
+def test_options_have_names_that_the_compiler_knows(batch_norm, tmp_path):
+    options = devices.compiler_options("gpu", batch_norm=batch_norm, kernel_choices=tmp_path)
     assert len(options) == 2 + batch_norm
     doubled = jax.jit(lambda x: 2 * x, compiler_options=options)
     assert doubled(jnp.ones(())) == 2
@@ -66,8 +82,10 @@ def test_a_repeatable_student_does_without_cudnn(asked, repeatable, form):
 
 
 @pytest.mark.full
-def test_a_repeatable_run_keeps_its_choices(gpu, quick_compilation, asked, tmp_path):
+def test_a_repeatable_run_keeps_its_choices(quick_compilation, asked, tmp_path, monkeypatch):
     """As on a GPU, but that a CPU computes."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(setup, "platform_of", lambda mesh: "gpu")
     config = get_config("none")
     config.model.name = "deit_micro_patch4_16"
     config.schedule.update(epochs=1.0, warmup_epochs=0.5)

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Shaped
 
+from deit_jax.devices import platform
+
 SelectedRows = Shaped[Array, "rows ..."]
 
 ROUND = 64
@@ -26,9 +28,9 @@ def update_selected(
     """Replace the selected rows by `function(rows, *parameters of those rows)`.
 
     `function` must treat each row by itself: how many rows it is given at once depends on the
-    backend. A CPU takes one image at a time, which fits its cache; other backends take many.
+    platform. A CPU takes one image at a time, which fits its cache; accelerators take many.
     """
-    if jax.default_backend() == "cpu":
+    if platform() == "cpu":
         return one_by_one(images, selected, function, *parameters)
     return in_rounds(images, selected, function, *parameters, rows=ROUND)
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Int32, Shaped
 from deit_jax.augment.normalise import to_input
 from deit_jax.models.functional import HeadLogits, ModelFunction
 from deit_jax.models.fusion import fuse
-from deit_jax.sharding import put_batch
+from deit_jax.sharding import batch_split_over, put_batch
 from deit_jax.trees import Tree
 
 Sums = dict[str, dict[str, Shaped[Array, ""]]]
@@ -64,6 +64,7 @@ def make_eval_step(
     fusion: str = "mean_logits",
     classes: tuple[int, ...] = (),
     answers: bool = False,
+    mesh: Mesh | None = None,
     compiler_options: dict[str, Any] | None = None,
 ) -> EvalStep:
     """Return `step(params, batch_stats, batch) -> sums` for batches of `eval_batches`.
@@ -76,6 +77,8 @@ def make_eval_step(
         classes: the model's class for each class of the labels, () if they are the same. Classes
             that are not among them are left out.
         answers: whether "answers", the class of each image, come with the sums.
+        mesh: devices the batches are split over, so that nothing but sums crosses between them;
+            None for the default one.
         compiler_options: of XLA.
     """
 
@@ -84,7 +87,8 @@ def make_eval_step(
         params: Tree, batch_stats: Tree, batch: Mapping[str, Shaped[Array, "batch ..."]]
     ) -> Sums:
         images = to_input(batch["image"], mean, std)
-        logits, _ = function.head_logits(params, batch_stats, images)
+        with batch_split_over(mesh):
+            logits, _ = function.head_logits(params, batch_stats, images)
         heads = _by_head(logits, fusion)
         if classes:
             heads = {head: x[:, np.asarray(classes)] for head, x in heads.items()}
@@ -175,7 +179,13 @@ def measure(
         ValueError: if there is no image.
     """
     step = make_eval_step(
-        function, mean=mean, std=std, fusion=fusion, classes=classes, answers=True
+        function,
+        mean=mean,
+        std=std,
+        fusion=fusion,
+        classes=classes,
+        answers=True,
+        mesh=mesh,
     )
     totals: Totals = {}
     rows: dict[str, list[np.ndarray]] = {}

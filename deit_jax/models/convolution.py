@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from deit_jax.devices import platform
 from deit_jax.sharding import per_device
 
 GroupForm = Literal["split", "shifts", "native"]
@@ -45,7 +46,7 @@ def convolve(
         The result, accumulated in float32. Its type is that of the operands, but float32 on CPUs,
         which have no convolution that adds bfloat16 products up in float32.
     """
-    if jax.default_backend() == "cpu":
+    if platform() == "cpu":
         # Converting the rounded operands back to float32 keeps their products exact.
         images, kernel = images.astype(jnp.float32), kernel.astype(jnp.float32)
         depthwise = groups == images.shape[-1] == kernel.shape[-1]
@@ -116,7 +117,7 @@ def pointwise(
     """Convolve with a 1x1 kernel, as a product of matrices; type of the result as `convolve`."""
     images = images[:, ::stride, ::stride]
     rows = images.reshape(-1, images.shape[-1])
-    kind = jnp.float32 if jax.default_backend() == "cpu" else images.dtype
+    kind = jnp.float32 if platform() == "cpu" else images.dtype
     outputs = jnp.matmul(rows, kernel[0, 0], preferred_element_type=kind)
     return outputs.reshape(*images.shape[:-1], -1)
 

@@ -1,11 +1,12 @@
 """Attention by the fused kernels of cuDNN, on NVIDIA GPUs and in half precision."""
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from deit_jax.devices import platform
 
 _LARGEST_HEAD = 128
 
@@ -42,15 +43,17 @@ def attend_cudnn(
 
 
 def takes(dtype: Any, features: int) -> bool:
-    """Return whether the default device has these kernels for heads of so many features."""
+    """Return whether the device has these kernels for heads of so many features."""
     half = jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
     return half and features % 8 == 0 and features <= _LARGEST_HEAD and _has_kernels()
 
 
-@functools.cache
 def _has_kernels() -> bool:
-    """Return whether the default device is an NVIDIA GPU of compute capability 8.0 or higher."""
-    device = jax.devices()[0]
-    if device.platform != "gpu" or "cuda" not in device.client.platform_version:
+    """Return whether the device is an NVIDIA GPU of compute capability 8.0 or higher."""
+    if platform() != "gpu":
         return False
-    return float(device.compute_capability) >= 8.0
+    device = jax.devices()[0]
+    if device.platform != "gpu":
+        # Compiled for a GPU that is elsewhere; none older is described (benchmarks/devices).
+        return jax.sharding.get_abstract_mesh().abstract_device.device_kind.startswith("NVIDIA")
+    return "cuda" in device.client.platform_version and float(device.compute_capability) >= 8.0

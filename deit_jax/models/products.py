@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from deit_jax.devices import platform
+
 
 def materialise(x: Array) -> Array:
     """Return `x`; on the CPU, in lower precision than float32, laid out as its shape says.
@@ -19,7 +21,7 @@ def materialise(x: Array) -> Array:
     and a transposed array is not until a reshape and a barrier hide where it comes from. Else it
     converts both factors to float32. Other backends choose layouts well.
     """
-    if jax.default_backend() != "cpu" or x.dtype == jnp.float32:
+    if platform() != "cpu" or x.dtype == jnp.float32:
         return x
     return jax.lax.optimization_barrier(x[None])[0]
 
@@ -40,7 +42,7 @@ def product(
         out_dtype: type of the result. Accelerators round the sums to it before they reach memory;
             CPUs, where such a product takes twice as long, give float32 whatever is asked for.
     """
-    on_cpu = jax.default_backend() == "cpu"
+    on_cpu = platform() == "cpu"
     low_precision = x.dtype != jnp.float32
     if on_cpu and low_precision and over[0] == -2:
         # Fast only if the left factor is contiguous along the summed axis.

@@ -7,6 +7,7 @@ import jax
 
 from deit_jax.data.stream.options import describe_readers
 from deit_jax.models.functional import count_parameters
+from deit_jax.sharding import platform_of
 from deit_jax.training.advice import advice
 from deit_jax.training.learning_rate import peak_learning_rate
 from deit_jax.training.setup import Setup
@@ -35,7 +36,7 @@ def opening(setup: Setup, state: TrainState, start: int) -> str:
         f"{teacher}; {len(setup.train_source):,} training and "
         f"{len(setup.eval_source):,} evaluation images of {setup.train_source.name}; "
         f"{setup.total_steps:,} steps of {config.training.batch_size} images{epochs} on "
-        f"{setup.mesh.size} {jax.default_backend()} device(s); "
+        f"{setup.mesh.size} {platform_of(setup.mesh)} device(s); "
         f"{describe_readers(setup.train_input, jax.process_count())}; peak learning rate "
         f"{peak_learning_rate(config):.3g}; "
         f"{f'continuing at step {start}' if start else 'starting'}."

@@ -23,7 +23,7 @@ from deit_jax.models.registry import model_builder
 from deit_jax.preprocessing import EvalView
 from deit_jax.schema import Config
 from deit_jax.seeds import seed_key
-from deit_jax.sharding import create_mesh, replicated, split_over_batch
+from deit_jax.sharding import create_mesh, platform_of, replicated, split_over_batch
 from deit_jax.training.distillation.teacher import Teacher, load_teacher
 from deit_jax.training.freezing import trainable
 from deit_jax.training.learning_rate import total_steps
@@ -107,7 +107,9 @@ def _assemble(config: Config, kernel_choices: Path | None) -> Setup:
     teacher = load_teacher(config, train_source.class_names)
     build = _student_builder(config)
     student, params, batch_stats = abstract(build)
-    options = compiler_options(batch_norm=bool(batch_stats), kernel_choices=kernel_choices)
+    options = compiler_options(
+        platform_of(mesh), batch_norm=bool(batch_stats), kernel_choices=kernel_choices
+    )
     optimizer = make_optimizer(config.optimizer, params, trainable(params, config))
     steps_per_epoch = len(train_source) / config.training.batch_size
     train_step = make_train_step(
@@ -144,6 +146,7 @@ def _assemble(config: Config, kernel_choices: Path | None) -> Setup:
             mean=config.augment.mean,
             std=config.augment.std,
             fusion=config.evaluation.fusion,
+            mesh=mesh,
             compiler_options=options,
         ),
         abstract_state=abstract_state,

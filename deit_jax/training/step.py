@@ -103,14 +103,11 @@ def make_train_step(
         updated = {"params": params, "batch_stats": batch_stats, "opt_state": opt_state, "ema": ema}
         return _advance(state, updated, values, config.log.every_steps)
 
-    if sharding is None:
-        return step
-
-    def sharded_step(state: TrainState, teacher_params: Tree, batch: Batch) -> TrainState:
-        with batch_split_over(sharding.mesh):
+    def told_step(state: TrainState, teacher_params: Tree, batch: Batch) -> TrainState:
+        with batch_split_over(sharding.mesh if sharding else None):
             return step(state, teacher_params, batch)
 
-    return sharded_step
+    return told_step
 
 
 def _loss_function(student: ModelFunction, config: Config) -> Callable:

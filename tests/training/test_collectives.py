@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from deit_jax.models import convolution
+from deit_jax.sharding import split_over_batch
 from deit_jax.training.setup import set_up
 from tests.config.reduced import reduce
 
@@ -20,16 +21,31 @@ CROSSING = re.compile(
 BATCH, GROUP = 64, 4
 
 
-def collectives(config):
-    """Names of the operations by which devices exchange anything in a train step."""
-    setup = set_up(config)
-    rows = functools.partial(jax.ShapeDtypeStruct, (BATCH,), jnp.int32)
-    batch = {name: rows() for name in ("label", "epoch", "index", "copy")}
+def crossing(step, *arguments):
+    """Names of the operations by which devices exchange anything in a step."""
+    return set(CROSSING.findall(step.lower(*arguments).compile().as_text()))
+
+
+def rows(setup, *names):
+    """A batch's images and numbers, split over the devices."""
+
+    def split(shape, dtype):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=split_over_batch(setup.mesh))
+
     images = (BATCH, *setup.train_input.image_size, 3)
-    batch["image"] = jax.ShapeDtypeStruct(images, jnp.uint8)
-    teacher = jax.eval_shape(lambda: setup.teacher.params if setup.teacher else {})
-    step = setup.train_step.lower(setup.abstract_state, teacher, batch).compile()
-    return set(CROSSING.findall(step.as_text()))
+    numbers = {name: split((BATCH,), jnp.int32) for name in names}
+    return numbers | {"image": split(images, jnp.uint8)}
+
+
+def reduced(experiment, folder, monkeypatch):
+    """Everything of an experiment, its groups convolved as on GPUs and TPUs: all at once."""
+    grouped = functools.partial(convolution.convolve, form="native")
+    monkeypatch.setattr(convolution, "convolve", grouped)
+    family, _, what = experiment.partition(":")
+    config = reduce(importlib.import_module(f"configs.{family}").get_config(what), folder)
+    config.training.batch_size = BATCH
+    config.mix.group = GROUP
+    return set_up(config)
 
 
 @pytest.mark.parametrize(
@@ -54,11 +70,19 @@ def collectives(config):
 def test_nothing_but_sums_crosses(
     experiment, tmp_path, monkeypatch, eight_devices, quick_compilation
 ):
-    # As on GPUs and TPUs: on CPUs each group of a convolution is one of its own.
-    grouped = functools.partial(convolution.convolve, form="native")
-    monkeypatch.setattr(convolution, "convolve", grouped)
-    family, _, what = experiment.partition(":")
-    config = reduce(importlib.import_module(f"configs.{family}").get_config(what), tmp_path)
-    config.training.batch_size = BATCH
-    config.mix.group = GROUP
-    assert collectives(config) == {"all-reduce"}
+    setup = reduced(experiment, tmp_path, monkeypatch)
+    teacher = jax.eval_shape(lambda: setup.teacher.params if setup.teacher else {})
+    batch = rows(setup, "label", "epoch", "index", "copy")
+    assert crossing(setup.train_step, setup.abstract_state, teacher, batch) == {"all-reduce"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", ["teacher:regnety_160", "distill:tiny,hard"])
+def test_nothing_but_sums_crosses_in_evaluation(
+    experiment, tmp_path, monkeypatch, eight_devices, quick_compilation
+):
+    setup = reduced(experiment, tmp_path, monkeypatch)
+    arrays = (setup.abstract_state["params"], setup.abstract_state["batch_stats"])
+    batch = rows(setup, "label")
+    batch["mask"] = jax.ShapeDtypeStruct((BATCH,), bool, sharding=batch["label"].sharding)
+    assert crossing(setup.eval_step, *arrays, batch) == {"all-reduce"}
