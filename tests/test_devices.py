@@ -17,7 +17,7 @@ from deit_jax import devices
 from deit_jax.devices import check_devices, out_of_memory
 from deit_jax.models import cudnn_attention, products
 from deit_jax.runs.checkpoints.reading_failures import refuse_circumstances
-from deit_jax.training import setup
+from deit_jax.training import programs, setup
 from deit_jax.training.loop import train
 
 
@@ -63,13 +63,13 @@ def test_options_have_names_that_the_compiler_knows(batch_norm, tmp_path):
 def asked(monkeypatch):
     """The forms of attention that students are built with."""
     forms = []
-    build = setup.model_builder
+    build = programs.model_builder
 
     def recorded(*args, **options):
         forms.append(options["attention"])
         return build(*args, **options)
 
-    monkeypatch.setattr(setup, "model_builder", recorded)
+    monkeypatch.setattr(programs, "model_builder", recorded)
     return forms
 
 
@@ -85,7 +85,7 @@ def test_a_repeatable_student_does_without_cudnn(asked, repeatable, form):
 def test_a_repeatable_run_keeps_its_choices(quick_compilation, asked, tmp_path, monkeypatch):
     """As on a GPU, but that a CPU computes."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(setup, "platform_of", lambda mesh: "gpu")
+    monkeypatch.setattr(programs, "platform_of", lambda mesh: "gpu")
     config = get_config("none")
     config.model.name = "deit_micro_patch4_16"
     config.schedule.update(epochs=1.0, warmup_epochs=0.5)

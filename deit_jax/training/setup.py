@@ -1,13 +1,10 @@
 """Everything a run needs, built from its configuration before anything is compiled or written."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -16,20 +13,16 @@ from deit_jax.data.combined import fraction, keep_classes, subset
 from deit_jax.data.open import open_source
 from deit_jax.data.source import Source, require_same_classes
 from deit_jax.data.stream.loader import Batches, EvalInput, TrainInput, eval_batches, train_batches
-from deit_jax.devices import compiler_options
-from deit_jax.evaluation.metrics import EvalStep, make_eval_step
-from deit_jax.models.functional import Builder, abstract
-from deit_jax.models.registry import model_builder
+from deit_jax.evaluation.metrics import EvalStep
 from deit_jax.preprocessing import EvalView
 from deit_jax.schema import Config
 from deit_jax.seeds import seed_key
-from deit_jax.sharding import create_mesh, platform_of, replicated, split_over_batch
+from deit_jax.sharding import create_mesh
 from deit_jax.training.distillation.teacher import Teacher, load_teacher
-from deit_jax.training.freezing import trainable
 from deit_jax.training.learning_rate import total_steps
-from deit_jax.training.optimizer import make_optimizer
-from deit_jax.training.state import TrainState, create_state
-from deit_jax.training.step import TrainStep, make_train_step
+from deit_jax.training.programs import build_programs
+from deit_jax.training.state import TrainState
+from deit_jax.training.step import TrainStep
 from deit_jax.weights.fit import Fitted
 
 
@@ -46,11 +39,11 @@ class Setup:
     teacher: Teacher | None
     train_step: TrainStep
     eval_step: EvalStep
+    create_state: Callable[..., TrainState]
     abstract_state: TrainState
     has_distillation_head: bool
     steps_per_epoch: float
     total_steps: int
-    _create: Any
 
     def initial_state(self, weights: Fitted | None = None) -> TrainState:
         """Compute the state before the first step, replicated over the mesh.
@@ -59,7 +52,7 @@ class Setup:
         """
         # Arguments of the compiled function, not constants in it.
         loaded = {"params": weights.params, "batch_stats": weights.batch_stats} if weights else {}
-        return self._create(seed_key(self.config.seed), loaded)
+        return self.create_state(seed_key(self.config.seed), loaded)
 
     def train_batches(self, start_step: int, known_damaged: Iterable[int]) -> Batches:
         """Open this process's part of the training stream, from a step to the end."""
@@ -105,26 +98,13 @@ def _assemble(config: Config, kernel_choices: Path | None) -> Setup:
     mesh = create_mesh()
     train_source, eval_source = _open_sources(config)
     teacher = load_teacher(config, train_source.class_names)
-    build = _student_builder(config)
-    student, params, batch_stats = abstract(build)
-    options = compiler_options(
-        platform_of(mesh), batch_norm=bool(batch_stats), kernel_choices=kernel_choices
-    )
-    optimizer = make_optimizer(config.optimizer, params, trainable(params, config))
     steps_per_epoch = len(train_source) / config.training.batch_size
-    train_step = make_train_step(
-        student,
-        teacher.function if teacher else None,
-        optimizer,
+    programs = build_programs(
         config,
+        mesh,
+        teacher.function if teacher else None,
         steps_per_epoch=steps_per_epoch,
-        sharding=split_over_batch(mesh),
-    )
-    create = partial(create_state, build, optimizer, ema=config.ema.decay > 0)
-    everywhere = replicated(mesh)
-    abstract_state = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
-        jax.eval_shape(create, jax.random.key(0)),
+        kernel_choices=kernel_choices,
     )
     return Setup(
         config=config,
@@ -134,40 +114,13 @@ def _assemble(config: Config, kernel_choices: Path | None) -> Setup:
         train_input=train_input(config),
         eval_input=_eval_input(config),
         teacher=teacher,
-        train_step=jax.jit(
-            train_step,
-            in_shardings=(everywhere, everywhere, split_over_batch(mesh)),
-            out_shardings=everywhere,
-            donate_argnums=0,
-            compiler_options=options,
-        ),
-        eval_step=make_eval_step(
-            student,
-            mean=config.augment.mean,
-            std=config.augment.std,
-            fusion=config.evaluation.fusion,
-            mesh=mesh,
-            compiler_options=options,
-        ),
-        abstract_state=abstract_state,
-        has_distillation_head="head_dist" in params,
+        train_step=programs.train_step,
+        eval_step=programs.eval_step,
+        create_state=programs.create_state,
+        abstract_state=programs.abstract_state,
+        has_distillation_head=programs.has_distillation_head,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps(config, steps_per_epoch),
-        _create=jax.jit(create, out_shardings=everywhere, compiler_options=options),
-    )
-
-
-def _student_builder(config: Config) -> Builder:
-    model = config.model
-    return model_builder(
-        model.name,
-        num_classes=model.num_classes,
-        image_size=model.image_size,
-        drop_rate=model.drop_rate,
-        drop_path_rate=model.drop_path_rate,
-        num_heads=model.num_heads,
-        dtype=jnp.dtype(model.dtype),
-        attention="recompute" if config.training.repeatable else "auto",
     )
 
 

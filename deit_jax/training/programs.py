@@ -1,0 +1,113 @@
+"""What is compiled for a run: how its state begins, its train step and its evaluation step.
+
+Nothing here needs data, weights or the devices themselves: only what the mesh says of them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from deit_jax.devices import compiler_options
+from deit_jax.evaluation.metrics import EvalStep, make_eval_step
+from deit_jax.models.functional import Builder, abstract
+from deit_jax.models.registry import model_builder
+from deit_jax.schema import Config
+from deit_jax.sharding import platform_of, replicated, split_over_batch
+from deit_jax.training.distillation.view import TeacherView
+from deit_jax.training.freezing import trainable
+from deit_jax.training.optimizer import make_optimizer
+from deit_jax.training.state import TrainState, create_state
+from deit_jax.training.step import TrainStep, make_train_step
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Functions under `jax.jit`, not compiled yet.
+
+    Attributes:
+        train_step: from state, teacher's parameters and batch to the next state.
+        eval_step: from `make_eval_step`.
+        create_state: from a key and loaded weights (or an empty dict) to the state of step 0.
+        abstract_state: its shapes and shardings.
+        has_distillation_head: whether the student has one.
+    """
+
+    train_step: TrainStep
+    eval_step: EvalStep
+    create_state: Callable[..., TrainState]
+    abstract_state: TrainState
+    has_distillation_head: bool
+
+
+def build_programs(
+    config: Config,
+    mesh: Mesh,
+    teacher: TeacherView | None,
+    *,
+    steps_per_epoch: float,
+    kernel_choices: Path | None = None,
+) -> Programs:
+    """Put the programs of a run together.
+
+    Args:
+        config: the whole configuration.
+        mesh: devices, which may be elsewhere.
+        teacher: how it sees the student's images; None without one.
+        steps_per_epoch: for the schedule; need not be whole.
+        kernel_choices: for `training.repeatable`, see `compiler_options`.
+    """
+    build = _student_builder(config)
+    student, params, batch_stats = abstract(build)
+    options = compiler_options(
+        platform_of(mesh), batch_norm=bool(batch_stats), kernel_choices=kernel_choices
+    )
+    optimizer = make_optimizer(config.optimizer, params, trainable(params, config))
+    everywhere, rows = replicated(mesh), split_over_batch(mesh)
+    train_step = make_train_step(
+        student, teacher, optimizer, config, steps_per_epoch=steps_per_epoch, sharding=rows
+    )
+    eval_step = make_eval_step(
+        student,
+        mean=config.augment.mean,
+        std=config.augment.std,
+        fusion=config.evaluation.fusion,
+        mesh=mesh,
+        compiler_options=options,
+    )
+    create = partial(create_state, build, optimizer, ema=config.ema.decay > 0)
+    abstract_state = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+        jax.eval_shape(create, jax.random.key(0)),
+    )
+    return Programs(
+        train_step=jax.jit(
+            train_step,
+            in_shardings=(everywhere, everywhere, rows),
+            out_shardings=everywhere,
+            donate_argnums=0,
+            compiler_options=options,
+        ),
+        eval_step=eval_step,
+        create_state=jax.jit(create, out_shardings=everywhere, compiler_options=options),
+        abstract_state=abstract_state,
+        has_distillation_head="head_dist" in params,
+    )
+
+
+def _student_builder(config: Config) -> Builder:
+    model = config.model
+    return model_builder(
+        model.name,
+        num_classes=model.num_classes,
+        image_size=model.image_size,
+        drop_rate=model.drop_rate,
+        drop_path_rate=model.drop_path_rate,
+        num_heads=model.num_heads,
+        dtype=jnp.dtype(model.dtype),
+        attention="recompute" if config.training.repeatable else "auto",
+    )
