@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deit_jax.runs.checkpoints.manager import restore_parameters
+from deit_jax.runs.checkpoints.saved_weights import restore_parameters
 from deit_jax.runs.classes import class_names_of_run
 from deit_jax.runs.read import load_run, run_preprocessing
 from deit_jax.weights.description.config import CONFIG, Description

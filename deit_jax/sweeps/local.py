@@ -87,7 +87,7 @@ def planned_changes(run: PlannedRun) -> str:
     What decides only when something is read, shown or saved does not count.
     """
     # Imported when needed, since it starts JAX.
-    from deit_jax.runs.directory import config_changes
+    from deit_jax.runs.going_on import config_changes
 
     changed = config_changes(run.workdir, run.config)
     return ", ".join(f"{key}: {old} -> {new}" for key, (old, new) in changed.items())

@@ -17,7 +17,8 @@ from deit_jax.runs.checkpoints.directory import (
     saved_steps,
 )
 from deit_jax.runs.checkpoints.manager import Checkpoints
-from deit_jax.runs.directory import RunDirectory, as_begun, open_run
+from deit_jax.runs.directory import RunDirectory, open_run
+from deit_jax.runs.going_on import as_begun
 from deit_jax.runs.interruption import Abandoned, Interruption
 from deit_jax.runs.log import RunLog
 from deit_jax.runs.lost_checkpoints import refuse_lost_checkpoints

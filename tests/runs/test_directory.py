@@ -13,12 +13,8 @@ from deit_jax.config.keys import leaves_by_key
 from deit_jax.config.reference import apply_reference
 from deit_jax.config.saved import BEFORE
 from deit_jax.files import strict_json, write_json
-from deit_jax.runs.directory import (
-    MAY_CHANGE,
-    as_begun,
-    config_changes,
-    open_run,
-)
+from deit_jax.runs.directory import open_run
+from deit_jax.runs.going_on import MAY_CHANGE, as_begun, config_changes
 from deit_jax.runs.read import load_run
 from deit_jax.schema import Config
 from deit_jax.training import loop

@@ -12,8 +12,9 @@ import numpy as np
 import optax
 import pytest
 
-from deit_jax.runs.checkpoints.manager import Checkpoints, restore_parameters
+from deit_jax.runs.checkpoints.manager import Checkpoints
 from deit_jax.runs.checkpoints.manifest import _checksum
+from deit_jax.runs.checkpoints.saved_weights import restore_parameters
 
 
 def make_state(step):

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from deit_jax.runs.checkpoints.manager import Checkpoints, restore_parameters
+from deit_jax.runs.checkpoints.manager import Checkpoints
+from deit_jax.runs.checkpoints.saved_weights import restore_parameters
 from tests.runs.checkpoints.states import (
     ABSTRACT,
     abstract,

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from deit_jax.runs.checkpoints.manager import restore_parameters
+from deit_jax.runs.checkpoints.saved_weights import restore_parameters
 
 CHILD = """
 import sys
