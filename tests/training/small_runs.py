@@ -1,7 +1,7 @@
 """Small runs of the train step: a transformer and a convnet on random 16 x 16 images."""
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from configs.digits import get_config
 from deit_jax.models.architecture import VitArchitecture
-from deit_jax.models.functional import abstract
+from deit_jax.models.functional import abstract, initialise
 from deit_jax.models.registry import model_builder
 from deit_jax.models.vit import VisionTransformer
 from deit_jax.schema import Config
@@ -46,6 +46,9 @@ def transformer(config, rngs, distilled=True):
     )
 
 
+one_headed = partial(transformer, distilled=False)
+
+
 def convnet(config, rngs):
     return model_builder("regnety_micro")(rngs)
 
@@ -63,8 +66,16 @@ def make(config, model=transformer, teacher=None, mixing=MIXING, augment=AUGMENT
         steps_per_epoch=10.0,
         sharding=sharding,
     )
-    state = jax.jit(lambda key: create_state(build, optimizer, key, ema=True))(jax.random.key(0))
+    start = function.merge(*initial_weights(model))
+    state = create_state(lambda _: start, optimizer, jax.random.key(0), ema=True)
     return function, state, jax.jit(step)
+
+
+@cache
+def initial_weights(model):
+    """Parameters and statistics, computed once: no rate of dropping changes them."""
+    build = partial(model, small_config())
+    return jax.jit(partial(initialise, build))(jax.random.key(0))
 
 
 def batches(count, size=32):

@@ -1,7 +1,5 @@
 """Submodels that teach each other: the loss beside PyTorch's, and the one train step with it."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +13,7 @@ from deit_jax.config.defaults import default_config
 from deit_jax.config.validate import validate
 from deit_jax.schema.images import NORMALISED, UNMIXED
 from deit_jax.training.cosub import cosub_loss
-from tests.training.small_runs import batches, make, small_config, split_over, transformer
+from tests.training.small_runs import batches, make, one_headed, small_config, split_over
 
 # One float32 rounding of a sum over 20 classes and 12 images; both sides sum in another order.
 RELATIVE = 2e-6
@@ -71,7 +69,7 @@ def run_step(batch, micro_batches=1, devices=1):
     )
     function, state, step = make(
         config,
-        partial(transformer, distilled=False),
+        one_headed,
         mixing=UNMIXED,
         augment=NORMALISED,
         sharding=split_over(devices),

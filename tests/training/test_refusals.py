@@ -16,7 +16,7 @@ def small(**changes):
     config.training.batch_size = 40
     config.mix.group = 0
     config.schedule.update(epochs=4.0, warmup_epochs=0.0)
-    config.log.tensorboard = False
+    config.log.update(tensorboard=False, every_steps=1)
     for key, value in changes.items():
         group, _, name = key.partition("__")
         config[group][name] = value

@@ -84,11 +84,12 @@ def rows(batches):
 
 
 @pytest.mark.slow
-def test_a_thousand_damaged_files_among_ten_thousand(tmp_path, caplog):
-    sound = open_source("folder", "train", str(write(tmp_path / "sound", 10_000)))
+@pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=pytest.mark.full)])
+def test_one_of_ten_files_is_damaged(tmp_path, caplog, count):
+    sound = open_source("folder", "train", str(write(tmp_path / "sound", count)))
     source, damaged = spoiled_copy(tmp_path / "sound", tmp_path / "damaged", every=10)
-    assert (len(source), len(damaged)) == (10_000, 1000)
-    options = train_input(image_size=SIZE, batch_size=500, max_damaged=0.1, threads=1)
+    assert (len(source), len(damaged)) == (count, count / 10)
+    options = train_input(image_size=SIZE, batch_size=count // 20, max_damaged=0.1, threads=1)
     with caplog.at_level(logging.WARNING, "deit_jax"):
         batches, found = collect(train_batches(source, options, num_steps=20))
     assert [damage.number for damage in found] == damaged
@@ -101,14 +102,14 @@ def test_a_thousand_damaged_files_among_ten_thousand(tmp_path, caplog):
     for name in ("epoch", "index", "copy"):
         np.testing.assert_array_equal(ours[name], theirs[name])
     kept = ~np.isin(ours["index"], damaged)
-    assert kept.sum() == 9000
+    assert kept.sum() == 0.9 * count
     for name in ("image", "label"):
         np.testing.assert_array_equal(ours[name][kept], theirs[name][kept])
     # Where an image was damaged stands another, cropped as the damaged one would have been.
     bad = set(damaged)
     for row in np.flatnonzero(~kept)[:50]:
         index = int(ours["index"][row])
-        other = next(i for i in substitutes(0, index, 10_000, 32) if i not in bad)
+        other = next(i for i in substitutes(0, index, count, 32) if i not in bad)
         pixels, label = read_image(sound, other)
         crop = random_resized_crop(pixels, SIZE, crop_draws(0, 0, index, 0, CROP_DRAWS))
         np.testing.assert_array_equal(ours["image"][row], crop)
@@ -161,7 +162,7 @@ def check_grid(source, grid):
 def test_replacements_are_the_same_for_any_readers_and_after_resuming(spoiled):
     source, _ = spoiled
     check_grid(source, [(0, p, start) for p in (1, 2) for start in range(12)])
-    check_grid(source, [(1, 1, 5), (3, 1, 7)])
+    check_grid(source, [(2, 1, 7)])
 
 
 # 48 reader processes are started, one group after the other: slow where cores are busy.
@@ -173,7 +174,7 @@ def test_replacements_are_the_same_for_any_readers_and_after_resuming_everywhere
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 1])
 def test_too_many_damaged_records_end_the_run_with_the_list(spoiled, workers, caplog):
     source, damaged = spoiled
     options = train_input(

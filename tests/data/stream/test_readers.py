@@ -62,7 +62,7 @@ from deit_jax.data.stream.loader import train_batches
 from deit_jax.data.open import open_source
 
 if __name__ == "__main__":
-    options = train_input(image_size=(16, 16), batch_size=64, workers=2)
+    options = train_input(image_size=(16, 16), batch_size=64, workers=1)
     source = open_source("digits", "train")
     print(sum(len(b["label"]) for b in train_batches(source, options, num_steps=5)))
     stopped = train_batches(source, options, num_steps=500)
