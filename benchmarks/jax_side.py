@@ -2,28 +2,29 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.stages import Compiled
+from jax.stages import Compiled, Lowered
 from jaxtyping import Array, Float
 
 from benchmarks.cases import IMAGENET_TRAIN_IMAGES, OURS, Case, train_config
 from benchmarks.timing import Program
 from deit_jax.devices import compiler_options
+from deit_jax.models.attention import AttentionForm
 from deit_jax.models.frozen import freeze
-from deit_jax.models.functional import ModelFunction, abstract, initialise
+from deit_jax.models.functional import Builder, ModelFunction, abstract, initialise
 from deit_jax.models.fusion import fuse
 from deit_jax.models.registry import model_builder, model_spec
 from deit_jax.schema import Config
 from deit_jax.schema.images import NORMALISED, UNMIXED
 from deit_jax.training.optimizer import make_optimizer
 from deit_jax.training.state import TrainState, create_state
-from deit_jax.training.step import Batch, make_train_step
+from deit_jax.training.step import Batch, TrainStep, make_train_step
 from deit_jax.trees import Tree
 
 NAME = "deit_jax"
@@ -33,7 +34,7 @@ def build(case: Case, micro_batches: int = 1, name: str = NAME) -> Program:
     """Compile the case and put its data on the device; raises whatever the compiler raises."""
     if case.mode == "inference":
         return _inference(case)
-    return _training(case, micro_batches, name)
+    return lower(case, micro_batches, name)()
 
 
 def _inference(case: Case) -> Program:
@@ -54,15 +55,21 @@ def _inference(case: Case) -> Program:
     return _program(NAME, 1, call, lambda: jax.block_until_ready(held), compiled, seconds)
 
 
-def _training(case: Case, micro_batches: int, name: str) -> Program:
+@dataclass(frozen=True)
+class Training:
+    """The real train step of a case, not yet compiled, and what it is called with."""
+
+    step: TrainStep
+    state: TrainState
+    teacher_params: Tree
+    batch: Batch
+    options: dict[str, Any] | None
+
+
+def training(case: Case, micro_batches: int = 1, name: str = NAME, depth: int = 0) -> Training:
+    """Put a case's step together, its state and its data on the default device."""
     config = train_config(case, micro_batches)
-    student_build = model_builder(
-        case.model,
-        drop_rate=config.model.drop_rate,
-        drop_path_rate=config.model.drop_path_rate,
-        dtype=jnp.dtype(case.dtype),
-        attention=OURS[name],
-    )
+    student_build = _student_builder(case, config.model, OURS[name], depth)
     student, params, batch_stats = abstract(student_build)
     teacher: ModelFunction | None = None
     teacher_params: Tree = {}
@@ -78,19 +85,65 @@ def _training(case: Case, micro_batches: int, name: str) -> Program:
         steps_per_epoch=IMAGENET_TRAIN_IMAGES / case.batch_size,
     )
     create = partial(create_state, student_build, optimizer, ema=config.ema.decay > 0)
-    held: dict[str, TrainState] = {"state": jax.jit(create)(jax.random.key(config.seed))}
-    batch = _batch(case)
+    state = jax.jit(create)(jax.random.key(config.seed))
     options = compiler_options(jax.default_backend(), batch_norm=bool(batch_stats))
-    compiled, seconds = _compile(
-        step, held["state"], teacher_params, batch, donate_argnums=0, compiler_options=options
+    return Training(step, state, teacher_params, _batch(case), options)
+
+
+def _student_builder(case: Case, model: Any, attention: AttentionForm, depth: int) -> Builder:
+    options: dict[str, Any] = dict(
+        drop_rate=model.drop_rate,
+        drop_path_rate=model.drop_path_rate,
+        dtype=jnp.dtype(case.dtype),
+        attention=attention,
+    )
+    if not depth:
+        return model_builder(case.model, **options)
+    spec = model_spec(case.model)
+    sizes = dict(num_classes=spec.num_classes, image_size=spec.image_size)
+    return lambda rngs: spec.resized(depth=depth).build(rngs=rngs, **sizes, **options)
+
+
+def lower(
+    case: Case,
+    micro_batches: int = 1,
+    name: str = NAME,
+    *,
+    depth: int = 0,
+    options: dict[str, Any] | None = None,
+) -> Callable[[], Program]:
+    """Trace the train step of a case, its data on the device; return what compiles it.
+
+    Args:
+        case: the workload, not inference.
+        micro_batches: of training.
+        name: which of `OURS`.
+        depth: blocks of the trained transformer; 0: as many as it has.
+        options: of the compiler, beside those that training has anyway.
+    """
+    parts = training(case, micro_batches, name, depth)
+    held: dict[str, TrainState] = {"state": parts.state}
+    lowered, tracing = _lower(
+        parts.step,
+        held["state"],
+        parts.teacher_params,
+        parts.batch,
+        donate_argnums=0,
+        compiler_options={**(parts.options or {}), **(options or {})} or None,
     )
 
-    def call() -> None:
-        held["state"] = compiled(held["state"], teacher_params, batch)
+    def compile_() -> Program:
+        compiled, compiling = _timed(lowered.compile)
 
-    return _program(
-        name, micro_batches, call, lambda: jax.block_until_ready(held), compiled, seconds
-    )
+        def call() -> None:
+            held["state"] = compiled(held["state"], parts.teacher_params, parts.batch)
+
+        def wait() -> None:
+            jax.block_until_ready(held)
+
+        return _program(name, micro_batches, call, wait, compiled, tracing + compiling)
+
+    return compile_
 
 
 def _frozen(name: str, dtype: str, like: str = "") -> tuple[ModelFunction, Tree]:
@@ -120,10 +173,20 @@ def _batch(case: Case) -> Batch:
     return jax.device_put(batch)
 
 
-def _compile(function: Callable, *args: Any, **options: Any) -> tuple[Compiled, float]:
+def _compile(function: Callable, *args: Any) -> tuple[Compiled, float]:
+    lowered, tracing = _lower(function, *args)
+    compiled, compiling = _timed(lowered.compile)
+    return compiled, tracing + compiling
+
+
+def _lower(function: Callable, *args: Any, **options: Any) -> tuple[Lowered, float]:
+    return _timed(lambda: jax.jit(function, **options).lower(*args))
+
+
+def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
     start = time.perf_counter()
-    compiled = jax.jit(function, **options).lower(*args).compile()
-    return compiled, time.perf_counter() - start
+    result = function()
+    return result, time.perf_counter() - start
 
 
 def _program(

@@ -1,0 +1,45 @@
+"""Training a RegNetY in float32: whether it compiles, runs, and computes what a CPU computes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from benchmarks import jax_side
+from benchmarks.cases import Case
+from benchmarks.slot.sizes import sizes
+
+_AGREES = 1e-3
+"""Relative. BatchNorm over few values, square roots and all, is worse conditioned than a product."""
+
+
+def prepare(parts: Sequence[str], small: bool) -> Callable[[str], dict[str, Any]]:
+    """Return the function from a part's name to its result."""
+    batches = dict(sizes(small).convnets)
+
+    def steps(name: str) -> dict[str, Any]:
+        case = Case(name, "train", batches.get(name, 0) or next(iter(batches.values())), "float32")
+        found = _two_losses(case)
+        result: dict[str, Any] = {"what": str(case), "loss": found[0], "two steps later": found[1]}
+        # A CPU takes minutes for the large one.
+        if name == next(iter(batches)):
+            with jax.default_device(jax.devices("cpu")[0]):
+                expected = _two_losses(case, on_cpu=True)
+            result["distance to the CPU's loss"] = error = abs(found[0] / expected[0] - 1)
+            result["agrees"] = "yes" if error <= _AGREES else "no"
+        return result
+
+    return steps
+
+
+def _two_losses(case: Case, *, on_cpu: bool = False) -> tuple[float, float]:
+    """Return the loss of the first step, and the mean of the first three."""
+    with jax.default_matmul_precision("highest"):
+        parts = jax_side.training(case)
+        options = None if on_cpu else parts.options
+        step = jax.jit(parts.step, donate_argnums=0, compiler_options=options)
+        state = step(parts.state, {}, parts.batch)
+        first = float(state["sums"]["loss"])
+        for _ in range(2):
+            state = step(state, {}, parts.batch)
+    return first, float(state["sums"]["loss"] / state["sums"]["count"])

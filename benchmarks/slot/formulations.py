@@ -1,0 +1,183 @@
+"""Formulations of the train step that a GPU has to decide about: each can be switched on and off.
+
+What the house does not do itself is patched in while a program is traced, so that a variant is the
+house's own step but for one thing.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from deit_jax.models import attention, block, cudnn_attention, layers, vit
+from deit_jax.models.products import dense
+
+
+@contextlib.contextmanager
+def formulated(names: Collection[str]) -> Iterator[None]:
+    """Trace inside with these formulations, and without the others.
+
+    Raises:
+        ValueError: there is no such formulation.
+    """
+    if unknown := sorted(set(names) - set(FORMULATIONS)):
+        raise ValueError(f"{', '.join(unknown)}: none of {', '.join(FORMULATIONS)}")
+    with contextlib.ExitStack() as stack:
+        for name, patches in FORMULATIONS.items():
+            if name in names:
+                for owner, attribute, value in patches():
+                    stack.enter_context(_patched(owner, attribute, value))
+        yield
+
+
+@contextlib.contextmanager
+def _patched(owner: Any, attribute: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, attribute)
+    setattr(owner, attribute, value)
+    try:
+        yield
+    finally:
+        setattr(owner, attribute, before)
+
+
+Patches = list[tuple[Any, str, Any]]
+
+
+def _unpadded() -> Patches:
+    """Let cuDNN have odd numbers of tokens: JAX refuses its backward pass by mistake.
+
+    The refusal is meant for attention with a bias; JAX has replaced its absence by an empty array
+    by then. The forward and backward primitives take what they are given.
+    """
+    from jax._src.cudnn import fused_attention_stablehlo as fused
+
+    options = dict(
+        seed=42,
+        dropout_rate=0.0,
+        variadic_args=(False, False),
+        mask_type=fused.MaskType.NO_MASK,
+        layout=fused.AttentionLayout.BTNH.value,
+        sliding_window_length=0,
+    )
+
+    @jax.custom_vjp
+    def kernel(query: Array, key: Array, value: Array) -> Array:
+        return forward(query, key, value)[0]
+
+    def forward(query: Array, key: Array, value: Array) -> tuple[Array, tuple[Array, ...]]:
+        none = [jnp.zeros(0, query.dtype)] * 7
+        out, activation = fused._dot_product_attention_fwd_p_wrapper.bind(
+            *(query, key, value, *none),
+            scale=query.shape[-1] ** -0.5,
+            is_training=True,
+            **options,
+        )
+        return out, (query, key, value, activation, out)
+
+    def backward(saved: tuple[Array, ...], grad: Array) -> tuple[Array, ...]:
+        query, key, value, activation, out = saved
+        none = [jnp.zeros(0, query.dtype)] * 7
+        grads = fused._dot_product_attention_bwd_p_wrapper.bind(
+            *(query, key, value, *none, activation, out, grad),
+            scale=query.shape[-1] ** -0.5,
+            **options,
+        )
+        return tuple(grads[:3])
+
+    kernel.defvjp(forward, backward)
+
+    def attend(query: Array, key: Array, value: Array, batch: int, heads: int) -> Array:
+        shape = (batch, query.shape[0] // batch, heads, -1)
+        out = kernel(query.reshape(shape), key.reshape(shape), value.reshape(shape))
+        return out.reshape(query.shape)
+
+    return [(cudnn_attention, "attend_cudnn", attend)]
+
+
+def _kept_statistics() -> Patches:
+    """LayerNorm keeps its input, mean and 1 / deviation; nothing in float32 is written for it."""
+    return [(layers, "layer_norm", _layer_norm(jax.lax.optimization_barrier))]
+
+
+def _layer_norm(hold: Callable[[Any], Any]) -> Callable[..., Array]:
+    """Return a normalisation of rows of any type whose backward pass sees `hold` of what is kept.
+
+    Behind a barrier XLA takes the numbers that were kept, else it may compute them once more.
+    """
+
+    @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+    def layer_norm(x: Array, scale: Array, bias: Array, epsilon: float) -> Array:
+        return forward(x, scale, bias, epsilon)[0]
+
+    def forward(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, tuple]:
+        wide = x.astype(jnp.float32)
+        mean = wide.mean(-1, keepdims=True)
+        centred = wide - mean
+        inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + epsilon)
+        return centred * inverse * scale + bias, (x, mean, inverse, scale)
+
+    def backward(epsilon: float, saved: tuple, grad: Array) -> tuple[Array, Array, Array]:
+        x, mean, inverse, scale = saved
+        (x, mean, inverse), grad = hold(((x, mean, inverse), grad))
+        normal = (x.astype(jnp.float32) - mean) * inverse
+        scaled = grad * scale
+        along = (scaled * normal).mean(-1, keepdims=True)
+        grad_x = inverse * (scaled - scaled.mean(-1, keepdims=True) - along * normal)
+        return grad_x.astype(x.dtype), (grad * normal).sum(0), grad.sum(0)
+
+    layer_norm.defvjp(forward, backward)
+    return layer_norm
+
+
+def _bfloat16_residual() -> Patches:
+    """The stream between blocks, and what branches add to it, in bfloat16."""
+    embed, drop = vit.VisionTransformer._embed, block.stochastic_depth
+    norm = layers.LayerNorm.__call__
+
+    def embed_rounded(self: Any, images: Array, seen: Any = None) -> Array:
+        return embed(self, images, seen).astype(jnp.bfloat16)
+
+    def linear(self: Any, x: Array, out_dtype: Any = None) -> Array:
+        kind = self.dtype if out_dtype is None else out_dtype
+        return dense(x.astype(self.dtype), self.kernel[...], self.bias[...], kind)
+
+    def dropped(x: Array, rate: float, keys: Any) -> Array:
+        return drop(x, rate, keys).astype(x.dtype)
+
+    return [
+        (vit.VisionTransformer, "_embed", embed_rounded),
+        (layers.Linear, "__call__", linear),
+        (block, "stochastic_depth", dropped),
+        (layers, "layer_norm", _layer_norm(lambda kept: kept)),
+        (layers.LayerNorm, "__call__", lambda self, x: norm(self, x).astype(jnp.bfloat16)),
+    ]
+
+
+def _separate_projections() -> Patches:
+    """Three products for queries, keys and values, so that nothing has to be cut apart."""
+
+    def project(self: Any, x: Array, tokens: int, queries: int) -> list[Array]:
+        width = x.shape[-1]
+        kernel, bias = self.qkv.kernel[...], self.qkv.bias[...]
+        x = x.astype(self.qkv.dtype)
+        first = x if queries == tokens else attention.first_tokens(x, tokens, queries)
+        return [
+            dense(rows, kernel[:, i * width : (i + 1) * width], bias[i * width :][:width], x.dtype)
+            for i, rows in enumerate((first, x, x))
+        ]
+
+    return [(attention.Attention, "_project", project)]
+
+
+FORMULATIONS: dict[str, Callable[[], Patches]] = {
+    "unpadded attention": _unpadded,
+    "bfloat16 residual": _bfloat16_residual,
+    # After the residual, whose normalisation it replaces too.
+    "kept statistics": _kept_statistics,
+    "separate projections": _separate_projections,
+}
+"""By name, what each patches."""
