@@ -10,7 +10,7 @@ from benchmarks.cases import Case
 from benchmarks.slot.sizes import sizes
 
 _AGREES = 1e-3
-"""Relative. BatchNorm over few values, square roots and all, is worse conditioned than a product."""
+"""Relative. BatchNorm's square roots are worse conditioned than products are."""
 
 
 def prepare(parts: Sequence[str], small: bool) -> Callable[[str], dict[str, Any]]:

@@ -156,7 +156,14 @@ def telling_line(text: str) -> str:
     return (telling or lines or [""])[-1][:300]
 
 
-def start_process(task: Task, parts: Sequence[str], seconds: float, *, request: dict) -> Ended:
+def start_process(
+    task: Task,
+    parts: Sequence[str],
+    seconds: float,
+    *,
+    request: dict[str, Any],
+    environment: dict[str, str],
+) -> Ended:
     """Run `benchmarks.slot.worker`; stop it and all that it started when its time is over.
 
     Args:
@@ -164,6 +171,7 @@ def start_process(task: Task, parts: Sequence[str], seconds: float, *, request: 
         parts: of it.
         seconds: its limit.
         request: the rest of what the worker is told.
+        environment: of the process.
     """
     asked = json.dumps({"name": task.name, "parts": list(parts), **request})
     with tempfile.TemporaryFile("w+") as errors:
@@ -174,6 +182,7 @@ def start_process(task: Task, parts: Sequence[str], seconds: float, *, request: 
             stdout=subprocess.DEVNULL,
             stderr=errors,
             cwd=results.ROOT,
+            env=environment,
             start_new_session=True,
         )
         try:

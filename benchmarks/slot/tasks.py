@@ -73,11 +73,83 @@ class Task:
 TASKS: tuple[Task, ...] = (
     Task(
         "correctness",
-        "logits, gradients and one step agree with float32",
+        "logits, gradients and one step agree with a CPU's in float32",
         "correctness",
-        {"logits": 15, "gradients": 25, "step": 30},
+        {"logits": 15, "gradients": 20, "step": 25},
+    ),
+    Task(
+        "variants",
+        "what each formulation of the train step changes",
+        "variants",
+        {
+            **{"A": 45, "B": 8, "C": 8, "D": 45, "E": 8, "F": 8, "F+": 35, "G": 8},
+            **{"A in full": 25, "G in full": 25, "large, G in full": 30},
+        },
+        sources=(*_STEP, "benchmarks/slot/formulations.py"),
+    ),
+    Task(
+        "comparison",
+        "the step and inference beside timm with torch.compile",
+        "comparison",
+        {"train": 75, "inference": 45},
+        sources=(*_STEP, "benchmarks/torch_side.py", "benchmarks/measure.py"),
+        packages=("jax", "jaxlib", "torch", "timm"),
+        needs=("torch", "timm"),
+    ),
+    Task(
+        "teacher",
+        "what distillation costs with the teacher inside the step",
+        "teacher",
+        {"teacher alone": 35, "student alone": 30, "step": 45},
+    ),
+    Task(
+        "files",
+        "training on JPEG files, and the share of it that waits for them",
+        "runs",
+        {"input": 60, "training": 75},
+        sources=_RUN,
+        needs=_RUN_PACKAGES,
+        start=15,
+    ),
+    Task(
+        "resume",
+        "a resume with training.repeatable ends with the same bits",
+        "runs",
+        {"resume": 90},
+        sources=_RUN,
+        needs=_RUN_PACKAGES,
+        start=15,
+    ),
+    Task(
+        "convnets",
+        "RegNetY trains in float32",
+        "convnets",
+        {"regnety_micro": 25, "regnety_040": 45},
+    ),
+    Task(
+        "profile",
+        "which kernels the time goes to",
+        "profile",
+        {"train": 30, "inference": 20, "distill": 40},
+    ),
+    Task(
+        "layers",
+        "GELU, LayerNorm, attention at 197, 198 and 208 tokens, and every product, alone",
+        "layers_alone",
+        {"GELU": 5, "LayerNorm": 5, "attention": 15, "products": 30},
+        sources=(*_STEP, "benchmarks/slot/formulations.py"),
+    ),
+    Task(
+        "more",
+        "distillation and the large model beside timm with torch.compile",
+        "comparison",
+        {"distill": 130, "large, train": 100},
+        sources=(*_STEP, "benchmarks/torch_side.py", "benchmarks/measure.py"),
+        packages=("jax", "jaxlib", "torch", "timm"),
+        needs=("torch", "timm"),
     ),
 )
+"""In the order of asking: what decides most first, what only explains last."""
 
 
 def task(name: str) -> Task:

@@ -17,9 +17,7 @@ def prepare(parts: Sequence[str], small: bool) -> Callable[[str], dict[str, Any]
 
     def timed(name: str, case: Case) -> dict[str, Any]:
         built[name] = jax_side.build(case)
-        (times,) = take_turns(
-            [built[name]], rounds=chosen.rounds, turn_seconds=chosen.turn_seconds
-        )
+        (times,) = take_turns([built[name]], rounds=chosen.rounds, turn_seconds=chosen.turn_seconds)
         seconds = spread(times)
         return {
             "what": str(case),
