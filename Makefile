@@ -48,8 +48,8 @@ $(QUICK)/.installed: requirements.txt pyproject.toml
 	$(QUICK)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[demo,hub,test]'
 	touch $@
 
-# The tests, with PyTorch, timm and transformers as oracles; half an hour of processor time, less
-# when the programs of an earlier session are still kept.
+# The tests, with PyTorch, timm and transformers as oracles; some twenty minutes of processor time,
+# less when the programs of an earlier session are still kept.
 test: .venv-test/.installed
 	.venv-test/bin/python -m pytest -n 2 --dist loadfile -m 'not full'
 

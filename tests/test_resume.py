@@ -122,7 +122,8 @@ def assert_same(a, b):
         assert one[key] == other[key], key
 
 
-@pytest.mark.slow
+# runs/checkpoints/test_kill.py kills three times what a run is made of.
+@pytest.mark.full
 def test_a_kill(undisturbed, tmp_path):
     process = program.start(STUDENT, tmp_path / "run", *undisturbed.flags)
     wait_for_checkpoint(process, tmp_path / "run")

@@ -82,7 +82,9 @@ def _batches_within(options: TrainInput, seconds: float, image_seconds: float) -
     fitting = int(seconds / _BATCHES_TIMED / max(image_seconds, 1e-9))
     # Copies of an image stay together, as they share its decoding.
     smallest = options.data.repeats * max(1, options.data.threads, options.data.workers)
-    size = min(options.batch_size, max(fitting, smallest))
+    size = max(fitting, smallest)
+    # Devices share each batch evenly.
+    size = min(options.batch_size, size + -size % jax.device_count())
     # Groups only order the rows, which costs nothing.
     group = options.mix_group if options.mix_group and size % options.mix_group == 0 else 0
     return replace(options, batch_size=size, mix_group=group)

@@ -1,19 +1,25 @@
 """Images that the tests of augmentation share: photographs, noise and awkward ones."""
 
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_sample_images
 
-PHOTOS = load_sample_images().images
+
+@cache
+def photos():
+    # Imported here: scikit-learn takes a second, and most tests need none.
+    from sklearn.datasets import load_sample_images
+
+    return load_sample_images().images
 
 
 def photographs(height, width, count, seed=0):
     generator = np.random.default_rng(seed)
     cut = []
     for number in range(count):
-        photo = PHOTOS[number % len(PHOTOS)]
+        photo = photos()[number % len(photos())]
         top = generator.integers(0, photo.shape[0] - height + 1)
         left = generator.integers(0, photo.shape[1] - width + 1)
         cut.append(photo[top : top + height, left : left + width])

@@ -2,14 +2,12 @@
 
 import functools
 import importlib
-import json
 import re
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
-from ml_collections import ConfigDict
 
 from deit_jax.config.keys import leaves_by_key
 from deit_jax.config.paper import experiment_arguments
@@ -44,30 +42,31 @@ def test_builds_and_validates(family, argument, run_directory):
     if config.distillation.kind != "none":
         config.teacher.weights = run_directory
     assert validate(config, device_count=8) == []
-    params = check_model(json.dumps({**config.model, "weights": ""}))
+    model = config.model
+    size = tuple(model.image_size)
+    options = {"num_classes": model.num_classes, "image_size": size}
+    # Whatever else it is given decides about no shape.
+    model_builder(
+        model.name, drop_path_rate=model.drop_path_rate, dtype=jnp.dtype(model.dtype), **options
+    )
+    params = check_model(model.name, **options)
     optimizer = make_optimizer(config.optimizer, params, trainable(params, config))
     jax.eval_shape(optimizer.init, params)
 
 
 @functools.cache
-def check_model(model):
+def check_model(name, num_classes, image_size):
     """Build the model without computing; many experiments share one. Returns its shapes."""
-    model = ConfigDict(json.loads(model))
-    build = model_builder(
-        model.name,
-        num_classes=model.num_classes,
-        image_size=tuple(model.image_size),
-        drop_path_rate=model.drop_path_rate,
-        dtype=jnp.dtype(model.dtype),
+    function, params, batch_stats = abstract(
+        model_builder(name, num_classes=num_classes, image_size=image_size)
     )
-    function, params, batch_stats = abstract(build)
-    spec = model_spec(model.name)
-    if (tuple(model.image_size), model.num_classes) == (spec.image_size, spec.num_classes):
+    spec = model_spec(name)
+    if (image_size, num_classes) == (spec.image_size, spec.num_classes):
         assert count_parameters(params) == spec.parameters
-    images = jax.ShapeDtypeStruct((2, *model.image_size, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((2, *image_size, 3), jnp.float32)
     (logits, second), _ = jax.eval_shape(function.head_logits, params, batch_stats, images)
-    assert logits.shape == (2, model.num_classes)
-    assert (second is not None) == ("distilled" in model.name)
+    assert logits.shape == (2, num_classes)
+    assert (second is not None) == ("distilled" in name)
     return params
 
 

@@ -34,7 +34,8 @@ def error(actual, expected):
     return np.abs(np.asarray(actual) - expected).max() / np.abs(expected).max()
 
 
-@pytest.mark.parametrize("name", cases([*SMALL, "tf_efficientnet_b0"]))
+# The Lite one pads as TensorFlow does, B0 has all else of tf_efficientnet_b0.
+@pytest.mark.parametrize("name", cases(SMALL))
 def test_inference_equals_timm_folded_and_not(name):
     theirs = reference(name)
     function, params, stats = ours(name, theirs.state_dict())

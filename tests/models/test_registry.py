@@ -52,14 +52,15 @@ PARAMETERS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", list_models())
 def test_parameter_count(name):
-    _, params, _ = abstract(model_builder(name))
-    assert count_parameters(params) == model_spec(name).parameters
+    """Those of timm's models are counted where their names and shapes are compared with timm."""
+    spec = model_spec(name)
+    if not spec.in_timm:
+        assert count_parameters(abstract(model_builder(name))[1]) == spec.parameters
     if "micro" not in name:
         # A model without an entry here has not been counted against its reference.
-        assert count_parameters(params) == PARAMETERS[name]
+        assert spec.parameters == PARAMETERS[name]
 
 
 def test_all_published_names_are_there():

@@ -52,6 +52,8 @@ def test_tiny_distilled_at_full_size_with_gradients():
     check(random_subject("deit_tiny_distilled_patch16_224", 0), gradients=True)
 
 
+# One head alone is also that of `test_images_that_are_not_square`, with gradients.
+@pytest.mark.full
 def test_tiny_at_full_size():
     check(random_subject("deit_tiny_patch16_224", 0))
 

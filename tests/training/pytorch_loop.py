@@ -192,7 +192,7 @@ def torch_run(start, teacher_params, config, distilled, steps_per_epoch, mixing=
         {"params": [p for n, p in named if p.ndim > 1 and n not in spared], "weight_decay": 0.05},
     ]
     optimizer = torch.optim.AdamW(groups, lr=rate_at(0), eps=1e-8)
-    losses = []
+    losses, draw = [], jax.jit(lambda keys: draw_mixing(purpose(keys, "mix"), mixing, 16, 16))
     for step, batch in enumerate(batches(steps_per_epoch)):
         epoch, within = divmod(step, steps_per_epoch)
         if not config.reference:
@@ -212,7 +212,7 @@ def torch_run(start, teacher_params, config, distilled, steps_per_epoch, mixing=
         targets = torch.full((BATCH, CLASSES), off).scatter_(1, labels[:, None], 1 - 0.1 + off)
         if mixing.active:
             keys = image_keys(config.seed, batch["epoch"], batch["index"], batch["copy"])
-            choices = jax.device_get(draw_mixing(purpose(keys, "mix"), mixing, 16, 16))
+            choices = jax.device_get(draw(keys))
             images, targets = torch_mix(images, targets, choices)
         with torch.no_grad():
             teacher_logits = teacher(images)

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
@@ -131,7 +132,7 @@ def test_training_says_it_where_it_describes_itself():
         eval_source=images,
         train_input=train_input(config),
         teacher=None,
-        mesh=SimpleNamespace(size=1),
+        mesh=jax.make_mesh((1,), ("data",), devices=jax.devices()[:1]),
     )
     first, *notes = opening(setup, {"params": {}}, 0).splitlines()
     assert "peak learning rate 7.81e-06" in first

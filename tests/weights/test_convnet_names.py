@@ -6,7 +6,7 @@ import timm
 import torch
 import torchvision
 
-from deit_jax.models.functional import abstract
+from deit_jax.models.functional import abstract, count_parameters
 from deit_jax.models.registry import list_models, model_builder, model_spec
 from deit_jax.trees import flatten
 from deit_jax.weights.convnet_names import (
@@ -31,6 +31,7 @@ def shapes(model):
 
 def our_shapes(name, layout):
     _, params, stats = abstract(model_builder(name))
+    assert count_parameters(params) == model_spec(name).parameters
     leaves = flatten(params) | flatten(stats)
     names = convnet_names(name, list(leaves), layout)
     return {
