@@ -14,14 +14,14 @@ class Sizes:
         large: the second one.
         distilled: the transformer that is taught.
         teacher: who teaches it.
-        convnets: that are trained in float32, the smallest first, and their batches.
+        convnets: that are trained in float32, with their batches: one so small that a CPU soon
+            has the same loss, and one of a size that is in use.
         batch: images of a timed call.
         check: images of a call that is compared with float32.
         depths: blocks of the transformers whose difference is a block's time.
         full: its real number of blocks.
         rounds: turns of each program.
         turn_seconds: shortest turn.
-        rows: of the layers that are timed alone.
         images: JPEG files.
         steps: of a training run on them.
         resume_steps: of the runs whose ends are compared.
@@ -31,7 +31,7 @@ class Sizes:
     large: str
     distilled: str
     teacher: str
-    convnets: tuple[tuple[str, int], ...]
+    convnets: tuple[tuple[str, int], tuple[str, int]]
     batch: int
     check: int
     depths: tuple[int, int]
@@ -76,7 +76,7 @@ SMALL = Sizes(
     large="deit_micro_patch2_16",
     distilled="deit_micro_distilled_patch4_16",
     teacher="regnety_micro",
-    convnets=(("regnety_micro", 4),),
+    convnets=(("regnety_micro", 4), ("regnety_micro", 8)),
     batch=4,
     check=4,
     depths=(1, 2),

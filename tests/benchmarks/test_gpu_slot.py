@@ -21,6 +21,7 @@ from benchmarks.slot.schedule import Ended, Schedule, record, start_process, tel
 from benchmarks.slot.tasks import TASKS, Task, task
 from benchmarks.slot.variants import VARIANTS
 from deit_jax.models import cudnn_attention
+from deit_jax.models.frozen import freeze
 from deit_jax.models.functional import abstract, initialise
 from deit_jax.models.registry import model_builder
 
@@ -268,6 +269,24 @@ def test_formulations_compute_what_the_house_computes(names):
     # Eight bits, three blocks.
     assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 2e-2
     assert gradients().as_text() == plain.as_text(), "a patch was left behind"
+
+
+def test_narrow_epilogues_are_the_same_network():
+    name = "regnety_micro"
+    params, statistics = initialise(model_builder(name), jax.random.key(0))
+    images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
+    function, folded = freeze(name, params, statistics, dtype=jnp.bfloat16)
+
+    def lowered():
+        return jax.jit(lambda p: function.head_logits(p, {}, images)[0][0]).lower(folded)
+
+    plain = lowered()
+    with formulated(["narrow epilogues"]):
+        narrow = lowered()
+    assert plain.as_text() != narrow.as_text()
+    expected, found = (low.compile()(folded) for low in (plain, narrow))
+    # On a CPU convolutions are float32 in either: the gates alone are rounded.
+    assert jnp.linalg.norm(found - expected) / jnp.linalg.norm(expected) < 1e-2
 
 
 def test_unpadded_attention_is_cudnns_with_197_tokens(monkeypatch):
