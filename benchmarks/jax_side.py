@@ -22,9 +22,10 @@ from deit_jax.models.fusion import fuse
 from deit_jax.models.registry import model_builder, model_spec
 from deit_jax.schema import Config
 from deit_jax.schema.images import NORMALISED, UNMIXED
+from deit_jax.training.example import Batch
 from deit_jax.training.optimizer import make_optimizer
 from deit_jax.training.state import TrainState, create_state
-from deit_jax.training.step import Batch, TrainStep, make_train_step
+from deit_jax.training.step import TrainStep, make_train_step
 from deit_jax.trees import Tree
 
 NAME = "deit_jax"

@@ -34,6 +34,15 @@ def parse(
     return parsed
 
 
+def config_overrides(args: argparse.Namespace) -> list[str]:
+    """Return the flags of the form --config.a.b=value that were given."""
+    return [
+        f"--{name}={value}"
+        for name, value in vars(args).items()
+        if name.startswith("config.") and value is not None
+    ]
+
+
 def _at_home(value: Any) -> Any:
     if isinstance(value, list):
         return [_at_home(element) for element in value]

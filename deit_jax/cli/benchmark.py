@@ -15,7 +15,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from deit_jax.cli.arguments import positive, positive_count
+from deit_jax.cli.arguments import config_overrides, positive, positive_count
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -78,12 +78,7 @@ def _read_config(args: argparse.Namespace) -> "ConfigDict":
     """Return the configuration, checked."""
     from deit_jax.sweeps.plan import read_config
 
-    overrides = [
-        f"--{name}={value}"
-        for name, value in vars(args).items()
-        if name.startswith("config.") and value is not None
-    ]
-    config = read_config(args.config, overrides)
+    config = read_config(args.config, config_overrides(args))
     # Imported late: a wrong value is answered before JAX has started.
     import jax
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "report": "compare runs: a table in the form of the paper's and learning curves",
     "evaluate": "measure runs and weights on a split, and how often they differ",
     "prepare": "write a data set as ArrayRecord shards, or verify one",
+    "label": "compute a teacher's labels ahead of training",
     "benchmark": "measure the input, and whether it or the model is the limit",
     "augment": "look at what augmentation does to images",
 }

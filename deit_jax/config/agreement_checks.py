@@ -9,6 +9,9 @@ from deit_jax.models.registry import find_model
 from deit_jax.weights.formats.hub import find_in_cache
 from deit_jax.weights.pretrained import PACKAGES, packaged_weights
 
+# Their numbers are kept in 16 bits.
+_MOST_CLASSES = 1 << 16
+
 
 def size_problems(config: ConfigDict, device_count: int) -> Iterator[str]:
     """Batches that cannot be divided, images that cannot be cut."""
@@ -113,7 +116,19 @@ def teacher_problems(config: ConfigDict) -> Iterator[str]:
     """Find a teacher that is not there, or is shown impossible images."""
     if config.distillation.kind == "none":
         return
-    weights = config.teacher.weights
+    yield from _teacher_images(config)
+    weights, classes = config.teacher.weights, config.model.num_classes
+    keeps = config.teacher.labels or (
+        config.distillation.kind == "soft" and config.teacher.labels_top
+    )
+    if keeps and classes > _MOST_CLASSES:
+        yield (
+            f"config.model.num_classes is {classes:,}; of a teacher's labels at most "
+            f"{_MOST_CLASSES:,} classes can be kept (teacher.labels, teacher.labels_top)."
+        )
+    if (Path(config.teacher.labels) / "stream.json").is_file():
+        # Where they are complete, the teacher need not be there; whether is seen with the data.
+        return
     remedy = (
         "train one (configs/teacher.py, configs/digits.py:teacher) and pass "
         "--config.teacher.weights=ITS_WORKDIR"
@@ -130,7 +145,6 @@ def teacher_problems(config: ConfigDict) -> Iterator[str]:
             yield f"config.teacher.weights is {weights!r}. {error}"
     elif not Path(weights).exists() and find_in_cache(weights) is None:
         yield f"config.teacher.weights is {weights!r}, which does not exist; {remedy}."
-    yield from _teacher_images(config)
 
 
 def _teacher_images(config: ConfigDict) -> Iterator[str]:

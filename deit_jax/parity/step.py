@@ -26,9 +26,10 @@ from deit_jax.parity.torch_deit import TorchDeit
 from deit_jax.parity.torch_side import TorchSide
 from deit_jax.schema import Config
 from deit_jax.schema.images import NORMALISED, UNMIXED
+from deit_jax.training.example import Batch
 from deit_jax.training.optimizer import make_optimizer
 from deit_jax.training.state import TrainState, create_state
-from deit_jax.training.step import Batch, make_train_step
+from deit_jax.training.step import make_train_step
 from deit_jax.trees import Tree, flatten
 from deit_jax.weights.transformer_layout import to_foreign
 

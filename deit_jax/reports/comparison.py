@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from deit_jax.reports.experiments import (
     Experiment,
@@ -91,6 +92,7 @@ def compare_runs(
     experiments = _student_experiments(evaluated, found, chosen)
     for experiment in experiments:
         notes += _repeated_seeds(experiment)
+    notes += _kept_labels(evaluated)
     return Comparison(_teacher_experiments(found), experiments, chosen, tuple(notes))
 
 
@@ -212,4 +214,18 @@ def _repeated_seeds(experiment: Experiment) -> list[str]:
     return [
         f"The runs of '{experiment.label}' repeat a seed ({', '.join(map(str, seeds))}): they are "
         "not independent, and their spread is too small."
+    ]
+
+
+def _kept_labels(runs: Sequence[RunRecord]) -> list[str]:
+    """Say where the teacher's answers are from, and how many had to be computed."""
+    kept: dict[str, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        if labels := (run.result or {}).get("labels"):
+            kept.setdefault(labels.get("directory", "?"), []).append(labels)
+    return [
+        f"The teacher's labels of {len(records)} run(s) are kept in {directory}: of "
+        f"{sum(r.get('computed', 0) for r in records):,} steps they were computed, of "
+        f"{sum(r.get('read', 0) for r in records):,} read."
+        for directory, records in kept.items()
     ]

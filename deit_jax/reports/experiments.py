@@ -20,6 +20,7 @@ _FREE = (
     "data.threads",
     "data.workers",
     "evaluation.every_epochs",
+    "teacher.labels",
     "teacher.weights",
 )
 _FREE_GROUPS = ("log.", "checkpoint.")

@@ -28,6 +28,7 @@ MAY_CHANGE = (
     "data.workers",
     "evaluation.every_*",
     "log.*",
+    "teacher.labels",
 )
 """Keys that decide when something is read, shown or saved, but not what is computed."""
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
-from deit_jax.data.identity import combine, identity_of, of_numbers
+from deit_jax.data.identity import identity_of
 from deit_jax.runs.fingerprint import digest
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def made_from(setup: "Setup", initial: "Fitted | None") -> MadeFrom:
             "train": identity_of(setup.train_source),
             "eval": identity_of(setup.eval_source),
         },
-        "teacher": _teacher(setup),
+        "teacher": setup.taught_by,
         "initial": {
             "weights": setup.config.model.weights,
             "digest": digest({"params": initial.params, "batch_stats": initial.batch_stats}),
@@ -51,20 +51,6 @@ def made_from(setup: "Setup", initial: "Fitted | None") -> MadeFrom:
             "count": len(devices),
             "processes": jax.process_count(),
         },
-    }
-
-
-def _teacher(setup: "Setup") -> dict[str, Any] | None:
-    teacher = setup.teacher
-    if teacher is None:
-        return None
-    view = teacher.function
-    shown = (*view.student, *view.teacher, view.image_size)
-    return {
-        **teacher.facts,
-        "digest": teacher.digest,
-        "folded": digest(teacher.params),
-        "view": combine([repr(shown), of_numbers(view.classes)]),
     }
 
 

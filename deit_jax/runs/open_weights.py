@@ -6,14 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deit_jax.data.identity import combine
+from deit_jax.files import strict_json
+from deit_jax.runs.checkpoints.directory import select
+from deit_jax.runs.checkpoints.manifest import DamagedCheckpoint
+from deit_jax.runs.checkpoints.orbax_store import read_saved_manifest
 from deit_jax.runs.checkpoints.saved_weights import restore_parameters
 from deit_jax.runs.classes import class_names_of_run
 from deit_jax.runs.read import load_run, run_preprocessing
 from deit_jax.weights.description.config import CONFIG, Description
 from deit_jax.weights.description.facts import Facts
 from deit_jax.weights.description.network import registered
-from deit_jax.weights.formats.any import read_file
+from deit_jax.weights.formats.any import PREPROCESSORS, read_file, sha256_of, sidecar
 from deit_jax.weights.formats.hub import locate_weights
+from deit_jax.weights.formats.shards import files_of, find_weights
 from deit_jax.weights.reading import Weights, interpret
 
 _PARTS = {"model": "params", "ema": "ema"}
@@ -77,6 +83,30 @@ def read_weights(
             f"{weights.source} holds {weights.model_name or 'another architecture'}, not {model}."
         )
     return weights
+
+
+def weights_identity(path: str | os.PathLike[str], which: str, checkpoint: str | int) -> str:
+    """Return a SHA-256 that changes whenever `read_weights` would return something else.
+
+    It may also change where that would not. Arrays of a run are not read, but the fingerprints
+    that they were saved with.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_weights`, as far as it is seen without reading.
+    """
+    where = locate_weights(os.path.expanduser(os.fspath(path)))
+    if run := _run_of(where, checkpoint):
+        record, path = load_run(run[0]), select(run[0] / "checkpoints", run[1])
+        try:
+            saved = read_saved_manifest(path)
+        except DamagedCheckpoint as error:
+            raise ValueError(f"Checkpoint {path} is damaged: {error}.") from error
+        said = (record.config, record.class_names, saved.step, saved.meta, saved.arrays)
+        return combine([which, strict_json(said)])
+    file = find_weights(where)
+    beside = ("config.json", *PREPROCESSORS, sidecar(file).name)
+    files = [file.with_name(name) for name in (file.name, *files_of(file), *beside)]
+    return combine([which, *(sha256_of(path) for path in files if path.is_file())])
 
 
 def is_run(path: Path) -> bool:

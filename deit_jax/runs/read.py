@@ -50,6 +50,7 @@ _RESULT = {
     "data": {"train_images": 0, "eval_images": 0},
     "evaluation": {},
 }
+_LABELS = {"directory": "", "computed": 0, "read": 0}
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,8 @@ def _result_problems(result: Any) -> Iterator[str]:
         yield "it is no object"
         return
     yield from misfits(result, _RESULT)
+    if result.get("labels") is not None:
+        yield from misfits(result["labels"], _LABELS, "labels")
     needed = [key for key in leaves_by_key(_RESULT) if key not in leaves_by_key(result)]
     yield from (f"{key} is missing" for key in needed)
     if "evaluation" not in result:

@@ -74,3 +74,8 @@ class TeacherOptions(Options):
     )
     # File with the teacher's class index for each class of the student; "": the same classes.
     classes: str = key("", path=True)
+    # Keep its answers in this directory, and read those that are there instead of asking: the same
+    # bits, for a fraction of the time (docs/labels.md). "": ask at every step.
+    labels: str = key("", path=True)
+    # Soft: the loss sees only so many of its largest logits, and the others' sum; 0: all logits.
+    labels_top: int = key(0, NOT_NEGATIVE)

@@ -29,8 +29,10 @@ def opening(setup: Setup, state: TrainState, start: int) -> str:
     each = 1 / setup.steps_per_epoch
     epochs = f" ({each:.3g} epochs each)" if each > 1 else ""
     teacher = ""
-    if setup.teacher:
-        teacher = f", taught ({config.distillation.kind}) by {setup.teacher.facts['name']}"
+    if setup.taught_by:
+        teacher = f", taught ({config.distillation.kind}) by {setup.taught_by['name']}"
+    if setup.lessons:
+        teacher += f", {setup.lessons.outlook(setup.total_steps - start)}"
     what = (
         f"{config.model.name} ({count_parameters(state['params']):,} parameters)"
         f"{teacher}; {len(setup.train_source):,} training and "

@@ -154,6 +154,9 @@ def _estimate_model(config: Config) -> dict[str, Any]:
 
 def _measure_model(config: ConfigDict, limit: float) -> dict[str, Any]:
     """Run the train step on one batch again and again, three times or as often as time allows."""
+    config = config.copy_and_resolve_references()
+    # Whoever asks what the step takes means the teacher too.
+    config.teacher.labels = ""
     setup = set_up(config)
     batch, _ = TrainBatches(setup.train_source, setup.train_input, 0, 1)(0)
     placed = put_batch(batch, setup.mesh)

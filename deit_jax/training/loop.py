@@ -29,6 +29,7 @@ from deit_jax.sharding import put_batch, replicated
 from deit_jax.training.announcements import closing, opening
 from deit_jax.training.clock import Clock
 from deit_jax.training.continuation import say_if_epochs_moved
+from deit_jax.training.example import Batch
 from deit_jax.training.initial import load_initial
 from deit_jax.training.progress import Progress
 from deit_jax.training.recorder import Recorder
@@ -36,6 +37,7 @@ from deit_jax.training.refusals import refuse_early
 from deit_jax.training.setup import Setup, set_up
 from deit_jax.training.skipped_steps import stop_if_lost, stop_if_nothing_was_learned
 from deit_jax.training.state import TrainState
+from deit_jax.trees import Tree
 from deit_jax.weights.fit import Fitted
 
 
@@ -70,11 +72,11 @@ def train(
     repeatable = config.training.repeatable and jax.default_backend() == "gpu"
     kernel_choices = Path(workdir).absolute() / "kernel_choices" if repeatable else None
     # All that can be refused is refused before anything is written: the corrected command works.
-    setup = set_up(config, kernel_choices)
-    if setup.teacher:
-        # What its weights say they are of.
-        config.teacher.name = setup.teacher.facts["name"]
     saved = saved_steps(Path(workdir) / "checkpoints")
+    setup = set_up(config, kernel_choices, start=max(saved, default=0))
+    if setup.taught_by:
+        # What its weights say they are of.
+        config.teacher.name = setup.taught_by["name"]
     names = setup.train_source.class_names
     weights = None if saved else load_initial(setup.config, setup.abstract_state, names)
     refuse_early(setup, max(saved, default=0))
@@ -134,8 +136,11 @@ class _Run:
         self.left_open: list[Batches] = []
         self.clock = Clock(meta.get("seconds", 0.0))
         self.damaged: tuple[int, ...] = tuple(meta.get("damaged", ()))
-        teacher_params = setup.teacher.params if setup.teacher else {}
-        self.teacher_params = jax.device_put(teacher_params, replicated(setup.mesh))
+        self.teacher_params: Tree = {}
+        if setup.lessons:
+            setup.lessons.go_on_from(meta.get("labels", {}))
+        elif setup.teacher:
+            self.teacher_params = jax.device_put(setup.teacher.params, replicated(setup.mesh))
         log = stack.enter_context(
             RunLog(
                 run.path,
@@ -165,7 +170,7 @@ class _Run:
         for step in range(self.start + 1, total + 1):
             batch = put_batch(next(batches), setup.mesh)
             self.damaged = batches.damaged_numbers
-            self.state = setup.train_step(self.state, self.teacher_params, batch)
+            self.state = self.take(step, batch)
             first = step == self.start + 1
             if first:
                 # It compiles; throughput is counted from the second.
@@ -186,6 +191,13 @@ class _Run:
         self.progress.message(closing(setup, result, self.run.path))
         return result
 
+    def take(self, step: int, batch: Batch) -> TrainState:
+        """Take a step with the teacher inside, or with its labels; return the state after it."""
+        if self.setup.lessons:
+            # There steps are counted from 0, by what has been taken before.
+            return self.setup.lessons.take(step - 1, self.state, batch)
+        return self.setup.train_step(self.state, self.teacher_params, batch)
+
     def after(self, step: int) -> dict[str, Metrics] | None:
         """Do what is due after this step; return the evaluation if there was one."""
         last = step == self.setup.total_steps
@@ -203,6 +215,8 @@ class _Run:
             self.interruption.saving()
         if due or stop or step % self.config.checkpoint.every_steps == 0:
             with self.clock.paused():
+                if self.setup.lessons:
+                    self.setup.lessons.save()
                 self.recorder.checkpoint(
                     step,
                     self.state,

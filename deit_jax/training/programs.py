@@ -17,12 +17,13 @@ from deit_jax.evaluation.metrics import EvalStep, make_eval_step
 from deit_jax.models.functional import Builder, abstract
 from deit_jax.models.registry import model_builder
 from deit_jax.schema import Config
-from deit_jax.sharding import platform_of, replicated, split_over_batch
+from deit_jax.sharding import platform_of, replicated
 from deit_jax.training.distillation.view import TeacherView
 from deit_jax.training.freezing import trainable
 from deit_jax.training.optimizer import make_optimizer
 from deit_jax.training.state import TrainState, create_state
-from deit_jax.training.step import TrainStep, make_train_step
+from deit_jax.training.step import TrainStep
+from deit_jax.training.step_programs import StepPrograms
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Programs:
     """Functions under `jax.jit`, not compiled yet.
 
     Attributes:
+        steps: makes the train step in its forms, of which one is
         train_step: from state, teacher's parameters and batch to the next state.
         eval_step: from `make_eval_step`.
         create_state: from a key and loaded weights (or an empty dict) to the state of step 0.
@@ -37,6 +39,7 @@ class Programs:
         has_distillation_head: whether the student has one.
     """
 
+    steps: StepPrograms
     train_step: TrainStep
     eval_step: EvalStep
     create_state: Callable[..., TrainState]
@@ -67,10 +70,7 @@ def build_programs(
         platform_of(mesh), batch_norm=bool(batch_stats), kernel_choices=kernel_choices
     )
     optimizer = make_optimizer(config.optimizer, params, trainable(params, config))
-    everywhere, rows = replicated(mesh), split_over_batch(mesh)
-    train_step = make_train_step(
-        student, teacher, optimizer, config, steps_per_epoch=steps_per_epoch, sharding=rows
-    )
+    steps = StepPrograms(student, optimizer, config, mesh, steps_per_epoch, options)
     eval_step = make_eval_step(
         student,
         mean=config.augment.mean,
@@ -79,19 +79,15 @@ def build_programs(
         mesh=mesh,
         compiler_options=options,
     )
+    everywhere = replicated(mesh)
     create = partial(create_state, build, optimizer, ema=config.ema.decay > 0)
     abstract_state = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
         jax.eval_shape(create, jax.random.key(0)),
     )
     return Programs(
-        train_step=jax.jit(
-            train_step,
-            in_shardings=(everywhere, everywhere, rows),
-            out_shardings=everywhere,
-            donate_argnums=0,
-            compiler_options=options,
-        ),
+        steps=steps,
+        train_step=steps.asking(teacher),
         eval_step=eval_step,
         create_state=jax.jit(create, out_shardings=everywhere, compiler_options=options),
         abstract_state=abstract_state,

@@ -125,6 +125,8 @@ class Recorder:
             "log_lines": self._log.lines,
             "lost_lines": self._lost_lines,
         }
+        if self._setup.lessons:
+            meta["labels"] = self._setup.lessons.record
         if owes_evaluation:
             meta[OWES_EVALUATION] = True
         metrics = self.deciding(evaluation) if evaluation else None

@@ -59,6 +59,9 @@ def _trace(setup: Setup) -> None:
     example["image"] = jax.ShapeDtypeStruct((batch, height, width, 3), jnp.uint8)
     teacher = setup.teacher.params if setup.teacher else {}
     try:
-        jax.eval_shape(setup.train_step, setup.abstract_state, teacher, example)
+        if setup.lessons:
+            setup.lessons.trace(setup.abstract_state, example)
+        else:
+            jax.eval_shape(setup.train_step, setup.abstract_state, teacher, example)
     except ValueError as error:
         raise ValueError(f"The train step cannot be built: {error}") from error

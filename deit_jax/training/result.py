@@ -45,7 +45,8 @@ def make_result(
         "skipped_steps": int(state["skipped"]),
         "digest": digest({name: state[name] for name in ("params", "batch_stats", "ema")}),
         "distillation": {**asdict(config.distillation), "token": setup.has_distillation_head},
-        "teacher": setup.teacher.facts if setup.teacher else None,
+        "teacher": setup.taught_by,
+        "labels": setup.lessons.record if setup.lessons else None,
         "data": {
             "source": setup.train_source.name,
             "train_images": len(setup.train_source),

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -10,6 +11,7 @@ from ml_collections import ConfigDict
 
 from deit_jax.augment.mixup_cutmix import group_size
 from deit_jax.data.combined import fraction, keep_classes, subset
+from deit_jax.data.identity import identity_of
 from deit_jax.data.open import open_source
 from deit_jax.data.source import Source, require_same_classes
 from deit_jax.data.stream.loader import Batches, EvalInput, TrainInput, eval_batches, train_batches
@@ -17,18 +19,29 @@ from deit_jax.evaluation.metrics import EvalStep
 from deit_jax.preprocessing import EvalView
 from deit_jax.schema import Config
 from deit_jax.seeds import seed_key
-from deit_jax.sharding import create_mesh
+from deit_jax.sharding import create_mesh, replicated
+from deit_jax.training.distillation.open_labels import OpenLabels, open_labels, reload_teacher
 from deit_jax.training.distillation.teacher import Teacher, load_teacher
 from deit_jax.training.learning_rate import total_steps
+from deit_jax.training.lessons import Lessons
 from deit_jax.training.programs import build_programs
 from deit_jax.training.state import TrainState
-from deit_jax.training.step import TrainStep
+from deit_jax.training.step import LabellingStep, TrainStep
+from deit_jax.training.step_programs import StepPrograms
+from deit_jax.trees import Tree
 from deit_jax.weights.fit import Fitted
 
 
 @dataclass(frozen=True)
 class Setup:
-    """The parts of a run; nothing in it changes while it trains."""
+    """The parts of a run; nothing in it changes while it trains.
+
+    Attributes:
+        teacher: None also where all of its labels are there.
+        taught_by: what is recorded of the teacher, loaded or not: `Teacher.record`.
+        lessons: takes the steps where the teacher's labels are kept.
+        train_step: takes them where the teacher is inside, or there is none.
+    """
 
     config: Config
     mesh: Mesh
@@ -37,6 +50,8 @@ class Setup:
     train_input: TrainInput
     eval_input: EvalInput
     teacher: Teacher | None
+    taught_by: dict[str, Any] | None
+    lessons: Lessons | None
     train_step: TrainStep
     eval_step: EvalStep
     create_state: Callable[..., TrainState]
@@ -81,24 +96,30 @@ class Setup:
         return "fused" if self.has_distillation_head else "class"
 
 
-def set_up(config: ConfigDict, kernel_choices: Path | None = None) -> Setup:
+def set_up(config: ConfigDict, kernel_choices: Path | None = None, *, start: int = 0) -> Setup:
     """Open the data, load the teacher and put the steps together.
 
     Args:
         config: already validated.
         kernel_choices: for `training.repeatable`, see `compiler_options`.
+        start: steps that the run has taken already, for which no teacher's labels are needed.
 
     Raises:
-        ValueError, FileNotFoundError: the data or the teacher is not what the configuration says.
+        ValueError, FileNotFoundError: the data, the teacher or its labels are not what the
+            configuration says.
     """
-    return _assemble(Config.of(config), kernel_choices)
+    return _assemble(Config.of(config), kernel_choices, start)
 
 
-def _assemble(config: Config, kernel_choices: Path | None) -> Setup:
+def _assemble(config: Config, kernel_choices: Path | None, start: int) -> Setup:
     mesh = create_mesh()
     train_source, eval_source = _open_sources(config)
-    teacher = load_teacher(config, train_source.class_names)
     steps_per_epoch = len(train_source) / config.training.batch_size
+    steps = total_steps(config, steps_per_epoch)
+    labels = None
+    if config.teacher.labels and config.distillation.kind != "none":
+        labels = open_labels(config, train_source, identity_of(train_source), range(start, steps))
+    teacher = labels.teacher if labels else load_teacher(config, train_source.class_names)
     programs = build_programs(
         config,
         mesh,
@@ -114,14 +135,29 @@ def _assemble(config: Config, kernel_choices: Path | None) -> Setup:
         train_input=train_input(config),
         eval_input=_eval_input(config),
         teacher=teacher,
+        taught_by=labels.taught_by if labels else (teacher.record() if teacher else None),
+        lessons=_lessons(labels, programs.steps, train_source) if labels else None,
         train_step=programs.train_step,
         eval_step=programs.eval_step,
         create_state=programs.create_state,
         abstract_state=programs.abstract_state,
         has_distillation_head=programs.has_distillation_head,
         steps_per_epoch=steps_per_epoch,
-        total_steps=total_steps(config, steps_per_epoch),
+        total_steps=steps,
     )
+
+
+def _lessons(labels: OpenLabels, programs: StepPrograms, source: Source) -> Lessons:
+    """Let the steps of a run be taken with kept labels, and the teacher be loaded if need be."""
+
+    def begin() -> tuple[LabellingStep, Tree]:
+        teacher = labels.teacher
+        if teacher is None:
+            teacher = reload_teacher(programs.config, source, labels.store.directory)
+        params = jax.device_put(teacher.params, replicated(programs.mesh))
+        return programs.labelling(teacher.function, labels.kept), params
+
+    return Lessons(labels, programs.mesh, programs.reading(labels.kept), begin)
 
 
 def open_train_source(config: Config) -> Source:
@@ -143,13 +179,22 @@ def _open_sources(config: Config) -> tuple[Source, Source]:
     )
     require_same_classes(train, evaluation)
     for source in (train, evaluation):
-        if source.num_classes != config.model.num_classes:
-            raise ValueError(
-                f"The data ({source.name}) has {source.num_classes} classes but "
-                f"config.model.num_classes is {config.model.num_classes}; "
-                f"pass --config.model.num_classes={source.num_classes}."
-            )
+        require_classes(source, config)
     return train, evaluation
+
+
+def require_classes(source: Source, config: Config) -> None:
+    """Check that the model has the classes of the data.
+
+    Raises:
+        ValueError: it has not; says what to pass.
+    """
+    if source.num_classes != config.model.num_classes:
+        raise ValueError(
+            f"The data ({source.name}) has {source.num_classes} classes but "
+            f"config.model.num_classes is {config.model.num_classes}; "
+            f"pass --config.model.num_classes={source.num_classes}."
+        )
 
 
 def train_input(config: Config) -> TrainInput:

@@ -5,7 +5,6 @@ this step; there is no second one.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +12,12 @@ import optax
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int, Key, Shaped
 
-from deit_jax.augment.keys import image_keys, purpose
-from deit_jax.augment.mixup_cutmix import mix, one_hot_targets
-from deit_jax.augment.pipeline import augment_images
+from deit_jax.augment.keys import purpose
 from deit_jax.models.functional import ModelFunction
-from deit_jax.models.fusion import fuse
 from deit_jax.schema import Config
-from deit_jax.sharding import batch_split_over
-from deit_jax.training.distillation.view import TeacherView
+from deit_jax.training.distillation.labels import Kept, TeacherLabels
 from deit_jax.training.ema import update_ema
+from deit_jax.training.example import AnyTeacher, Batch, Example, make_prepare, on_mesh
 from deit_jax.training.freezing import stop_gradients, trainable
 from deit_jax.training.label_losses import Losses
 from deit_jax.training.learning_rate import learning_rate
@@ -30,31 +26,19 @@ from deit_jax.training.optimizer import clip_by_global_norm
 from deit_jax.training.state import METRICS, TrainState
 from deit_jax.trees import Tree
 
-Batch = dict[str, Shaped[Array, "batch ..."]]
 TrainStep = Callable[[TrainState, Tree, Batch], TrainState]
-
-
-@dataclass(frozen=True)
-class Example:
-    """What the networks see of a batch, or of its slices, after augmentation and mixing."""
-
-    images: Float[Array, "*batch height width 3"]
-    targets: Float[Array, "*batch classes"]
-    teacher_logits: Float[Array, "*batch classes"] | None
-    model_keys: Key[Array, "*batch"]
-
-
-jax.tree_util.register_dataclass(Example, ["images", "targets", "teacher_logits", "model_keys"], [])
+LabellingStep = Callable[[TrainState, Tree, Batch], tuple[TrainState, TeacherLabels]]
 
 
 def make_train_step(
     student: ModelFunction,
-    teacher: ModelFunction | TeacherView | None,
+    teacher: AnyTeacher | None,
     optimizer: optax.GradientTransformation,
     config: Config,
     *,
     steps_per_epoch: float,
     sharding: NamedSharding | None = None,
+    kept: Kept | None = None,
 ) -> TrainStep:
     """Return `step(state, teacher_params, batch) -> state`, to be jitted by the caller.
 
@@ -67,26 +51,45 @@ def make_train_step(
         steps_per_epoch: for the schedule; need not be whole.
         sharding: how the batch is split over devices, so that augmentation and micro-batches
             move nothing between them; None on one device.
+        kept: what the loss is given of the teacher's answers; None for all of them.
     """
+    step = make_labelling_step(
+        student,
+        teacher,
+        optimizer,
+        config,
+        steps_per_epoch=steps_per_epoch,
+        sharding=sharding,
+        kept=kept,
+    )
 
-    def prepare(teacher_params: Tree, batch: Batch) -> Example:
-        keys = image_keys(config.seed, batch["epoch"], batch["index"], batch["copy"])
-        images = augment_images(batch["image"], purpose(keys, "augment"), config.augment, sharding)
-        targets = one_hot_targets(
-            batch["label"], config.model.num_classes, config.training.label_smoothing
-        )
-        images, targets = mix(images, targets, purpose(keys, "mix"), config.mix)
-        teacher_logits = None
-        if teacher is not None:
-            # The very images the student sees, mixed and erased (paper, section 4).
-            heads, _ = teacher.head_logits(teacher_params, {}, images)
-            teacher_logits = jax.lax.stop_gradient(fuse(*heads))
-        return Example(images, targets, teacher_logits, purpose(keys, "model"))
+    def train_step(state: TrainState, teacher_params: Tree, batch: Batch) -> TrainState:
+        return step(state, teacher_params, batch)[0]
 
+    return train_step
+
+
+def make_labelling_step(
+    student: ModelFunction,
+    teacher: AnyTeacher | None,
+    optimizer: optax.GradientTransformation,
+    config: Config,
+    *,
+    steps_per_epoch: float,
+    sharding: NamedSharding | None = None,
+    kept: Kept | None = None,
+) -> LabellingStep:
+    """Return the same step, which returns what is kept of the teacher's answers beside the state.
+
+    Arguments as of `make_train_step`.
+    """
+    prepare = make_prepare(teacher, config, sharding, kept)
     differentiate = jax.value_and_grad(_loss_function(student, config), has_aux=True)
 
-    def step(state: TrainState, teacher_params: Tree, batch: Batch) -> TrainState:
-        example = prepare(teacher_params, batch)
+    def step(
+        state: TrainState, teacher_params: Tree, batch: Batch
+    ) -> tuple[TrainState, TeacherLabels]:
+        example, labels = prepare(teacher_params, batch)
         if config.training.micro_batches == 1:
             (_, aux), grads = differentiate(state["params"], state["batch_stats"], example)
         else:
@@ -101,13 +104,9 @@ def make_train_step(
         ema = update_ema(state["ema"], params, batch_stats, state["step"], config.ema)
         values = dict(zip(METRICS, (*losses, top1, norm), strict=True))
         updated = {"params": params, "batch_stats": batch_stats, "opt_state": opt_state, "ema": ema}
-        return _advance(state, updated, values, config.log.every_steps)
+        return _advance(state, updated, values, config.log.every_steps), labels
 
-    def told_step(state: TrainState, teacher_params: Tree, batch: Batch) -> TrainState:
-        with batch_split_over(sharding.mesh if sharding else None):
-            return step(state, teacher_params, batch)
-
-    return told_step
+    return on_mesh(step, sharding)
 
 
 def _loss_function(student: ModelFunction, config: Config) -> Callable:

@@ -68,6 +68,8 @@ def reduce(config: ConfigDict, folder) -> ConfigDict:
         config.teacher.update(name=small_model(config.teacher.name), dtype="float32")
         config.teacher.image_size = small_size(config.teacher.image_size)
         config.teacher.weights = save_weights(folder, config.teacher.name)
+        # Of another stream than what the reduced one of another command left.
+        config.teacher.labels = ""
     # Neither is read by a step.
     config.update_from_flattened_dict({"log.every_steps": 50, "evaluation.every_epochs": 1.0})
     assert validate(config, device_count=1) == []

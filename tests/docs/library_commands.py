@@ -28,12 +28,21 @@ REDUCTIONS = {
         "--config.data.workers=1",
         f"--config.model.num_classes={stand_ins.CLASSES}",
     ],
+    # Two epochs of one batch of eight, by the stand-in of the teacher.
+    "label": [
+        f"--config.training.batch_size={BATCH}",
+        "--config.schedule.epochs=2",
+        "--config.schedule.warmup_epochs=0",
+        "--config.mix.group=0",
+        "--config.model.image_size=16,16",
+        f"--config.model.num_classes={stand_ins.CLASSES}",
+    ],
     # In place of deit_tiny_distilled_patch16_224, its default.
     "compare random:0": ["--model=deit_micro_distilled_patch4_16"],
     "compare random:0 --model deit_tiny_patch16_224": ["--model=deit_micro_patch4_16"],
 }
 # Where a word stands for what is written, it is left alone.
-WRITTEN = ("--output", "--picture", "--workdir", "--collect")
+WRITTEN = ("--out", "--output", "--picture", "--workdir", "--collect")
 
 
 def arguments_of(name, words):
@@ -71,6 +80,8 @@ def _stand_in(word, reader):
     if word.startswith("--config.data.directory="):
         kind = "folder" if word.endswith("DIR") else "prepared"
         return [f"--config.data.source={kind}", f"--config.data.directory={reader.data(kind)}"]
+    if word.startswith("--config.teacher.weights="):
+        return [f"--config.teacher.weights={reader.run('regnety_micro')}"]
     if re.fullmatch(r"runs/.*\*", word):
         return [str(_run(reader, f"{word[:-1]}{name}")) for name in ("teacher", "none", "hard")]
     if re.fullmatch(r"runs/[\w/]+", word):
@@ -196,6 +207,11 @@ def _benchmark(args, printed):
     assert not args.measure or "measured" in printed
 
 
+def _label(args, printed):
+    assert f"are in {args.out}: " in printed
+    assert (Path(args.out) / "stream.json").exists()
+
+
 def _augment(args, printed):
     assert Path(args.output).stat().st_size > 10_000
 
@@ -209,6 +225,7 @@ PRODUCTS = {
     "report": _report,
     "evaluate": _evaluate,
     "prepare": _prepared,
+    "label": _label,
     "benchmark": _benchmark,
     "augment": _augment,
 }

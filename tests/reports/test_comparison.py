@@ -175,3 +175,27 @@ def test_bad_directories(tmp_path, study):
     (path / "result.json").write_text("{")
     with pytest.raises(ValueError, match=r"result\.json is damaged"):
         compare_runs([path])
+
+
+def test_it_is_said_how_many_labels_of_the_teacher_were_computed(run_directory):
+    paths = []
+    for seed, (computed, read) in enumerate([(40, 0), (0, 40), (3, 1000)]):
+        path = run_directory(
+            f"run{seed}", "hard", seed=seed, overrides={"teacher.labels": f"{seed}"}
+        )
+        result = json.loads((path / "result.json").read_text())
+        labels = {"directory": f"/labels/{seed // 2}", "computed": computed, "read": read}
+        (path / "result.json").write_text(json.dumps({**result, "labels": labels}))
+        paths.append(path)
+    comparison = compare_runs(paths)
+    # Where they lie makes no other experiment.
+    assert len(comparison.students) == 1
+    assert [note for note in comparison.notes if "labels" in note] == [
+        "The teacher's labels of 2 run(s) are kept in /labels/0: of 40 steps they were computed, "
+        "of 40 read.",
+        "The teacher's labels of 1 run(s) are kept in /labels/1: of 3 steps they were computed, "
+        "of 1,000 read.",
+    ]
+    (paths[0] / "result.json").write_text(json.dumps({**result, "labels": {"read": "x"}}))
+    with pytest.raises(ValueError, match=r"labels\.read is 'x'"):
+        compare_runs(paths)

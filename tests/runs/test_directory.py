@@ -209,7 +209,7 @@ def test_training_asks_the_run_how_it_began(tmp_path, monkeypatch):
     open_run(tmp_path, older(default_config(), *BEFORE)).close()
     prepared = []
 
-    def prepare(config, kernel_choices):
+    def prepare(config, kernel_choices, start):
         prepared.append(config.data.spread_copies)
         raise ValueError("enough")
 

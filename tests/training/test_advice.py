@@ -131,7 +131,8 @@ def test_training_says_it_where_it_describes_itself():
         train_source=images,
         eval_source=images,
         train_input=train_input(config),
-        teacher=None,
+        taught_by=None,
+        lessons=None,
         mesh=jax.make_mesh((1,), ("data",), devices=jax.devices()[:1]),
     )
     first, *notes = opening(setup, {"params": {}}, 0).splitlines()

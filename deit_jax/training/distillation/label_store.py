@@ -21,14 +21,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from deit_jax.files import remove_partials, written_whole
-from deit_jax.training.distillation.label_stream import Stream, read_stream
+from deit_jax.training.distillation.label_stream import LabelStream, read_stream
 
 _LOG = logging.getLogger("deit_jax")
 
 # Large enough to be read in one go, small enough to be rewritten at every checkpoint.
 _PART_BYTES: Final = 16 << 20
 _MOST_STEPS: Final = 1024
-_PRESENT: Final = "present"
+PRESENT: Final = "present"
+"""Name of the array that says which steps of a part are there."""
 
 Arrays = Mapping[str, np.ndarray]
 """What one step has, by name."""
@@ -51,7 +52,7 @@ class LabelStore:
             named, or something else.
     """
 
-    def __init__(self, directory: Path, stream: Stream, shapes: Shapes):
+    def __init__(self, directory: Path, stream: LabelStream, shapes: Shapes):
         self.directory, self.stream = directory, stream
         size = sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in shapes.values())
         self.steps_per_part = max(1, min(_MOST_STEPS, _PART_BYTES // max(1, size)))
@@ -60,7 +61,7 @@ class LabelStore:
                 name: ((self.steps_per_part, *shape), kind)
                 for name, (shape, kind) in shapes.items()
             },
-            _PRESENT: ((self.steps_per_part,), "bool"),
+            PRESENT: ((self.steps_per_part,), "bool"),
         }
         self._parts: dict[int, dict[str, np.ndarray]] = {}
         self._unsaved: set[int] = set()
@@ -73,7 +74,7 @@ class LabelStore:
         """Return the arrays of a step, or None if they have to be computed."""
         number, row = divmod(step, self.steps_per_part)
         part = self.part(number)
-        return {name: part[name][row] for name in part} if part[_PRESENT][row] else None
+        return {name: part[name][row] for name in part} if part[PRESENT][row] else None
 
     def part(self, number: int) -> dict[str, np.ndarray]:
         """Return the arrays of so many steps in a row; "present" says which of them are there."""
@@ -94,7 +95,7 @@ class LabelStore:
         held = self.part(number)
         for name in arrays:
             held[name][row] = arrays[name]
-        held[_PRESENT][row] = True
+        held[PRESENT][row] = True
         self._unsaved.add(number)
 
     @property
@@ -112,7 +113,7 @@ class LabelStore:
         for number in sorted(self._unsaved):
             with self._locked():
                 theirs, ours = self._read(number), self._parts[number]
-                rows = theirs[_PRESENT] & ~ours[_PRESENT]
+                rows = theirs[PRESENT] & ~ours[PRESENT]
                 # Not into memory: the processes of a run go on with the same.
                 whole = {name: array.copy() for name, array in ours.items()}
                 for name in whole:
@@ -137,7 +138,7 @@ class LabelStore:
         """
         numbers = range(first // self.steps_per_part, -(-last // self.steps_per_part))
         rows = [
-            (self._read(number) if verify else self._glance(number))[_PRESENT] for number in numbers
+            (self._read(number) if verify else self._glance(number))[PRESENT] for number in numbers
         ]
         begin = numbers.start * self.steps_per_part
         return np.concatenate([*rows, np.zeros(0, bool)])[first - begin : last - begin]
@@ -154,7 +155,7 @@ class LabelStore:
 
     def _glance(self, number: int) -> dict[str, np.ndarray]:
         """Read no more than which steps a part has."""
-        return self._load(number, [_PRESENT])[0] or self.empty()
+        return self._load(number, [PRESENT])[0] or self.empty()
 
     def _load(self, number: int, names: Any) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
         path = self._path(number)

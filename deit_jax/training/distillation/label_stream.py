@@ -16,7 +16,7 @@ _OWN: Final = ("lock", "parts")
 
 
 @dataclass(frozen=True)
-class Stream:
+class LabelStream:
     """What labels belong to, and what else is known of them.
 
     Attributes:
@@ -37,7 +37,7 @@ class Stream:
         """SHA-256 over what decides."""
         return _digest([_FORMAT, self.keys])
 
-    def require(self, found: "Stream", directory: Path) -> None:
+    def require(self, found: "LabelStream", directory: Path) -> None:
         """Refuse labels that belong to something else.
 
         Raises:
@@ -78,7 +78,7 @@ def has_labels(directory: str | Path) -> bool:
     return (Path(directory) / _NAME).is_file()
 
 
-def read_stream(directory: Path) -> Stream | None:
+def read_stream(directory: Path) -> LabelStream | None:
     """Read what the labels in a directory belong to; None if there are none.
 
     Raises:
@@ -102,7 +102,7 @@ def read_stream(directory: Path) -> Stream | None:
         )
     if content["format"] != _FORMAT:
         raise ValueError(f"{path} is of another version of deit_jax; give another directory.")
-    return Stream(content["stream"], content["teacher"])
+    return LabelStream(content["stream"], content["teacher"])
 
 
 def _refuse_foreign(directory: Path) -> None:

@@ -7,7 +7,6 @@ out evenly among them, as in TinyViT (arXiv 2207.10666, section 3.1).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +14,11 @@ from jaxtyping import Array, Float, Shaped
 
 from deit_jax.models.functional import HeadLogits
 from deit_jax.schema import Config
+from deit_jax.training.label_losses import Logits
 from deit_jax.trees import Tree
 
-Logits = Float[Array, "batch classes"]
-Labels = dict[str, Shaped[Array, "batch ..."]]
+TeacherLabels = dict[str, Shaped[Array, "batch ..."]]
 """What is kept of the answers to a batch, by name."""
-
-MOST_CLASSES: Final = 1 << 16
-"""Classes are numbered in 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ class Kept:
             "others": ((batch,), "float32"),
         }
 
-    def encode(self, logits: Logits) -> Labels:
+    def encode(self, logits: Logits) -> TeacherLabels:
         """Return what is kept of the teacher's logits."""
         if self.kind == "hard":
             return {"label": jnp.argmax(logits, axis=-1).astype(jnp.uint16)}
@@ -111,7 +107,7 @@ class KeptAnswers:
     kept: Kept
 
     def head_logits(
-        self, params: Labels, batch_stats: Tree, images: Float[Array, "batch height width 3"]
+        self, params: TeacherLabels, batch_stats: Tree, images: Float[Array, "batch height width 3"]
     ) -> tuple[HeadLogits, Tree]:
         """Return its logits for a batch, as a single head's; `params` are what was kept of it."""
         return (self.kept.decode(params), None), batch_stats

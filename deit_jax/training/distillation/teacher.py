@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from deit_jax.data.class_mapping import Classes, ClassMapping, match_classes, read_mapping
+from deit_jax.data.identity import combine, of_numbers
 from deit_jax.models.frozen import freeze
 from deit_jax.models.registry import find_model
 from deit_jax.preprocessing import Preprocessing
@@ -42,6 +43,17 @@ class Teacher:
     facts: dict[str, Any] = field(default_factory=dict)
     digest: str = ""
     note: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """Return its facts, and digests of its weights, as read and as folded, and of its view."""
+        view = self.function
+        shown = (*view.student, *view.teacher, view.image_size)
+        return {
+            **self.facts,
+            "digest": self.digest,
+            "folded": digest(self.params),
+            "view": combine([repr(shown), of_numbers(view.classes)]),
+        }
 
 
 def load_teacher(config: Config, class_names: Sequence[str] = ()) -> Teacher | None:
@@ -135,7 +147,7 @@ def _read(config: Config) -> tuple[Weights, tuple[int, int], tuple[Tree, Tree]]:
             checkpoint=int(options.checkpoint)
             if options.checkpoint.isdigit()
             else options.checkpoint,
-            model=_named(config),
+            model=named_teacher(config),
         )
         size = _size(config, weights.model_name or options.name, weights.image_size)
         _, params, batch_stats = complete_model(weights, size)
@@ -154,7 +166,7 @@ def _reached(weights: Weights) -> tuple[int | None, float | None]:
     return None, weights.published.top1 if weights.published else None
 
 
-def _named(config: Config) -> str:
+def named_teacher(config: Config) -> str:
     """Return the name that was given, or "" where it is the default, which need not be meant."""
     return "" if config.teacher.name == TeacherKeys().name else config.teacher.name
 

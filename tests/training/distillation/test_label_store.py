@@ -13,7 +13,7 @@ import pytest
 
 from deit_jax.training.distillation import label_store
 from deit_jax.training.distillation.label_store import LabelStore
-from deit_jax.training.distillation.label_stream import Stream, has_labels, read_stream
+from deit_jax.training.distillation.label_stream import LabelStream, has_labels, read_stream
 
 SHAPES = {"label": ((6,), "uint16"), "rest": ((6, 2), "float32")}
 STREAM = {"seed": 0, "data.repeats": 3, "mix.minmax": ()}
@@ -28,7 +28,7 @@ def answers(step):
 
 
 def store(directory, **stream):
-    return LabelStore(directory, Stream({**STREAM, **stream}, {"name": "net"}), SHAPES)
+    return LabelStore(directory, LabelStream({**STREAM, **stream}, {"name": "net"}), SHAPES)
 
 
 def fill(directory, steps, **stream):
