@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     if not output.is_dir():
         parser.error(f"{output} is not a directory; create it or write elsewhere.")
     try:
-        facts = _describe(args.smoke)
+        facts = _describe()
     except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
         parser.error(f"no device could be started: {error}")
     card, small = facts["stamp"]["card"], args.smoke
@@ -53,41 +53,42 @@ def main(argv: list[str] | None = None) -> int:
     past = results.read_all({results.RESULTS, output})
     request = {"path": str(path.resolve()), "stamp": {"slot": began, "small": small}}
     print(f"{card}: {args.seconds:.0f} s; results go to {path}", flush=True)
-    schedule = Schedule(
-        path,
-        stamp,
-        facts["versions"],
-        begin + args.seconds,
-        past,
-        args.again,
-        partial(start_process, request=request, environment=_environment(small)),
-        say=partial(_say, begin),
-    )
-    try:
-        schedule.run(chosen)
-    finally:
-        # Also of a slot that somebody ends.
-        here = [r for r in results.read(path) if r["slot"] == began]
-        text = page.to_markdown(card, here, past, small=small)
-        path.with_suffix(".md").write_text(text, encoding="utf-8")
+    # Compiled programs, images and runs are gone with it; answers are elsewhere.
+    with tempfile.TemporaryDirectory(prefix="deit_jax-slot-") as scratch:
+        schedule = Schedule(
+            path,
+            stamp,
+            facts["versions"],
+            begin + args.seconds,
+            past,
+            args.again,
+            partial(start_process, request=request, environment=_environment(scratch, small)),
+            say=partial(_say, begin),
+        )
+        try:
+            schedule.run(chosen)
+        finally:
+            # Also of a slot that somebody ends.
+            here = [r for r in results.read(path) if r["slot"] == began]
+            text = page.to_markdown(card, here, past, small=small)
+            path.with_suffix(".md").write_text(text, encoding="utf-8")
     print(f"{path.with_suffix('.md')} has the page.")
     return 0
 
 
-def _environment(small: bool) -> dict[str, str]:
-    """Return what the processes of a slot share: compiled programs, kernels chosen among."""
-    folder = tempfile.mkdtemp(prefix="deit_jax-programs-")
+def _environment(scratch: str, small: bool) -> dict[str, str]:
+    """Return the environment of a slot's processes, which share the programs they compile."""
     wanted = {
-        "JAX_COMPILATION_CACHE_DIR": folder,
+        "JAX_COMPILATION_CACHE_DIR": f"{scratch}/programs",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1",
         # JAX would take three quarters of the memory for itself and leave PyTorch too little.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         **({"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"} if small else {}),
     }
-    return {**wanted, **os.environ}
+    return {**wanted, **os.environ, "TMPDIR": scratch}
 
 
-def _describe(small: bool) -> dict[str, Any]:
+def _describe() -> dict[str, Any]:
     """Ask a process of its own: a device that this one held would be missing elsewhere."""
     command = [sys.executable, "-m", "benchmarks.slot.worker"]
     done = subprocess.run(

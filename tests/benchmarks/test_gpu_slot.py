@@ -321,9 +321,7 @@ def test_every_part_runs_to_its_end_or_says_what_it_needs(tmp_path, capsys):
     assert {key: r["error"] for key, r in records.items() if "error" in r} == {}
     needed = {key for key, r in records.items() if "skipped" in r}
     assert needed == {("layers", "attention"), *(("profile", p) for p in task("profile").parts)}
-    assert all(
-        "needs an" in records[key]["skipped"].replace("a table of kernels ", "") for key in needed
-    )
+    assert all(" needs an " in records[key]["skipped"] for key in needed)
     resumed = records["resume", "resume"]["result"]
     assert resumed["same weights to the bit"] == "yes" and resumed["same metrics"] == "yes"
     text = path.with_suffix(".md").read_text()
