@@ -6,9 +6,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from deit_jax.models.attention import Attention, AttentionForm, first_tokens
+from deit_jax.models.layer_norm import LAYER_NORM_EPSILON, LayerNorm
 from deit_jax.models.layers import (
-    LAYER_NORM_EPSILON,
-    LayerNorm,
     LayerScale,
     Linear,
     dropout,

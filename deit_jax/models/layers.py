@@ -14,9 +14,6 @@ from deit_jax.models.products import dense, materialise
 INIT_STD = 0.02
 """Of linear weights and embeddings. The reference truncates at 100 standard deviations: never."""
 
-LAYER_NORM_EPSILON = 1e-6
-"""Of DeiT's reference; other networks with the same tensors have other values."""
-
 LAYER_SCALE_INIT = 1e-4
 """Of DeiT III's reference (models_v2.py). timm has 1e-6, which it never trained with."""
 
@@ -67,53 +64,6 @@ class Linear(nnx.Module):
     ) -> Float[Array, "rows out"]:
         """Return `x @ kernel + bias`, accumulated in float32 and returned as `out_dtype`."""
         return dense(x.astype(self.dtype), self.kernel[...], self.bias[...], out_dtype)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def layer_norm(
-    x: Float[Array, "rows width"],
-    scale: Float[Array, " width"],
-    bias: Float[Array, " width"],
-    epsilon: float = LAYER_NORM_EPSILON,
-) -> Float[Array, "rows width"]:
-    """Return `x` with mean 0 and variance 1 in each row (but for epsilon), scaled and shifted."""
-    return _layer_norm_forward(x, scale, bias, epsilon)[0]
-
-
-def _layer_norm_forward(
-    x: Array, scale: Array, bias: Array, epsilon: float
-) -> tuple[Array, tuple[Array, ...]]:
-    centred = x - x.mean(-1, keepdims=True)
-    variance = jnp.square(centred).mean(-1, keepdims=True)
-    inverse = jax.lax.rsqrt(variance + epsilon)
-    normal = centred * inverse
-    return normal * scale + bias, (normal, inverse, scale)
-
-
-def _layer_norm_backward(
-    epsilon: float, saved: tuple[Array, ...], grad: Array
-) -> tuple[Array, Array, Array]:
-    normal, inverse, scale = saved
-    grad_normal = grad * scale
-    along = (grad_normal * normal).mean(-1, keepdims=True)
-    centred = grad_normal - grad_normal.mean(-1, keepdims=True)
-    return inverse * (centred - along * normal), (grad * normal).sum(0), grad.sum(0)
-
-
-layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
-
-
-class LayerNorm(nnx.Module):
-    """Layer normalisation of each row in float32."""
-
-    def __init__(self, width: int, epsilon: float = LAYER_NORM_EPSILON) -> None:
-        self.epsilon = epsilon
-        self.scale = nnx.Param(jnp.ones((width,), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((width,), jnp.float32))
-
-    def __call__(self, x: Float[Array, "rows width"]) -> Float[Array, "rows width"]:
-        """Return `x` normalised in each row, scaled and shifted."""
-        return layer_norm(x, self.scale[...], self.bias[...], self.epsilon)
 
 
 class LayerScale(nnx.Module):

@@ -10,7 +10,7 @@ from flax import nnx
 from deit_jax.models import deit, efficientnet, regnet, resnet
 from deit_jax.models.attention import AttentionForm
 from deit_jax.models.functional import Builder
-from deit_jax.models.layers import LAYER_NORM_EPSILON
+from deit_jax.models.layer_norm import LAYER_NORM_EPSILON
 from deit_jax.models.spec import ModelSpec
 from deit_jax.schema import RULES
 from deit_jax.schema.declare import conform

@@ -19,15 +19,8 @@ from deit_jax.models.attention import AttentionForm
 from deit_jax.models.block import Block
 from deit_jax.models.functional import HeadLogits
 from deit_jax.models.fusion import fuse
-from deit_jax.models.layers import (
-    INIT_STD,
-    LAYER_NORM_EPSILON,
-    LayerNorm,
-    Linear,
-    PatchEmbed,
-    dropout,
-    fold_keys,
-)
+from deit_jax.models.layer_norm import LAYER_NORM_EPSILON, LayerNorm
+from deit_jax.models.layers import INIT_STD, Linear, PatchEmbed, dropout, fold_keys
 from deit_jax.trees import TreePath
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from deit_jax.messages import quoted
 from deit_jax.models.architecture import VitArchitecture
-from deit_jax.models.layers import LAYER_NORM_EPSILON
+from deit_jax.models.layer_norm import LAYER_NORM_EPSILON
 from deit_jax.models.registry import find_model, list_models, model_spec
 from deit_jax.trees import Tree
 from deit_jax.weights.convnet_names import convnet_layout, guess_convnet

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from deit_jax.models.functional import abstract
-from deit_jax.models.layers import LAYER_NORM_EPSILON
+from deit_jax.models.layer_norm import LAYER_NORM_EPSILON
 from deit_jax.models.registry import CLASS_HEADS, model_builder, model_spec
 from deit_jax.trees import Tree, flatten
 from deit_jax.weights.description.config import NOTHING, Description, describe_weights

@@ -8,7 +8,7 @@ variance in its normalisations; and the tensors of an `efficientnet` are those o
 from dataclasses import dataclass
 from typing import Any, cast
 
-from deit_jax.models.layers import LAYER_NORM_EPSILON
+from deit_jax.models.layer_norm import LAYER_NORM_EPSILON
 from deit_jax.models.registry import find_model
 
 SMALL_EPSILON = 1e-6
