@@ -130,18 +130,16 @@ class Attention(nnx.Module):
         keys: Key[Array, " batch"] | None = None,
     ) -> Float[Array, "rows//{tokens}*{queries} width"]:
         """Let the first `queries` tokens of each image attend to all its `tokens` tokens."""
-        batch, features = x.shape[0] // tokens, x.shape[-1] // self.num_heads
+        query, key, value = self._project(x, tokens, queries)
+        features = query.shape[-1] // self.num_heads
         # A few queries are no work, and cuDNN's kernels are made for many.
         by_cudnn = (
             self.form == "auto"
             and queries == tokens
-            and cudnn_attention.takes(self.qkv.dtype, features)
+            and cudnn_attention.takes(query.dtype, features)
         )
-        if by_cudnn:
-            parts = self._project_apart(x)
-            mixed = cudnn_attention.attend_cudnn(*parts, batch, self.num_heads)
-        else:
-            mixed = attend(*self._project(x, tokens, queries), batch, self.num_heads)
+        form = cudnn_attention.attend_cudnn if by_cudnn else attend
+        mixed = form(query, key, value, x.shape[0] // tokens, self.num_heads)
         return dropout(self.proj(mixed), self.drop_rate, keys)
 
     def maps(
@@ -165,11 +163,3 @@ class Attention(nnx.Module):
         query = dense(first_tokens(x, tokens, queries), kernel[:, :width], bias[:width], x.dtype)
         key_value = dense(x, kernel[:, width:], bias[width:], x.dtype)
         return [query, *jnp.split(key_value, 2, axis=-1)]
-
-    def _project_apart(self, x: Array) -> list[Array]:
-        """As `_project` of all tokens, by three products: none has to be cut out of another's."""
-        kind = self.qkv.dtype
-        kernels = jnp.split(self.qkv.kernel[...], 3, axis=1)
-        biases = jnp.split(self.qkv.bias[...], 3)
-        # Converted for each: then their gradients are added in the type of `x`.
-        return [dense(x.astype(kind), *pair, kind) for pair in zip(kernels, biases, strict=True)]

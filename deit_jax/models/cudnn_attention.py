@@ -1,5 +1,6 @@
 """Attention by the fused kernels of cuDNN, on NVIDIA GPUs and in half precision."""
 
+import functools
 from typing import Any
 
 import jax
