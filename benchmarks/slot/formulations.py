@@ -19,6 +19,7 @@ from deit_jax.models import (
     convnet_layers,
     convolution,
     cudnn_attention,
+    layer_norm,
     layers,
     regnet,
     vit,
@@ -109,7 +110,7 @@ def _unpadded() -> Patches:
 
 def _kept_statistics() -> Patches:
     """LayerNorm keeps its input, mean and 1 / deviation; nothing in float32 is written for it."""
-    return [(layers, "layer_norm", _layer_norm(jax.lax.optimization_barrier))]
+    return [(layer_norm, "layer_norm", _layer_norm(jax.lax.optimization_barrier))]
 
 
 def _layer_norm(hold: Callable[[Any], Any]) -> Callable[..., Array]:
@@ -119,7 +120,7 @@ def _layer_norm(hold: Callable[[Any], Any]) -> Callable[..., Array]:
     """
 
     @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-    def layer_norm(x: Array, scale: Array, bias: Array, epsilon: float) -> Array:
+    def normalise(x: Array, scale: Array, bias: Array, epsilon: float) -> Array:
         return forward(x, scale, bias, epsilon)[0]
 
     def forward(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, tuple]:
@@ -138,14 +139,14 @@ def _layer_norm(hold: Callable[[Any], Any]) -> Callable[..., Array]:
         grad_x = inverse * (scaled - scaled.mean(-1, keepdims=True) - along * normal)
         return grad_x.astype(x.dtype), (grad * normal).sum(0), grad.sum(0)
 
-    layer_norm.defvjp(forward, backward)
-    return layer_norm
+    normalise.defvjp(forward, backward)
+    return normalise
 
 
 def _bfloat16_residual() -> Patches:
     """The stream between blocks, and what branches add to it, in bfloat16."""
     embed, drop = vit.VisionTransformer._embed, block.stochastic_depth
-    norm = layers.LayerNorm.__call__
+    norm = layer_norm.LayerNorm.__call__
 
     def embed_rounded(self: Any, images: Array, seen: Any = None) -> Array:
         return embed(self, images, seen).astype(jnp.bfloat16)
@@ -161,8 +162,8 @@ def _bfloat16_residual() -> Patches:
         (vit.VisionTransformer, "_embed", embed_rounded),
         (layers.Linear, "__call__", linear),
         (block, "stochastic_depth", dropped),
-        (layers, "layer_norm", _layer_norm(lambda kept: kept)),
-        (layers.LayerNorm, "__call__", lambda self, x: norm(self, x).astype(jnp.bfloat16)),
+        (layer_norm, "layer_norm", _layer_norm(lambda kept: kept)),
+        (layer_norm.LayerNorm, "__call__", lambda self, x: norm(self, x).astype(jnp.bfloat16)),
     ]
 
 

@@ -13,6 +13,7 @@ from benchmarks.slot.tasks import NeedsDevice
 from benchmarks.timing import Program, spread, take_turns
 from deit_jax.models import cudnn_attention, layers
 from deit_jax.models.attention import attend
+from deit_jax.models.layer_norm import layer_norm
 from deit_jax.models.products import product
 from deit_jax.models.registry import model_spec
 
@@ -50,7 +51,7 @@ def _elementwise(part: str, chosen: Sizes) -> Callable[[], Any]:
     x, scale = _normal((rows, width), jnp.float32), _normal((width,), jnp.float32)
 
     def norm(x: jax.Array, scale: jax.Array) -> jax.Array:
-        return layers.layer_norm(x, scale, scale, 1e-6).astype(_HALF)
+        return layer_norm(x, scale, scale, 1e-6).astype(_HALF)
 
     return _jitted(lambda x, s, g: jax.vjp(norm, x, s)[1](g), x, scale, x.astype(_HALF))
 

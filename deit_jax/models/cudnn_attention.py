@@ -1,6 +1,7 @@
 """Attention by the fused kernels of cuDNN, on NVIDIA GPUs and in half precision."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -57,7 +58,7 @@ def _odd_forward(query: ByHead, key: ByHead, value: ByHead) -> tuple[ByHead, tup
     from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
     out, log_total = cudnn.dot_product_attention(
-        query, key, value, scale=query.shape[-1] ** -0.5, return_residual=True
+        query, key, value, scale=1.0 / math.sqrt(query.shape[-1]), return_residual=True
     )
     return out, (query, key, value, log_total, out)
 
@@ -72,13 +73,13 @@ def _odd_backward(saved: tuple[Array, ...], grad: ByHead) -> tuple[ByHead, ...]:
         *(query, key, value),
         *[absent] * 7,  # Bias, lengths and offsets of packed sequences, pages.
         *(log_total, out, grad),
-        scale=query.shape[-1] ** -0.5,
+        scale=1.0 / math.sqrt(query.shape[-1]),
         seed=42,
         dropout_rate=0.0,
         variadic_args=(False, False),
         mask_type=cudnn.MaskType.NO_MASK,
         layout=cudnn.AttentionLayout.BTNH.value,
-        sliding_window_length=0,
+        sliding_window_length=None,
     )
     return tuple(grads[:3])
 

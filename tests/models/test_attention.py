@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from jax._src.cudnn import fused_attention_stablehlo as private
 
 from deit_jax.models import cudnn_attention
 from deit_jax.models.attention import Attention, attend, first_tokens, merge_heads, split_heads
@@ -79,6 +80,56 @@ def test_cudnn_gets_what_it_takes(tokens, monkeypatch):
 
     for actual, wanted in zip(pulled(attend_cudnn), pulled(attend), strict=True):
         assert_close(actual, wanted, tolerance)
+
+
+@pytest.fixture
+def cudnn_of_a_gpu(monkeypatch):
+    """Let JAX build calls of cuDNN, which cannot be run here."""
+    monkeypatch.setattr(private, "check_cudnn_version", lambda: 91000)
+    monkeypatch.setattr(private, "check_compute_capability", lambda _: True)
+    monkeypatch.setattr(private, "is_cuda_compute_capability_equal", lambda _: False)
+    cudnn_attention.differentiates_odd.cache_clear()
+    yield
+    cudnn_attention.differentiates_odd.cache_clear()
+
+
+def cudnn_calls(tokens):
+    """Primitives of a differentiated call, by name, with their parameters and operands' shapes."""
+    rows = jax.ShapeDtypeStruct((3 * tokens, 16), jnp.bfloat16)
+    pulled = lambda q, k, v, g: jax.vjp(lambda *x: attend_cudnn(*x, 3, 2), q, k, v)[1](g)  # noqa: E731
+    found = {}
+
+    def walk(jaxpr):
+        for equation in jaxpr.eqns:
+            shapes = [x.aval.shape for x in equation.invars]
+            found[equation.primitive.name] = (equation.params, shapes)
+            for inner in jax.core.jaxprs_in_params(equation.params):
+                walk(inner)
+
+    walk(jax.make_jaxpr(pulled)(*[rows] * 4).jaxpr)
+    return found
+
+
+@pytest.mark.skipif(jax.default_backend() == "gpu", reason="there cuDNN itself is asked, above")
+def test_odd_lengths_reach_cudnn_as_jax_hands_it_even_ones(cudnn_of_a_gpu):
+    """The same calls with the same parameters as of JAX's own rule, but for the length; no pad."""
+    even, odd = cudnn_calls(6), cudnn_calls(7)
+    assert "pad" not in odd
+    names = [name for name in odd if name.startswith("dot_product_attention")]
+    assert len(names) == 2
+    for name in names:
+        (parameters, shapes), (known, known_shapes) = odd[name], even[name]
+        changed = {key for key in known if known[key] != parameters[key]}
+        assert parameters.keys() == known.keys() and not changed
+        longer = {6: 7}
+        assert shapes == [tuple(longer.get(n, n) for n in shape) for shape in known_shapes]
+
+
+@pytest.mark.skipif(jax.default_backend() == "gpu", reason="there cuDNN itself is asked, above")
+def test_another_jax_pads(cudnn_of_a_gpu, monkeypatch):
+    monkeypatch.delattr(private, "_dot_product_attention_bwd_p_wrapper")
+    assert not cudnn_attention.differentiates_odd(7, 8, jnp.bfloat16)
+    assert cudnn_attention.differentiates_odd.cache_info().misses == 1
 
 
 @pytest.mark.parametrize(

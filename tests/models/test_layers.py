@@ -7,16 +7,16 @@ import pytest
 import torch
 from flax import nnx
 
+from deit_jax.models import layer_norm as layer_norm_module
 from deit_jax.models import products
 from deit_jax.models.block import Block, Mlp
+from deit_jax.models.layer_norm import LayerNorm, layer_norm
 from deit_jax.models.layers import (
-    LayerNorm,
     Linear,
     PatchEmbed,
     dropout,
     fold_keys,
     gelu,
-    layer_norm,
     stochastic_depth,
 )
 from deit_jax.models.products import dense, product
@@ -59,6 +59,37 @@ def test_layer_norm():
     # Means of 24 float32 numbers; the row of deviation 1e-4 loses 0.5/1e-4 of its precision.
     compare(layer_norm, oracle, arguments, draw(10, 24), 2e-3)
     compare(layer_norm, oracle, (draw(10, 24), 1 + draw(24), draw(24)), draw(10, 24), 1e-6)
+
+
+@pytest.mark.parametrize(
+    # The gradient of bfloat16 rows is rounded to it.
+    ("dtype", "tolerance"),
+    [(jnp.float32, 1e-6), (jnp.bfloat16, 4e-3)],
+)
+def test_layer_norm_on_accelerators_keeps_rows_and_statistics(dtype, tolerance, monkeypatch):
+    monkeypatch.setattr(layer_norm_module, "platform", lambda: "gpu")
+
+    def oracle(x, scale, bias):
+        return torch.nn.functional.layer_norm(x, (24,), scale, bias, eps=1e-6)
+
+    x = np.asarray(jnp.asarray(draw(10, 24), dtype), np.float32)
+    arguments, grad = (x, 1 + draw(24), draw(24)), draw(10, 24)
+    compare(lambda x, *rest: layer_norm(x.astype(dtype), *rest), oracle, arguments, grad, tolerance)
+    _, pull_back = jax.vjp(layer_norm, jnp.asarray(x, dtype), *arguments[1:])
+    assert pull_back(jnp.asarray(grad))[0].dtype == dtype
+    # Of what is as large as the rows, the backward pass keeps them alone, in their own type.
+    kept = [leaf for leaf in jax.tree.leaves(pull_back) if leaf.shape == x.shape]
+    assert [leaf.dtype for leaf in kept] == [dtype]
+
+
+def test_layer_norm_on_accelerators_takes_rows_far_from_zero(monkeypatch):
+    """The variance is a difference there: 100 deviations from zero it loses 100^2 2^-24."""
+    monkeypatch.setattr(layer_norm_module, "platform", lambda: "gpu")
+    x = 100 + draw(10, 24)
+    expected = torch.nn.functional.layer_norm(torch.tensor(x, dtype=torch.float64), (24,), eps=1e-6)
+    out = layer_norm(x, jnp.ones(24), jnp.zeros(24))
+    np.testing.assert_allclose(out, expected.numpy(), atol=5e-3)
+    assert np.all(np.isfinite(layer_norm(jnp.full((2, 24), 1e4), jnp.ones(24), jnp.zeros(24))))
 
 
 def test_layer_norm_is_float32_for_any_input():
