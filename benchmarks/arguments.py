@@ -1,7 +1,7 @@
 """What the command lines of the benchmarks share."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from deit_jax.cli.arguments import positive_count
@@ -15,6 +15,21 @@ def numbers(text: str) -> tuple[int, ...]:
     except argparse.ArgumentTypeError:
         message = f"{shown(text)} is not a comma-separated list of whole numbers above 0"
         raise argparse.ArgumentTypeError(message) from None
+
+
+def names(allowed: tuple[str, ...] = ()) -> Callable[[str], tuple[str, ...]]:
+    """Return the kind of comma-separated names, each once; of `allowed`, if any are."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        found = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+        for name in found:
+            if allowed and name not in allowed:
+                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(allowed)}")
+        if not found:
+            raise argparse.ArgumentTypeError("expected at least one name")
+        return found
+
+    return parse
 
 
 def check_outputs(paths: Iterable[Path | None]) -> None:

@@ -2,30 +2,18 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.stages import Compiled, Lowered
-from jaxtyping import Array, Float
 
-from benchmarks.cases import IMAGENET_TRAIN_IMAGES, OURS, Case, train_config
+from benchmarks import programs
+from benchmarks.cases import Case
 from benchmarks.timing import Program
-from deit_jax.devices import compiler_options
-from deit_jax.models.attention import AttentionForm
-from deit_jax.models.frozen import freeze
-from deit_jax.models.functional import Builder, ModelFunction, abstract, initialise
-from deit_jax.models.fusion import fuse
-from deit_jax.models.registry import model_builder, model_spec
-from deit_jax.schema import Config
-from deit_jax.schema.images import NORMALISED, UNMIXED
 from deit_jax.training.example import Batch
-from deit_jax.training.optimizer import make_optimizer
-from deit_jax.training.state import TrainState, create_state
-from deit_jax.training.step import TrainStep, make_train_step
+from deit_jax.training.state import TrainState
+from deit_jax.training.step import TrainStep
 from deit_jax.trees import Tree
 
 NAME = "deit_jax"
@@ -39,21 +27,19 @@ def build(case: Case, micro_batches: int = 1, name: str = NAME) -> Program:
 
 
 def _inference(case: Case) -> Program:
-    function, params = _frozen(case.model, case.dtype)
-    height, width = model_spec(case.model).image_size
-    images = jax.random.normal(jax.random.key(0), (case.batch_size, height, width, 3))
-
-    def predict(params: Tree, images: Float[Array, "batch height width 3"]) -> Array:
-        heads, _ = function.head_logits(params, {}, images)
-        return fuse(*heads)
-
-    compiled, seconds = _compile(predict, params, images)
+    parts = programs.inference(case)
+    arguments = (*parts.whole(), parts.batch())
+    lowered, tracing = _lower(parts.function, *arguments)
+    compiled, compiling = _timed(lowered.compile)
     held: dict[str, Any] = {}
 
     def call() -> None:
-        held["logits"] = compiled(params, images)
+        held["logits"] = compiled(*arguments)
 
-    return _program(NAME, 1, call, lambda: jax.block_until_ready(held), compiled, seconds)
+    def wait() -> None:
+        jax.block_until_ready(held)
+
+    return _program(NAME, 1, call, wait, compiled, tracing + compiling)
 
 
 @dataclass(frozen=True)
@@ -69,40 +55,10 @@ class Training:
 
 def training(case: Case, micro_batches: int = 1, name: str = NAME, depth: int = 0) -> Training:
     """Put a case's step together, its state and its data on the default device."""
-    config = train_config(case, micro_batches)
-    student_build = _student_builder(case, config.model, OURS[name], depth)
-    student, params, batch_stats = abstract(student_build)
-    teacher: ModelFunction | None = None
-    teacher_params: Tree = {}
-    if case.mode == "distill":
-        teacher, teacher_params = _frozen(case.teacher, case.dtype, like=case.model)
-    optimizer = make_optimizer(config.optimizer, params)
-    augment = replace(NORMALISED, mean=config.augment.mean, std=config.augment.std)
-    step = make_train_step(
-        student,
-        teacher,
-        optimizer,
-        replace(Config.of(config), augment=augment, mix=UNMIXED),
-        steps_per_epoch=IMAGENET_TRAIN_IMAGES / case.batch_size,
-    )
-    create = partial(create_state, student_build, optimizer, ema=config.ema.decay > 0)
-    state = jax.jit(create)(jax.random.key(config.seed))
-    options = compiler_options(jax.default_backend(), batch_norm=bool(batch_stats))
-    return Training(step, state, teacher_params, _batch(case), options)
-
-
-def _student_builder(case: Case, model: Any, attention: AttentionForm, depth: int) -> Builder:
-    options: dict[str, Any] = dict(
-        drop_rate=model.drop_rate,
-        drop_path_rate=model.drop_path_rate,
-        dtype=jnp.dtype(case.dtype),
-        attention=attention,
-    )
-    if not depth:
-        return model_builder(case.model, **options)
-    spec = model_spec(case.model)
-    sizes = dict(num_classes=spec.num_classes, image_size=spec.image_size)
-    return lambda rngs: spec.resized(depth=depth).build(rngs=rngs, **sizes, **options)
+    platform = jax.default_backend()
+    parts = programs.training(case, micro_batches, name, platform, depth=depth)
+    state, teacher_params = parts.whole()
+    return Training(parts.function, state, teacher_params, parts.batch(), parts.options)
 
 
 def lower(
@@ -147,39 +103,6 @@ def lower(
     return compile_
 
 
-def _frozen(name: str, dtype: str, like: str = "") -> tuple[ModelFunction, Tree]:
-    """Return a random model in its inference form, for the images and classes of `like`."""
-    spec = model_spec(like or name)
-    options: dict[str, Any] = dict(
-        num_classes=spec.num_classes, image_size=spec.image_size, dtype=jnp.dtype(dtype)
-    )
-    create = partial(initialise, model_builder(name, **options))
-    params, batch_stats = jax.jit(create)(jax.random.key(0))
-    return freeze(name, params, batch_stats, **options)
-
-
-def _batch(case: Case) -> Batch:
-    """uint8 images that are already on the device."""
-    spec, size = model_spec(case.model), case.batch_size
-    draw = np.random.default_rng(0)
-    index = np.arange(size, dtype=np.int32)
-    zeros = np.zeros(size, np.int32)
-    batch = {
-        "image": draw.integers(0, 256, (size, *spec.image_size, 3), np.uint8),
-        "label": draw.integers(0, spec.num_classes, size, np.int32),
-        "epoch": zeros,
-        "index": index,
-        "copy": zeros,
-    }
-    return jax.device_put(batch)
-
-
-def _compile(function: Callable, *args: Any) -> tuple[Compiled, float]:
-    lowered, tracing = _lower(function, *args)
-    compiled, compiling = _timed(lowered.compile)
-    return compiled, tracing + compiling
-
-
 def _lower(function: Callable, *args: Any, **options: Any) -> tuple[Lowered, float]:
     return _timed(lambda: jax.jit(function, **options).lower(*args))
 
@@ -198,11 +121,14 @@ def _program(
     compiled: Compiled,
     seconds: float,
 ) -> Program:
+    on_cpu = jax.default_backend() == "cpu"
+    return Program(name, micro_batches, call, wait, on_cpu, seconds, planned_bytes(compiled))
+
+
+def planned_bytes(compiled: Compiled) -> int:
+    """Return the memory that the compiler plans for a program, 0 where it does not say."""
     plan = compiled.memory_analysis()
-    planned = 0
-    if plan is not None:
-        planned = plan.argument_size_in_bytes + plan.output_size_in_bytes
-        planned += plan.temp_size_in_bytes - plan.alias_size_in_bytes
-    return Program(
-        name, micro_batches, call, wait, jax.default_backend() == "cpu", seconds, planned
-    )
+    if plan is None:
+        return 0
+    held = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
+    return held + plan.temp_size_in_bytes

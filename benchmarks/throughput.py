@@ -4,12 +4,11 @@ import argparse
 import datetime
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import report
-from benchmarks.arguments import check_outputs, numbers
+from benchmarks.arguments import check_outputs, names, numbers
 from benchmarks.cases import AGAINST, DTYPES, MODES, OURS, Case, check_case
 from deit_jax.cli.arguments import Parser, parse, positive, positive_count
 
@@ -146,11 +145,11 @@ def _parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--models", type=_names(), required=True, help="registered names, comma-separated")
-    add("--modes", type=_names(MODES), default=("inference",), help=f"of {', '.join(MODES)}")
+    add("--models", type=names(), required=True, help="registered names, comma-separated")
+    add("--modes", type=names(MODES), default=("inference",), help=f"of {', '.join(MODES)}")
     add("--batch-sizes", type=numbers, default=(32,), help="images of one call (default 32)")
-    add("--dtypes", type=_names(DTYPES), default=("float32",), help=f"of {', '.join(DTYPES)}")
-    add("--against", type=_names(AGAINST), default=(), help=f"of {', '.join(AGAINST)}")
+    add("--dtypes", type=names(DTYPES), default=("float32",), help=f"of {', '.join(DTYPES)}")
+    add("--against", type=names(AGAINST), default=(), help=f"of {', '.join(AGAINST)}")
     add("--teacher", default="regnety_160", help="of mode distill (default regnety_160)")
     add(
         "--micro-batches",
@@ -160,7 +159,7 @@ def _parser() -> Parser:
     )
     add(
         "--attention",
-        type=_names(tuple(OURS.values())),
+        type=names(tuple(OURS.values())),
         default=("auto",),
         help=f"forms of deit_jax's attention, of {', '.join(OURS.values())} (default auto)",
     )
@@ -184,19 +183,6 @@ def _parser() -> Parser:
     add("--json", type=Path, metavar="FILE", help="write results as JSON")
     add("--markdown", type=Path, metavar="FILE", help="write results as a Markdown page")
     return parser
-
-
-def _names(allowed: tuple[str, ...] = ()) -> Callable[[str], tuple[str, ...]]:
-    def parse(text: str) -> tuple[str, ...]:
-        names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-        for name in names:
-            if allowed and name not in allowed:
-                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(allowed)}")
-        if not names:
-            raise argparse.ArgumentTypeError("expected at least one name")
-        return names
-
-    return parse
 
 
 if __name__ == "__main__":
