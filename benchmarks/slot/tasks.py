@@ -12,6 +12,7 @@ _STEP = (
     "deit_jax/training/*.py",
     "deit_jax/training/distillation/*.py",
     "benchmarks/jax_side.py",
+    "benchmarks/programs.py",
     "benchmarks/cases.py",
     "benchmarks/timing.py",
 )
