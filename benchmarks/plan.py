@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.arguments import names, numbers
 from benchmarks.cases import DTYPES, MODES, Case, check_case
 from benchmarks.planning.devices import Wanted, known_devices, read_wanted
-from deit_jax.cli.arguments import Parser, between
+from deit_jax.cli.arguments import Parser, between, parse
 from deit_jax.files import sentence
 
 if TYPE_CHECKING:
@@ -36,10 +36,9 @@ examples:
 def main(argv: list[str] | None = None) -> int:
     """Compile, print and save; return the process's exit code."""
     parser = _parser()
-    arguments, rest = parser.parse_known_args(argv)
-    overrides = [word for word in rest if word.startswith("--config.") and "=" in word]
-    if unknown := [word for word in rest if word not in overrides]:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    words = sys.argv[1:] if argv is None else argv
+    overrides = [word for word in words if word.startswith("--config.")]
+    arguments = parse(parser, [word for word in words if word not in overrides])
     import jax
 
     # The compilers are asked for; a device that is here would be in their way.
