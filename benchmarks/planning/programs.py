@@ -38,6 +38,7 @@ class Planned:
 
 def lower_case(case: Case, mesh: Mesh) -> Planned:
     """Lower what `benchmarks.throughput` measures, its batch split over the devices."""
+    _check_batch(case.batch_size, mesh)
     if case.mode == "inference":
         parts = programs.inference(case, mesh)
     else:
@@ -103,6 +104,7 @@ def _teacher(config: Config) -> tuple[TeacherView | None, Tree]:
 
 
 def _batch(config: Config, size: int, mesh: Mesh, *numbers: str) -> dict[str, Any]:
+    _check_batch(size, mesh)
     rows = split_over_batch(mesh)
     image = jax.ShapeDtypeStruct((size, *config.model.image_size, 3), jnp.uint8, sharding=rows)
     number = jax.ShapeDtypeStruct((size,), jnp.int32, sharding=rows)
@@ -115,7 +117,7 @@ def _placed(tree: Any, sharding: NamedSharding) -> Any:
     )
 
 
-def check_batch(size: int, mesh: Mesh) -> None:
+def _check_batch(size: int, mesh: Mesh) -> None:
     """Raise ValueError if a batch cannot be split over the devices."""
     if size % mesh.size:
         raise ValueError(f"A batch of {size} images cannot be split over {mesh.size} devices.")

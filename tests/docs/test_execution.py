@@ -26,6 +26,11 @@ NOT_EXECUTED = {
     "pip install -e .": "installs packages",
     "pip install 'deit_jax[pretrained]'": "installs packages",
     "pip install 'deit_jax[fast]'": "installs packages",
+    "pip install 'deit_jax[plan]'": "installs packages",
+    "python -m benchmarks.plan --devices h200,h100 --models deit_small_patch16_224 "
+    "--modes train,inference": "needs compilers of 5 GB; tests/benchmarks/test_plan.py runs it",
+    "python -m benchmarks.plan --devices h200:8,v5e:4x4 --config configs/distill.py:small,hard "
+    "--steps train,evaluate": "likewise",
     **FOREIGN,
 }
 # What sets small sizes; "" takes a flag away.
