@@ -197,6 +197,7 @@ def test_what_means_the_same_is_written_in_one_form(monkeypatch):
     assert {key for key, rule in RULES.items() if rule.path} == {
         "data.directory",
         "model.weights",
+        "teacher.labels",
         "teacher.weights",
         "teacher.classes",
     }

@@ -31,6 +31,8 @@ NOT_EXECUTED = {
     "--modes train,inference": "needs compilers of 5 GB; tests/benchmarks/test_plan.py runs it",
     "python -m benchmarks.plan --devices h200:8,v5e:4x4 --config configs/distill.py:small,hard "
     "--steps train,evaluate": "likewise",
+    "python -m benchmarks.gpu_slot --seconds 540": "needs a GPU; tests/benchmarks/test_gpu_slot.py "
+    "asks all of it of tiny networks",
     **FOREIGN,
 }
 # What sets small sizes; "" takes a flag away.

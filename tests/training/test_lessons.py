@@ -1,7 +1,8 @@
 """A run with kept labels ends with the bits of the run with the teacher inside.
 
 With the older way of compiling that `make test` uses, XLA rounds the same sums of the three
-programs differently in their last bits; as compiled for users it does not (`make test-full`).
+programs differently in their last bits; as compiled for users it does not in these runs (`make
+test-full`), though it may in others (docs/labels.md).
 """
 
 import os
