@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from deit_jax.config.kept_labels import has_labels
 from deit_jax.models.registry import find_model
 from deit_jax.weights.formats.hub import find_in_cache
 from deit_jax.weights.pretrained import PACKAGES, packaged_weights
@@ -126,7 +127,7 @@ def teacher_problems(config: ConfigDict) -> Iterator[str]:
             f"config.model.num_classes is {classes:,}; of a teacher's labels at most "
             f"{_MOST_CLASSES:,} classes can be kept (teacher.labels, teacher.labels_top)."
         )
-    if (Path(config.teacher.labels) / "stream.json").is_file():
+    if has_labels(config.teacher.labels):
         # Where they are complete, the teacher need not be there; whether is seen with the data.
         return
     remedy = (

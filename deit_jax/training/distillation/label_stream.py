@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from deit_jax.config.kept_labels import STREAM
 from deit_jax.files import is_partial, read_json, write_json
 
 # To be raised also when the same keys come to mean other images.
 _FORMAT: Final = 1
-_NAME: Final = "stream.json"
 _OWN: Final = ("lock", "parts")
 
 
@@ -57,7 +57,7 @@ class LabelStream:
             self.require(found, directory)
             return
         content = {"format": _FORMAT, "stream": self.keys, "teacher": self.teacher}
-        write_json(directory / _NAME, {**content, "sha256": _digest(content)}, overwrite=False)
+        write_json(directory / STREAM, {**content, "sha256": _digest(content)}, overwrite=False)
 
 
 def refuse_other(directory: Path, key: str, found: Any, wanted: Any) -> None:
@@ -73,18 +73,13 @@ def refuse_other(directory: Path, key: str, found: Any, wanted: Any) -> None:
         )
 
 
-def has_labels(directory: str | Path) -> bool:
-    """Return whether something says what the labels in a directory belong to."""
-    return (Path(directory) / _NAME).is_file()
-
-
 def read_stream(directory: Path) -> LabelStream | None:
     """Read what the labels in a directory belong to; None if there are none.
 
     Raises:
         ValueError: the directory holds something else, or it is damaged.
     """
-    path = directory / _NAME
+    path = directory / STREAM
     if not path.exists():
         _refuse_foreign(directory)
         return None

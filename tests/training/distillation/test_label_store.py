@@ -11,9 +11,10 @@ import threading
 import numpy as np
 import pytest
 
+from deit_jax.config.kept_labels import has_labels
 from deit_jax.training.distillation import label_store
 from deit_jax.training.distillation.label_store import LabelStore
-from deit_jax.training.distillation.label_stream import LabelStream, has_labels, read_stream
+from deit_jax.training.distillation.label_stream import LabelStream, read_stream
 
 SHAPES = {"label": ((6,), "uint16"), "rest": ((6, 2), "float32")}
 STREAM = {"seed": 0, "data.repeats": 3, "mix.minmax": ()}
@@ -101,7 +102,7 @@ def test_a_part_of_another_stream_or_place_is_never_taken_for_ones_own(tmp_path,
     assert same(store(tmp_path / "own").read(0), 0)
 
 
-def test_a_directory_of_something_else_is_left_alone(tmp_path):
+def test_a_directory_of_something_else_is_left_alone(tmp_path, monkeypatch):
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "thesis.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"holds other files \(thesis.txt\)"):
@@ -112,6 +113,9 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(ValueError, match="not written by deit_jax"):
         store(tmp_path / "labels")
     assert (tmp_path / "labels" / "thesis.txt").read_text() == "mine"
+    # "" keeps no labels, also where a file of that name happens to lie.
+    monkeypatch.chdir(tmp_path / "labels")
+    assert not has_labels("") and has_labels(tmp_path / "labels")
 
 
 def test_a_damaged_description_is_refused_and_can_be_written_again(tmp_path):
