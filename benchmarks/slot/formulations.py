@@ -55,69 +55,31 @@ def _patched(owner: Any, attribute: str, value: Any) -> Iterator[None]:
 
 
 Patches = list[tuple[Any, str, Any]]
+_LAYER_NORM = layer_norm.layer_norm
 
 
 def _unpadded() -> Patches:
     """Let cuDNN have odd numbers of tokens: JAX refuses its backward pass by mistake.
 
     The refusal is meant for attention with a bias; JAX has replaced its absence by an empty array
-    by then. The forward and backward primitives take what they are given.
+    by then. The house tries first whether that works; here it is not tried.
     """
-    from jax._src.cudnn import fused_attention_stablehlo as fused
-
-    options = dict(
-        seed=42,
-        dropout_rate=0.0,
-        variadic_args=(False, False),
-        mask_type=fused.MaskType.NO_MASK,
-        layout=fused.AttentionLayout.BTNH.value,
-        sliding_window_length=0,
-    )
-
-    @jax.custom_vjp
-    def kernel(query: Array, key: Array, value: Array) -> Array:
-        return forward(query, key, value)[0]
-
-    def forward(query: Array, key: Array, value: Array) -> tuple[Array, tuple[Array, ...]]:
-        none = [jnp.zeros(0, query.dtype)] * 7
-        out, activation = fused._dot_product_attention_fwd_p_wrapper.bind(
-            *(query, key, value, *none),
-            scale=query.shape[-1] ** -0.5,
-            is_training=True,
-            **options,
-        )
-        return out, (query, key, value, activation, out)
-
-    def backward(saved: tuple[Array, ...], grad: Array) -> tuple[Array, ...]:
-        query, key, value, activation, out = saved
-        none = [jnp.zeros(0, query.dtype)] * 7
-        grads = fused._dot_product_attention_bwd_p_wrapper.bind(
-            *(query, key, value, *none, activation, out, grad),
-            scale=query.shape[-1] ** -0.5,
-            **options,
-        )
-        return tuple(grads[:3])
-
-    kernel.defvjp(forward, backward)
 
     def attend(query: Array, key: Array, value: Array, batch: int, heads: int) -> Array:
         shape = (batch, query.shape[0] // batch, heads, -1)
-        out = kernel(query.reshape(shape), key.reshape(shape), value.reshape(shape))
-        return out.reshape(query.shape)
+        by_head = (x.reshape(shape) for x in (query, key, value))
+        return cudnn_attention._attend_odd(*by_head).reshape(query.shape)
 
     return [(cudnn_attention, "attend_cudnn", attend)]
 
 
 def _kept_statistics() -> Patches:
-    """LayerNorm keeps its input, mean and 1 / deviation; nothing in float32 is written for it."""
-    return [(layer_norm, "layer_norm", _layer_norm(jax.lax.optimization_barrier))]
+    """LayerNorm keeps its input, mean and 1 / deviation wherever it runs, as on accelerators."""
+    return [(layer_norm, "layer_norm", _LAYER_NORM), (layer_norm, "_keeps_rows", lambda x: True)]
 
 
-def _layer_norm(hold: Callable[[Any], Any]) -> Callable[..., Array]:
-    """Return a normalisation of rows of any type whose backward pass sees `hold` of what is kept.
-
-    Behind a barrier XLA takes the numbers that were kept, else it may compute them once more.
-    """
+def _free_statistics() -> Callable[..., Array]:
+    """Return the normalisation of rows of any type that lets XLA compute its statistics again."""
 
     @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
     def normalise(x: Array, scale: Array, bias: Array, epsilon: float) -> Array:
@@ -132,7 +94,6 @@ def _layer_norm(hold: Callable[[Any], Any]) -> Callable[..., Array]:
 
     def backward(epsilon: float, saved: tuple, grad: Array) -> tuple[Array, Array, Array]:
         x, mean, inverse, scale = saved
-        (x, mean, inverse), grad = hold(((x, mean, inverse), grad))
         normal = (x.astype(jnp.float32) - mean) * inverse
         scaled = grad * scale
         along = (scaled * normal).mean(-1, keepdims=True)
@@ -162,7 +123,7 @@ def _bfloat16_residual() -> Patches:
         (vit.VisionTransformer, "_embed", embed_rounded),
         (layers.Linear, "__call__", linear),
         (block, "stochastic_depth", dropped),
-        (layer_norm, "layer_norm", _layer_norm(lambda kept: kept)),
+        (layer_norm, "layer_norm", _free_statistics()),
         (layer_norm.LayerNorm, "__call__", lambda self, x: norm(self, x).astype(jnp.bfloat16)),
     ]
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.cudnn import fused_attention_stablehlo as private
 
 from benchmarks import gpu_slot
 from benchmarks.slot import page, results
@@ -291,6 +292,9 @@ def test_narrow_epilogues_are_the_same_network():
 
 def test_unpadded_attention_is_cudnns_with_197_tokens(monkeypatch):
     """Traced only: the kernels need a GPU."""
+    monkeypatch.setattr(private, "check_cudnn_version", lambda: 91000)
+    monkeypatch.setattr(private, "check_compute_capability", lambda _: True)
+    monkeypatch.setattr(private, "is_cuda_compute_capability_equal", lambda _: False)
     before = cudnn_attention.attend_cudnn
     with formulated(["unpadded attention"]):
         attend = cudnn_attention.attend_cudnn
