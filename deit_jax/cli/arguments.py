@@ -34,6 +34,15 @@ def parse(
     return parsed
 
 
+def add_overrides(parser: argparse.ArgumentParser, action: Any = "store") -> None:
+    """Declare --config.a.b=VALUE for every key, unseen in the help."""
+    from deit_jax.config.defaults import default_config
+    from deit_jax.config.keys import leaves_by_key
+
+    for key in leaves_by_key(default_config()):
+        parser.add_argument(f"--config.{key}", action=action, help=argparse.SUPPRESS)
+
+
 def config_overrides(args: argparse.Namespace) -> list[str]:
     """Return the flags of the form --config.a.b=value that were given."""
     return [

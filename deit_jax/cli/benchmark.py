@@ -15,7 +15,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from deit_jax.cli.arguments import config_overrides, positive, positive_count
+from deit_jax.cli.arguments import add_overrides, config_overrides, positive, positive_count
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -25,9 +25,6 @@ _BENCHMARKS = ("input",)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    from deit_jax.config.defaults import default_config
-    from deit_jax.config.keys import leaves_by_key
-
     parser.add_argument(
         "what", nargs="?", choices=_BENCHMARKS, metavar="input", help="the benchmark to run"
     )
@@ -51,8 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--measure", action="store_true", help="run the train step of the model too"
     )
     parser.add_argument("--json", action="store_true", help="print one line of JSON, nothing else")
-    for key in leaves_by_key(default_config()):
-        parser.add_argument(f"--config.{key}", help=argparse.SUPPRESS)
+    add_overrides(parser)
 
 
 def run(args: argparse.Namespace) -> int:

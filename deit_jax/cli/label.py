@@ -16,7 +16,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from deit_jax.cli.arguments import config_overrides
+from deit_jax.cli.arguments import add_overrides, config_overrides
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    from deit_jax.config.defaults import default_config
-    from deit_jax.config.keys import leaves_by_key
-
     parser.add_argument(
         "--config",
         required=True,
@@ -40,8 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="A:B",
         help="only those from A on and before B (default: all)",
     )
-    for key in leaves_by_key(default_config()):
-        parser.add_argument(f"--config.{key}", help=argparse.SUPPRESS)
+    add_overrides(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from deit_jax.cli.arguments import seed
+from deit_jax.cli.arguments import add_overrides, seed
 
 _TABLES = "tables.md"
 
@@ -42,9 +42,6 @@ class _Override(argparse.Action):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    from deit_jax.config.defaults import default_config
-    from deit_jax.config.keys import leaves_by_key
-
     parser.add_argument("--config", metavar="FILE", help="config file, such as configs/distill.py")
     parser.add_argument(
         "--variants", nargs="+", metavar="NAME", help="what stands behind its colon (default: all)"
@@ -61,8 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", metavar="DIR", help="for --collect: where to write (default: the first DIR)"
     )
     parser.set_defaults(overrides=[])
-    for key in leaves_by_key(default_config()):
-        parser.add_argument(f"--config.{key}", action=_Override, help=argparse.SUPPRESS)
+    add_overrides(parser, _Override)
 
 
 def run(args: argparse.Namespace) -> int:
