@@ -1,8 +1,24 @@
-"""`python -m deit_jax COMMAND`."""
+"""`python -m deit_jax COMMAND`, and the program `deit-jax`."""
 
 import sys
+from typing import NoReturn
 
-from deit_jax.cli.main import main
+
+def start() -> NoReturn:
+    """Run the command of this process's command line and end it."""
+    words = sys.argv[1:]
+    if words[:1] == ["train"]:
+        # First of all: a signal may come while libraries are loaded.
+        from deit_jax.runs.interruption import Interruption
+
+        interruption = Interruption.install()
+        from deit_jax.cli import train
+
+        train.start(words[1:], interruption)
+    from deit_jax.cli.main import main
+
+    sys.exit(main(words))
+
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    start()

@@ -57,7 +57,7 @@ def run_here(experiment, workdir, *flags):
     # Grain defines flags of its own, which would be forgotten with the values of this run.
     import grain  # noqa: F401
 
-    import train
+    from deit_jax.cli import train
 
     words = ["train.py", f"--config={experiment}", f"--workdir={workdir}", *flags]
     printed, code, verbosity = io.StringIO(), 0, logging.get_verbosity()

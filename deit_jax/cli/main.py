@@ -15,8 +15,11 @@ from deit_jax.files import print_any_name, sentence
 PROGRAM = "python -m deit_jax"
 
 # Each command is the module of its name in this package, with a docstring that begins with what
-# it does and shows an example, `add_arguments(parser)` and `run(args) -> exit code`.
+# it does and shows an example, `add_arguments(parser)` and `run(args) -> exit code`. `train` alone
+# reads its flags itself, those of train.py.
+TRAIN = "train"
 COMMANDS = {
+    TRAIN: "train a model; a stopped run goes on with the same command",
     "models": "list the models by name",
     "convert": "translate weights to the layout of timm, transformers or the reference",
     "compare": "prove that PyTorch computes the same from the same weights",
@@ -59,6 +62,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
+    if name == TRAIN:
+        from deit_jax.cli.train import start
+
+        start(arguments)
     keep_compiled_programs()
     command = importlib.import_module(f"deit_jax.cli.{name}")
     return command.run(parse(parser_of(name), arguments))
@@ -100,7 +107,6 @@ def _overview() -> str:
             *lines,
             "",
             f"`{PROGRAM} COMMAND --help` explains a command with an example.",
-            "Training is started with train.py: python train.py --help.",
         ]
     )
 

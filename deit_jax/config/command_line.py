@@ -1,7 +1,6 @@
 """A command line with `--config.a.b=value`: its values, or in sentences what is wrong with it."""
 
 import ast
-import os
 import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from deit_jax.config.conforming import assign, key_problems, value_problems
+from deit_jax.config.families import find_config_file, no_config_file
 from deit_jax.config.keys import nearest
 from deit_jax.config.reference import apply_reference
 from deit_jax.schema import RULES
@@ -132,14 +132,16 @@ def _unknown(key: str) -> str:
 
 
 def expand_config(arguments: Sequence[str]) -> list[str]:
-    """Put the home directory in the place of ~ in `--config=~/FILE.py`, which a shell leaves."""
-    start = "--config="
-    return [
-        start + os.path.expanduser(argument.removeprefix(start))
-        if argument.startswith(start)
-        else argument
-        for argument in arguments
-    ]
+    """Put the path of the file that `--config=FILE.py:WHAT` means in its place."""
+    expanded = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        name, equals, value = argument.partition("=")
+        if equals and name.lstrip("-") == "config":
+            argument = f"{name}={find_config_file(value)}"
+        elif before in ("--config", "-config"):
+            argument = find_config_file(argument)
+        expanded.append(argument)
+    return expanded
 
 
 def explain_flag_error(error: Exception) -> str:
@@ -152,7 +154,7 @@ def explain_flag_error(error: Exception) -> str:
         return reason if kind == "ValueError" else f"{text.splitlines()[0]} {last}"
     if "No such file or directory" in text:
         path = re.search(r"No such file or directory: '([^']+)'", text)
-        return f"There is no config file {path[1] if path else ''}; see configs/."
+        return no_config_file(path[1] if path else "")
     sentence = " ".join(text.split())
     if isinstance(error, flags.Error | OSError | ValueError | SyntaxError):
         return sentence

@@ -1,11 +1,11 @@
 """Finished runs of named experiments, put where the paper's tables have them."""
 
-import importlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deit_jax.config import families
 from deit_jax.config.paper import Cell, PaperTable
 from deit_jax.reports.experiments import Key, Spread, experiment_key, spread
 from deit_jax.reports.table3 import percent
@@ -153,12 +153,8 @@ def _overrides(collection: Collection, family: str, table: PaperTable) -> list[s
 
 
 def _tables_of(family: str) -> tuple[PaperTable, ...]:
-    """Return the tables of a config file of this directory; () where it has none."""
-    try:
-        module = importlib.import_module(f"configs.{family}")
-    except ModuleNotFoundError:
-        return ()
-    return getattr(module, "PAPER", ())
+    """Return the tables of a config file of the project; () where it has none."""
+    return getattr(families.family(family), "PAPER", ())
 
 
 def _refuse_mixture(experiment: ExperimentName, runs: Sequence[RunRecord]) -> None:

@@ -4,10 +4,9 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from deit_jax.runs.interruption import Interrupted, taken_signals
-from deit_jax.sweeps.plan import TRAIN_PROGRAM, PlannedRun
+from deit_jax.sweeps.plan import PlannedRun
 
 Say = Callable[[str], None]
 
@@ -15,7 +14,7 @@ Say = Callable[[str], None]
 def run_all(runs: Sequence[PlannedRun], say: Say) -> list[str]:
     """Run what has not finished, in order; a run that fails does not stop the others.
 
-    Each is `train.py` with its own directory, so a sweep that was stopped goes on with the same
+    Each is a training with its own directory, so a sweep that was stopped goes on with the same
     command: finished runs are skipped, a run that was interrupted continues.
 
     Args:
@@ -26,11 +25,8 @@ def run_all(runs: Sequence[PlannedRun], say: Say) -> list[str]:
         Names of the runs that failed.
 
     Raises:
-        FileNotFoundError: there is no train.py in the current directory.
         Interrupted: a signal ended the sweep, and with it the run, which has been saved.
     """
-    if not Path(TRAIN_PROGRAM).is_file():
-        raise FileNotFoundError(f"There is no {TRAIN_PROGRAM} here; start the sweep where it lies.")
     failed = []
     for number, run in enumerate(runs, start=1):
         heading = f"[{number} of {len(runs)}] {run.name}"

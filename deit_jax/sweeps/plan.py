@@ -15,8 +15,10 @@ from deit_jax.config.command_line import (
     explain_flag_error,
     read_overrides,
 )
+from deit_jax.config.families import find_config_file, no_config_file
 
-TRAIN_PROGRAM = "train.py"
+TRAIN_PROGRAM = ("-m", "deit_jax", "train")
+"""What follows `python` to train; the same in a checkout and where the package is installed."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class PlannedRun:
     def command(self, python: str = sys.executable) -> list[str]:
         """Return the command line, argument by argument."""
         fixed = [f"--config={self.experiment}", f"--workdir={self.workdir}"]
-        return [python, TRAIN_PROGRAM, *fixed, *self.overrides]
+        return [python, *TRAIN_PROGRAM, *fixed, *self.overrides]
 
     @property
     def finished(self) -> bool:
@@ -69,8 +71,7 @@ def plan(
         FileNotFoundError: there is no such config file.
         ValueError: a variant or an override is wrong, or something is there twice.
     """
-    if not Path(config).is_file():
-        raise FileNotFoundError(f"There is no config file {config}; see configs/.")
+    _file(config)
     for what, given in (("variant", variants), ("seed", seeds)):
         twice = [item for item in given if list(given).count(item) > 1]
         if twice:
@@ -101,12 +102,18 @@ def variants_of(config: str) -> tuple[str, ...]:
         FileNotFoundError: there is no such file.
         ValueError: it does not list any.
     """
-    if not Path(config).is_file():
-        raise FileNotFoundError(f"There is no config file {config}; see configs/.")
-    found: tuple[str, ...] = tuple(runpy.run_path(config).get("ARGUMENTS", ()))
+    found: tuple[str, ...] = tuple(runpy.run_path(_file(config)).get("ARGUMENTS", ()))
     if not found:
         raise ValueError(f"{config} does not list its arguments; name them with --variants.")
     return found
+
+
+def _file(config: str) -> str:
+    """Return the path of the config file that is meant."""
+    path = find_config_file(config)
+    if not Path(path).is_file():
+        raise FileNotFoundError(no_config_file(config))
+    return path
 
 
 def read_config(experiment: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -119,7 +126,7 @@ def read_config(experiment: str, overrides: Sequence[str] = ()) -> ConfigDict:
     if line.problems:
         raise ValueError(f"{experiment}: {line.problems[0]}")
     values = flags.FlagValues()
-    arguments = [TRAIN_PROGRAM, *expand_config([f"--config={experiment}"])]
+    arguments = ["train", *expand_config([f"--config={experiment}"])]
     holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     try:
         values(arguments)

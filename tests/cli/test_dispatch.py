@@ -32,6 +32,29 @@ def test_what_must_not_start_jax(statement):
     assert done.returncode == 0, done.stderr
 
 
+# A signal while the libraries of training are loaded.
+EARLY_SIGNAL = """
+import os, signal, sys, time
+from deit_jax import __main__
+
+class Loader:
+    def find_spec(self, name, path=None, target=None):
+        if name == "deit_jax.cli.train":
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+
+sys.meta_path.insert(0, Loader())
+sys.argv[1:] = ["train"]
+__main__.start()
+"""
+
+
+def test_training_takes_signals_before_anything_else():
+    done = _python("-c", EARLY_SIGNAL)
+    assert done.returncode == 143
+    assert done.stderr.startswith("stopped by SIGTERM before the first step of this start")
+
+
 def test_public_names():
     import deit_jax
     from deit_jax import api

@@ -154,8 +154,8 @@ class Reader:
 
     def _trained(self, command):
         """Run train.py in this process, as a sweep does in another; return its code and signal."""
-        program, *words = command[1:]
-        assert program == "train.py"
+        # `train.py FLAGS` or `-m deit_jax train FLAGS`.
+        words = command[2:] if command[1] == "train.py" else command[4:]
         with mock.patch.object(sys, "argv", command[1:]):
             # A run of its own: what collects sweeps reads how each was started.
             self.train(words, always=True)

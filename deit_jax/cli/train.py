@@ -1,0 +1,134 @@
+"""Train a model: `python train.py --config configs/FAMILY.py:WHAT --workdir DIR [--config.a.b=x]`.
+
+A stopped run goes on from its last checkpoint when the same command is given again. FILE.py is a
+path, or the name of a config file that comes with the project.
+
+Example:
+  python -m deit_jax train --config configs/digits.py:none --workdir runs/none \\
+      --config.schedule.epochs=200
+"""
+
+import functools
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from deit_jax.compilation_cache import keep_compiled_programs
+from deit_jax.config.command_line import (
+    configure,
+    expand_config,
+    explain_flag_error,
+    read_overrides,
+)
+from deit_jax.config.reference_flags import answers
+from deit_jax.files import print_any_name, sentence
+from deit_jax.runs.interruption import Interrupted, Interruption, leave_at_once
+
+_PROGRAM = "train.py"
+# Overrides are read here, not by config_flags: it looks for them in the command line it is given.
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "FILE.py:WHAT to train.", sys_argv=[_PROGRAM]
+)
+_WORKDIR = flags.DEFINE_string("workdir", "", "Directory of this run; made if it is missing.")
+_ALLOW_CHANGE = flags.DEFINE_bool(
+    "allow_config_change", False, "Continue a run although its configuration has changed."
+)
+
+
+def start(words: Sequence[str], interruption: Interruption | None = None) -> NoReturn:
+    """Train as the words behind `train.py` say, and end the process.
+
+    Args:
+        words: flags.
+        interruption: what takes the signals of this process, installed before.
+    """
+    if {"--help", "-help", "-h"} & set(words):
+        print(f"{__doc__}\n{flags.FLAGS.module_help(__name__)}")
+        print("\nTry --helpfull to get a list of all flags.")
+        sys.exit(0)
+    train = functools.partial(main, interruption=interruption)
+    app.run(train, argv=[_PROGRAM, *words], flags_parser=parse_flags)
+    raise AssertionError("app.run() ends the process")
+
+
+def parse_flags(arguments: list[str]) -> list[str]:
+    """Parse the command line and configure; say what is wrong in a sentence, before JAX starts."""
+    try:
+        line = read_overrides(flags.FLAGS.read_flags_from_files(arguments, force_gnu=False))
+        if problems := [*answers(line.rest[1:]), *line.problems]:
+            _fail(problems)
+        rest = flags.FLAGS(expand_config(line.rest))
+        missing = [flag for flag in ("config", "workdir") if not flags.FLAGS[flag].value]
+        if missing:
+            usage = (__doc__ or "").splitlines()[0]
+            _fail([f"--{flag} is missing. Usage: {usage}" for flag in missing])
+        if problems := configure(_CONFIG.value, line.overrides):
+            _fail(problems)
+        return rest
+    except Exception as error:
+        # Whatever a config file raises is its author's to mend.
+        _fail([explain_flag_error(error)])
+
+
+def main(arguments: list[str], interruption: Interruption | None = None) -> None:
+    """Check everything, then train."""
+    print_any_name()
+    if len(arguments) > 1:
+        _fail([f"{arguments[1]!r} is no flag; write --config.key=value, in one piece."])
+    # Libraries report every file they write; warnings are enough unless --verbosity asks.
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    # Imported late: a typo should be answered before JAX has started.
+    keep_compiled_programs()
+    import jax
+
+    from deit_jax.config.validate import validate
+    from deit_jax.data.open_file_limit import are_too_many_open, open_files_advice
+    from deit_jax.devices import check_devices, out_of_memory
+    from deit_jax.training.loop import train
+    from deit_jax.training.skipped_steps import TrainingStopped
+
+    try:
+        check_devices()
+    except ValueError as error:
+        _fail([str(error)])
+    if problems := validate(_CONFIG.value, device_count=jax.device_count()):
+        _fail(problems)
+    try:
+        train(
+            _CONFIG.value,
+            _WORKDIR.value,
+            allow_config_change=_ALLOW_CHANGE.value,
+            interruption=interruption,
+        )
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        if flags.FLAGS.verbosity > 0:
+            raise
+        _fail([open_files_advice() if are_too_many_open(error) else sentence(error)])
+    except TrainingStopped as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        sys.exit(3)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        _fail([out_of_memory(error)])
+    except Interrupted as error:
+        if jax.process_count() == 1:
+            # All is on disk: the scheduler's patience need not suffice for the readers as well.
+            leave_at_once(error.code, str(error))
+        print(error, file=sys.stderr)
+        sys.exit(error.code)
+    except KeyboardInterrupt:
+        # Where the system has no POSIX signals.
+        print("interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(problems: Sequence[str]) -> NoReturn:
+    """Print every problem on a line of its own and leave with exit code 2."""
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    sys.exit(2)
