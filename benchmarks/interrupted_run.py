@@ -164,7 +164,8 @@ def outcome(workdir: Path) -> dict:
     kept = {key: result[key] for key in ("steps", "digest", "evaluation", "best", "skipped_steps")}
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
-        line.pop("images_per_second", None)
+        for name in ("images_per_second", "input_wait"):
+            line.pop(name, None)
     return {**kept, "lines": lines}
 
 

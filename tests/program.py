@@ -19,7 +19,7 @@ _ENVIRONMENT = {
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
 # Fields that measure time, which differ between runs that compute the same.
-TIMING = {"images_per_second"}
+TIMING = {"images_per_second", "input_wait"}
 
 
 # As from a terminal: a job in the background of a shell ignores SIGINT, and what it starts too.

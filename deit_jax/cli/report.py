@@ -1,7 +1,7 @@
-"""Compare runs: a table in the form of the paper's Table 3, and their learning curves.
+"""Compare runs: a table in the form of the paper's Table 3, their curves and configurations.
 
 Runs that differ in nothing but the seed are one row: mean and standard deviation.
-Writes report.md and curves.png; prints the same table.
+Writes report.html, a page that needs nothing else, report.md and pictures; prints the table.
 
 Example:
   python -m deit_jax report runs/digits/*
@@ -45,5 +45,5 @@ def run(args: argparse.Namespace) -> int:
     console.print()
     if PICTURE not in [path.name for path in written]:
         say(console, NO_PICTURE)
-    say(console, f"Written: {' and '.join(str(path) for path in written)}")
+    say(console, f"Written: {', '.join(str(path) for path in written)}")
     return 0

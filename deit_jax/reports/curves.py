@@ -10,17 +10,13 @@ from jaxtyping import Float
 from deit_jax.reports.comparison import Comparison
 from deit_jax.reports.experiments import Experiment
 from deit_jax.reports.figures import literal, save
+from deit_jax.reports.palette import COLOURS, DASHES, line_of_experiment
 from deit_jax.reports.table3 import percent
 from deit_jax.runs.history import RunRecord, Split
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-# Okabe and Ito's colours, told apart with any colour vision; the pale yellow is left out.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-# Beyond the colours, dashes tell curves apart.
-_STYLES = ("-", "--", ":", "-.")
 
 
 def draw_curves(comparison: Comparison, path: str | Path) -> None:
@@ -40,10 +36,8 @@ def draw_curves(comparison: Comparison, path: str | Path) -> None:
     accuracy, loss = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
     architectures = {one.architecture for one in comparison.students}
     for number, experiment in enumerate(comparison.students):
-        style = dict(
-            color=_COLOURS[number % len(_COLOURS)],
-            linestyle=_STYLES[number // len(_COLOURS) % len(_STYLES)],
-        )
+        line = line_of_experiment(number)
+        style = dict(color=COLOURS[line.colour].light, linestyle=(0, DASHES[line.dash]))
         model = f"{experiment.model}, " if len(architectures) > 1 else ""
         label = literal(f"{model}{experiment.label}: {percent(experiment.inference)}")
         key = f"{comparison.weights}/{experiment.first.inference_head}/top1"

@@ -1,7 +1,7 @@
 """Run directories as they lie on disk, read without starting JAX; they may still be growing."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,12 +23,14 @@ class RunRecord:
         config: the configuration, as nested dicts.
         rows: the lines of `metrics.jsonl`, the last one of each step and split.
         result: the contents of `result.json`; None while the run is unfinished.
+        record: all of `config.json`: how the run was started.
     """
 
     path: Path
     config: dict[str, Any]
     rows: tuple[dict[str, Any], ...]
     result: dict[str, Any] | None
+    record: dict[str, Any] = field(default_factory=dict)
 
     def lines(self, split: Split) -> list[dict[str, Any]]:
         """Return the rows of one split by rising step."""
@@ -113,7 +115,7 @@ def read_run(directory: str | Path) -> RunRecord:
         raise ValueError(f"{path} is no run directory (it has no config.json); {hint}")
     run = load_run(path)
     rows = tuple(_read_rows(path / "metrics.jsonl"))
-    return RunRecord(path, run.config, rows, run.result)
+    return RunRecord(path, run.config, rows, run.result, run.record)
 
 
 def read_runs(directories: Iterable[str | Path]) -> list[RunRecord]:

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 class Clock:
@@ -11,7 +11,7 @@ class Clock:
 
     def __init__(self, before: float) -> None:
         self._before, self._begin = before, time.monotonic()
-        self._mark, self._step, self._away = self._begin, 0, 0.0
+        self._mark, self._step, self._away, self._waited = self._begin, 0, 0.0, 0.0
 
     def total(self) -> float:
         """Seconds of the whole run, earlier stretches included."""
@@ -23,11 +23,11 @@ class Clock:
 
     def restart(self, step: int) -> None:
         """Count the rate from now."""
-        self._mark, self._step, self._away = time.monotonic(), step, 0.0
+        self._mark, self._step, self._away, self._waited = time.monotonic(), step, 0.0, 0.0
 
     def rate(self, step: int) -> float:
         """Return the steps per second since the last call."""
-        seconds = time.monotonic() - self._mark - self._away
+        seconds = self._seconds()
         rate = (step - self._step) / seconds if seconds > 0 else math.nan
         self.restart(step)
         return rate
@@ -38,3 +38,22 @@ class Clock:
         begin = time.monotonic()
         yield
         self._away += time.monotonic() - begin
+
+    @contextlib.contextmanager
+    def waiting(self, idle: Callable[[], bool]) -> Iterator[None]:
+        """Count what happens inside as a wait, if the devices are idle at its end.
+
+        A loop that runs ahead of its devices waits for batches too, but nothing is lost by it.
+        """
+        begin = time.monotonic()
+        yield
+        if idle():
+            self._waited += time.monotonic() - begin
+
+    def waited(self) -> float:
+        """Return the share of the time since the last call of `rate` that was spent waiting."""
+        seconds = self._seconds()
+        return self._waited / seconds if seconds > 0 else math.nan
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._mark - self._away

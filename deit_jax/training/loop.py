@@ -168,7 +168,7 @@ class _Run:
         if self.start < total:
             self.progress.message("Compiling the train step ...")
         for step in range(self.start + 1, total + 1):
-            batch = put_batch(next(batches), setup.mesh)
+            batch = self.read(batches)
             self.damaged = batches.damaged_numbers
             self.state = self.take(step, batch)
             first = step == self.start + 1
@@ -190,6 +190,12 @@ class _Run:
         result = self.recorder.result(self.state, evaluation)
         self.progress.message(closing(setup, result, self.run.path))
         return result
+
+    def read(self, batches: Batches) -> Batch:
+        """Return the next batch; a wait for it counts where the devices have run out of work."""
+        with self.clock.waiting(lambda: self.state["step"].is_ready()):
+            batch = next(batches)
+        return put_batch(batch, self.setup.mesh)
 
     def take(self, step: int, batch: Batch) -> TrainState:
         """Take a step with the teacher inside, or with its labels; return the state after it."""

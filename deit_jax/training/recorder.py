@@ -77,6 +77,7 @@ class Recorder:
         )
         values["skipped_steps"] = int(scalars["skipped"])
         values["damaged_records"] = len(damaged)
+        values["input_wait"] = self._clock.waited()
         values["images_per_second"] = self._clock.rate(step) * self._config.training.batch_size
         values["epoch"] = step / self._setup.steps_per_epoch
         self._log.write(step, "train", values)

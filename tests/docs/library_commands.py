@@ -182,7 +182,8 @@ def _sweep(args, printed):
 
 
 def _report(args, printed):
-    assert {"report.md", "curves.png"} <= {file.name for file in Path(args.output).iterdir()}
+    written = {file.name for file in Path(args.output).iterdir()}
+    assert {"report.html", "report.md", "curves.png"} <= written
     assert "class head" in printed
 
 

@@ -16,7 +16,7 @@ SOURCES = sorted([ROOT / "train.py", *(path for f in FOLDERS for path in (ROOT /
 QUOTED = re.compile(r"`([A-Za-z_][\w./]*\w)(?:\(\))?`")
 FILES = (
     *(".py", ".md", ".json", ".jsonl", ".toml", ".txt", ".pth", ".safetensors", ".corrupt"),
-    *(".c", ".ini", ".db", ".mat", ".csv", ".gz", ".JPEG", ".png", ".tar", ".zip"),
+    *(".c", ".html", ".ini", ".db", ".mat", ".csv", ".gz", ".JPEG", ".png", ".tar", ".zip"),
 )
 ELSEWHERE = {
     *("torch", "timm", "jax", "optax", "flax", "nnx", "PIL", "transformers", "torchvision", "tf"),

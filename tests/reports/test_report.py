@@ -114,7 +114,9 @@ def test_without_matplotlib_the_table_still_comes(study, output, capsys, monkeyp
     printed = capsys.readouterr().out
     assert "no distillation" in printed
     assert "pip install 'deit_jax[demo]'" in printed
-    assert [path.name for path in output.iterdir()] == ["report.md"]
+    assert sorted(path.name for path in output.iterdir()) == ["report.html", "report.md"]
+    # Curves of the page need nothing.
+    assert "<polyline" in (output / "report.html").read_text()
     assert "pip install 'deit_jax[demo]'" in (output / "report.md").read_text()
 
 
@@ -143,7 +145,7 @@ def test_curves_of_losses_that_were_not_finite(run_directory, output):
     (path / "metrics.jsonl").write_text("\n".join(lines))
     comparison = compare_runs([path])
     assert curve(comparison.students[0], "train", "loss")[0, 0] == 1.0
-    assert len(write_report(comparison, output)) == 2
+    assert len(write_report(comparison, output)) == 4
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,68 @@
+"""The panels of an experiment as one PNG, as it would stand in a paper."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deit_jax.reports.figures import literal, save
+from deit_jax.reports.palette import COLOURS, DASHES
+from deit_jax.reports.panels import Panel, Series
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLUMNS = 3
+
+
+def draw_panels(panels: Sequence[Panel], title: str, path: Path) -> None:
+    """Write a PNG with the panels that have curves, three in a row, and one legend.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    # The object interface: no global state, and no display is looked for.
+    from matplotlib.figure import Figure
+
+    panels = [panel for panel in panels if panel.series]
+    rows = -(-len(panels) // _COLUMNS)
+    figure = Figure(figsize=(10.2, 0.9 + 2.5 * rows), dpi=150, layout="constrained")
+    grid = figure.subplots(rows, _COLUMNS, squeeze=False, sharex=True).flat
+    for panel, axes in zip(panels, grid, strict=False):
+        for series in panel.series:
+            _draw(axes, series)
+        axes.set_title(literal(panel.title), fontsize=9.5, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color=COLOURS["grid"].light, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.margins(x=0.01)
+        axes.set_xlim(left=0)
+        if panel.legend:
+            axes.legend(frameon=False, fontsize=8)
+        if panel.from_zero:
+            axes.set_ylim(bottom=0)
+        axes.tick_params(labelsize=8.5, labelbottom=True)
+        axes.set_xlabel("epochs", fontsize=8.5)
+    for axes in list(grid):
+        axes.set_visible(False)
+    figure.suptitle(literal(title), fontsize=11, x=0.01, ha="left")
+    handles, texts = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, texts, loc="outside lower left", ncols=6, frameon=False, fontsize=8.5)
+    save(figure, path)
+
+
+def _draw(axes: "Axes", series: Series) -> None:
+    epochs, mean, deviation = series.points
+    colour = COLOURS[series.line.colour].light
+    axes.plot(
+        epochs,
+        mean,
+        color=colour,
+        linestyle=(0, DASHES[series.line.dash]),
+        linewidth=1.4,
+        # A line needs two points; one alone would be invisible.
+        marker="o" if len(epochs) == 1 else "",
+        label=literal(series.label),
+    )
+    if deviation.any():
+        low, high = mean - deviation, mean + deviation
+        axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
