@@ -31,3 +31,13 @@ def normalised_levels(
     """
     levels = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)
     return (levels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+
+
+def to_levels(
+    images: Float[np.ndarray, "batch height width 3"],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> UInt8[np.ndarray, "batch height width 3"]:
+    """Undo the normalisation, as far as the result can be shown."""
+    shown = (images * np.asarray(std) + np.asarray(mean)) * 255
+    return np.clip(np.rint(shown), 0, 255).astype(np.uint8)

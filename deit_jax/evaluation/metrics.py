@@ -89,7 +89,7 @@ def make_eval_step(
         images = to_input(batch["image"], mean, std)
         with batch_split_over(mesh):
             logits, _ = function.head_logits(params, batch_stats, images)
-        heads = _by_head(logits, fusion)
+        heads = by_head(logits, fusion)
         if classes:
             heads = {head: x[:, np.asarray(classes)] for head, x in heads.items()}
         sums = {head: count_hits(x, batch["label"], batch["mask"]) for head, x in heads.items()}
@@ -101,7 +101,7 @@ def make_eval_step(
     return step
 
 
-def _by_head(logits: HeadLogits, fusion: str) -> dict[str, Float[Array, "batch classes"]]:
+def by_head(logits: HeadLogits, fusion: str) -> dict[str, Float[Array, "batch classes"]]:
     """Return the logits of each head, and of both together where there are two."""
     class_logits, distill_logits = logits
     if distill_logits is None:

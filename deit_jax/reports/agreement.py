@@ -46,16 +46,26 @@ def write(result: Disagreement, directory: str | Path) -> list[Path]:
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     text = folder / _TEXT
-    table = markdown_table(columns(result), disagreement_rows(result))
-    write_text(text, f"{table}\n\n{disagreement_caption(result)}\n")
+    write_text(text, disagreement_markdown(result))
     try:
-        _draw(result, folder / _PICTURE)
+        draw_disagreement(result, folder / _PICTURE)
     except ModuleNotFoundError:
         return [text]
     return [text, folder / _PICTURE]
 
 
-def _draw(result: Disagreement, path: Path) -> None:
+def disagreement_markdown(result: Disagreement) -> str:
+    """Return table and caption as GitHub-flavoured Markdown."""
+    table = markdown_table(columns(result), disagreement_rows(result))
+    return f"{table}\n\n{disagreement_caption(result)}\n"
+
+
+def draw_disagreement(result: Disagreement, path: Path) -> None:
+    """Write a PNG with the table.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
     # The object interface: no global state, and no display is looked for.
     from matplotlib.figure import Figure
 

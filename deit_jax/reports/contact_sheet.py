@@ -7,20 +7,20 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from jaxtyping import UInt8
+from PIL import Image
 
 from deit_jax.augment.choices import Choices, Operations, draw_choices
 from deit_jax.augment.keys import image_keys, purpose
 from deit_jax.augment.mixup_cutmix import MixChoices, apply_mixing, draw_mixing
+from deit_jax.augment.normalise import to_levels
 from deit_jax.augment.operations import TABLE_KINDS, Kind
 from deit_jax.augment.pipeline import apply_to_levels, apply_to_values
 from deit_jax.augment.recipes import Recipe, recipe_named
 from deit_jax.data.images.decode import decode
 from deit_jax.data.images.file import read_image_file
-from deit_jax.schema.images import AugmentOptions
+from deit_jax.sheets import draw_sheet
 
-GAP, LINE, TEXT = 6, 15, 12
 _UNITS = {
     Kind.ROTATE: "°", Kind.TRANSLATE_X: " px", Kind.TRANSLATE_Y: " px", Kind.BLUR: " px",
     Kind.POSTERIZE: " bits",
@@ -70,13 +70,13 @@ def contact_sheet(
     if options.erasing_probability:
         erased = np.asarray(choices.boxes.height).max(axis=1) > 0
         captions = ["erased" if one else "whole" for one in erased]
-        rows.append(("erasing", to_levels(np.asarray(images), options), captions))
+        rows.append(("erasing", to_levels(np.asarray(images), options.mean, options.std), captions))
     if recipe.mix.active:
         mixing = draw_mixing(purpose(keys, "mix"), recipe.mix, size, size)
         mixed, _ = apply_mixing(images, jnp.eye(count), mixing)
         captions = [describe_mixing(mixing, number, count) for number in range(count)]
-        rows.append(("mixing", to_levels(np.asarray(mixed), options), captions))
-    return _draw_sheet(rows, size)
+        rows.append(("mixing", to_levels(np.asarray(mixed), options.mean, options.std), captions))
+    return draw_sheet(rows, count)
 
 
 def random_crop(image: Image.Image, size: int, seed: list[int]) -> UInt8[np.ndarray, "size size 3"]:
@@ -95,14 +95,6 @@ def random_crop(image: Image.Image, size: int, seed: list[int]) -> UInt8[np.ndar
     top = int(generator.integers(0, height - tall + 1))
     box = (left, top, left + wide, top + tall)
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
-
-
-def to_levels(
-    images: Float[np.ndarray, "batch height width 3"], options: AugmentOptions
-) -> UInt8[np.ndarray, "batch height width 3"]:
-    """Undo the normalisation, as far as the result can be shown."""
-    shown = (images * np.asarray(options.std) + np.asarray(options.mean)) * 255
-    return np.clip(np.rint(shown), 0, 255).astype(np.uint8)
 
 
 def describe_choices(choices: Choices, number: int) -> str:
@@ -126,26 +118,6 @@ def describe_mixing(mixing: MixChoices, number: int, count: int) -> str:
     kept = float(mixing.target_weight[number])
     name = "CutMix" if mixing.cutmix[number] else "Mixup"
     return f"{name} with {count - 1 - number}\nown label {kept:.2f}"
-
-
-def _draw_sheet(rows: list[tuple[str, np.ndarray, list[str]]], size: int) -> Image.Image:
-    """Lay out rows of pictures with their captions below."""
-    font = ImageFont.load_default(TEXT)
-    below = [LINE * max(1, *(len(text.splitlines()) for text in texts)) for _, _, texts in rows]
-    columns = len(rows[0][2])
-    width = GAP + columns * (size + GAP)
-    height = GAP + sum(LINE + size + lines + GAP for lines in below)
-    sheet = Image.new("RGB", (width, height), "white")
-    pen = ImageDraw.Draw(sheet)
-    top = GAP
-    for (title, pictures, texts), lines in zip(rows, below, strict=True):
-        pen.text((GAP, top), title, "black", font)
-        for column, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
-            left = GAP + column * (size + GAP)
-            sheet.paste(Image.fromarray(picture), (left, top + LINE))
-            pen.multiline_text((left, top + LINE + size), text, "dimgrey", font, spacing=2)
-        top += LINE + size + lines + GAP
-    return sheet
 
 
 def _open(path: str) -> Image.Image:

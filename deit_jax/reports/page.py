@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 
+from deit_jax.evaluation.agreement import Disagreement
 from deit_jax.reports.chart import chart
 from deit_jax.reports.comparison import Comparison
 from deit_jax.reports.experiments import Experiment
 from deit_jax.reports.facts import facts
+from deit_jax.reports.inspection import Inspection, disagreement_of
+from deit_jax.reports.inspection_page import agreement_section, inspection_sections
 from deit_jax.reports.markup import Markup, element, joined, table
 from deit_jax.reports.palette import DASHES, HEADS, Line, line_of_experiment
 from deit_jax.reports.panels import Panel, comparison_panels, experiment_panels
@@ -15,22 +18,28 @@ from deit_jax.reports.table3 import COLUMNS, percent, table3_caption, table3_row
 from deit_jax.version import __version__
 
 
-def report_page(comparison: Comparison) -> str:
-    """Return the page of a comparison."""
+def report_page(comparison: Comparison, inspections: Sequence[Inspection] = ()) -> str:
+    """Return the page of a comparison.
+
+    Args:
+        comparison: what `compare` found.
+        inspections: of its `experiments`; () where nobody asked for them.
+    """
     shown = experiments(comparison)
+    agreement = disagreement_of(comparison.students, inspections)
     names = [f"{one.label}, {one.model}" for one in shown]
     anchors = [f"experiment-{number}" for number in range(1, len(shown) + 1)]
     links = [
         element("a", name, href=f"#{anchor}") for name, anchor in zip(names, anchors, strict=True)
     ]
     sections = [
-        _experiment(one, name, anchor)
-        for one, name, anchor in zip(shown, names, anchors, strict=True)
+        _experiment(one, name, anchor, inspections[number] if inspections else None)
+        for number, (one, name, anchor) in enumerate(zip(shown, names, anchors, strict=True))
     ]
     title = f"Runs on {', '.join(sorted({one.first.data_name for one in comparison.students}))}"
     body = [
         element("header", element("h1", title), element("nav", *links)),
-        _overview(comparison),
+        _overview(comparison, agreement),
         *sections,
         element("footer", element("p", f"Written by deit_jax {__version__}.", class_="note")),
     ]
@@ -49,7 +58,7 @@ def experiments(comparison: Comparison) -> list[Experiment]:
     return [*comparison.students, *comparison.teachers]
 
 
-def _overview(comparison: Comparison) -> Markup:
+def _overview(comparison: Comparison, agreement: tuple[Disagreement | None, list[str]]) -> Markup:
     rows = table3_rows(comparison)
     parts: list[str] = [
         element("h2", "Results"),
@@ -65,10 +74,13 @@ def _overview(comparison: Comparison) -> Markup:
         ]
         parts += [legend(entries), _panels(comparison_panels(comparison))]
         parts.append(_bands_note(comparison.students))
+    parts += agreement_section(*agreement)
     return element("section", *parts)
 
 
-def _experiment(experiment: Experiment, name: str, anchor: str) -> Markup:
+def _experiment(
+    experiment: Experiment, name: str, anchor: str, inspection: Inspection | None
+) -> Markup:
     run = experiment.first
     entries = [(HEADS[head], Line(head)) for head in HEADS if head in experiment.heads]
     entries += [("raw weights", Line("ink")), ("averaged (EMA) weights", Line("ink", 1))]
@@ -81,6 +93,7 @@ def _experiment(experiment: Experiment, name: str, anchor: str) -> Markup:
         legend(entries),
         _panels(experiment_panels(experiment)),
         _bands_note([experiment]),
+        *inspection_sections(inspection),
         element("h3", "What differs from the recipe"),
         table(DIFFERENCES, differences) if differences else element("p", "Nothing."),
         element(

@@ -21,6 +21,7 @@ def recipe_differences(record: Mapping[str, Any], config: Mapping[str, Any]) -> 
         config: its configuration, complete.
     """
     recipe = leaves_by_key(default_config())
+    taught = config["distillation"]["kind"] != "none"
     given = {flag.partition("=")[0].removeprefix("config.") for flag in record.get("overrides", ())}
     return [
         [
@@ -30,7 +31,8 @@ def recipe_differences(record: Mapping[str, Any], config: Mapping[str, Any]) -> 
             "command line" if key in given else "config file",
         ]
         for key, value in leaves_by_key(config).items()
-        if key not in recipe or _plain(value) != _plain(recipe[key])
+        if (taught or not key.startswith(("teacher.", "distillation.")))
+        and (key not in recipe or _plain(value) != _plain(recipe[key]))
     ]
 
 

@@ -2,11 +2,16 @@
 
 import contextlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from deit_jax.evaluation.agreement import Disagreement
 from deit_jax.files import write_text
+from deit_jax.reports.agreement import disagreement_markdown, draw_disagreement
 from deit_jax.reports.comparison import Comparison
 from deit_jax.reports.curves import draw_curves
+from deit_jax.reports.inspection import Inspection, disagreement_of
+from deit_jax.reports.inspection_pictures import draw_inspection
 from deit_jax.reports.page import experiments, report_page
 from deit_jax.reports.panel_picture import draw_panels
 from deit_jax.reports.panels import experiment_panels
@@ -15,18 +20,25 @@ from deit_jax.reports.table3 import table3_markdown
 PAGE = "report.html"
 TABLE = "report.md"
 PICTURE = "curves.png"
+Picture = tuple[str, Path]
+"""What it shows, and its file."""
+
+_OURS = re.compile(r"\]\((agreement\.png|(?:curves|seen|mistakes|confusion)-\d+\.png)\)")
 NO_PICTURE = (
     "No learning curves were drawn as PNG: matplotlib is missing; pip install 'deit_jax[demo]' "
     "brings it."
 )
 
 
-def write_report(comparison: Comparison, directory: str | Path) -> list[Path]:
+def write_report(
+    comparison: Comparison, directory: str | Path, inspections: Sequence[Inspection] = ()
+) -> list[Path]:
     """Write page, table and pictures; an earlier report in the directory is replaced.
 
     Args:
         comparison: what `compare` found.
         directory: made if it is missing.
+        inspections: of its experiments; () where nobody asked for them.
 
     Returns:
         The files written: pictures are missing from them where matplotlib is not installed.
@@ -40,31 +52,43 @@ def write_report(comparison: Comparison, directory: str | Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     # Never an old picture beside a new table.
     _remove_pictures(directory)
-    pictures: list[Path] = []
+    agreement, _ = disagreement_of(comparison.students, inspections)
+    pictures: list[Picture] = []
     with contextlib.suppress(ModuleNotFoundError):
-        pictures = _draw(comparison, directory)
-    names = ["Learning curves", *(one.label for one in experiments(comparison))]
-    shown = [f"![{name}]({path.name})" for name, path in zip(names, pictures, strict=False)]
+        pictures = _draw(comparison, inspections, agreement, directory)
+    shown = [f"![{name}]({path.name})" for name, path in pictures]
     text = [
         "# Run report\n",
         table3_markdown(comparison),
+        *([disagreement_markdown(agreement)] if agreement else []),
         *(f"{line}\n" for line in shown or [NO_PICTURE]),
         _sources(comparison),
     ]
     write_text(directory / TABLE, "\n".join(text))
-    write_text(directory / PAGE, report_page(comparison))
-    return [directory / PAGE, directory / TABLE, *pictures]
+    write_text(directory / PAGE, report_page(comparison, inspections))
+    return [directory / PAGE, directory / TABLE, *(path for _, path in pictures)]
 
 
-def _draw(comparison: Comparison, directory: Path) -> list[Path]:
-    """Draw the learning curves of all, then the panels of each experiment."""
-    files = [directory / PICTURE]
-    draw_curves(comparison, files[0])
+def _draw(
+    comparison: Comparison,
+    inspections: Sequence[Inspection],
+    agreement: Disagreement | None,
+    directory: Path,
+) -> list[Picture]:
+    """Draw what compares all, then what there is of each experiment."""
+    pictures = [("Learning curves", directory / PICTURE)]
+    draw_curves(comparison, pictures[0][1])
+    if agreement:
+        pictures.append(("Agreement", directory / "agreement.png"))
+        draw_disagreement(agreement, pictures[-1][1])
     for number, experiment in enumerate(experiments(comparison), start=1):
         title = f"{experiment.label}, {experiment.model}"
-        files.append(directory / f"curves-{number}.png")
-        draw_panels(experiment_panels(experiment), title, files[-1])
-    return files
+        pictures.append((title, directory / f"curves-{number}.png"))
+        draw_panels(experiment_panels(experiment), title, pictures[-1][1])
+        if inspections:
+            files = draw_inspection(inspections[number - 1], number, directory)
+            pictures += [(f"{title}: {path.stem.partition('-')[0]}", path) for path in files]
+    return pictures
 
 
 def _remove_pictures(directory: Path) -> None:
@@ -72,7 +96,7 @@ def _remove_pictures(directory: Path) -> None:
     (directory / PICTURE).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         earlier = (directory / TABLE).read_text(encoding="utf-8", errors="replace")
-        for name in re.findall(r"\]\((curves-\d+\.png)\)", earlier):
+        for name in _OURS.findall(earlier):
             (directory / name).unlink(missing_ok=True)
 
 

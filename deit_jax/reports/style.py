@@ -60,6 +60,24 @@ ul.legend{display:flex;flex-wrap:wrap;gap:.25rem 1.5rem;list-style:none;margin:.
   font-size:.875rem}
 ul.legend li{display:flex;align-items:center;gap:.5rem}
 ul.legend svg{flex:none;width:28px;height:10px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,10rem),1fr));
+  gap:1.5rem 1.25rem;margin:1rem 0}
+.tile img{display:block;width:100%;height:auto;background:var(--tint)}
+.tile .pair{display:grid;grid-template-columns:1fr 1fr;gap:.375rem}
+.tile .single{max-width:9rem}
+img.pixels{image-rendering:pixelated}
+.tile figcaption{margin-top:.375rem;font-size:.8125rem;line-height:1.4;color:var(--ink)}
+.tile strong{font-weight:600}
+.who,.file{color:var(--muted)}
+.file{font-size:.75rem}
+.beside{display:flex;flex-wrap:wrap;align-items:flex-start;gap:0 3rem}
+.beside .scroll{max-width:100%}
+table.matrix{font-size:.8125rem}
+.matrix th{min-width:0;vertical-align:middle;padding:.2rem .4rem;text-align:right}
+.matrix td{min-width:2.3rem;padding:.3rem .4rem;text-align:right;
+  background:color-mix(in srgb,var(--ink) var(--share),var(--paper))}
+.matrix td.high{color:var(--paper)}
+.matrix td.none{color:var(--muted)}
 details{margin:1rem 0}
 summary{cursor:pointer;color:var(--muted);font-size:.9375rem}
 summary:hover{color:var(--ink)}

@@ -1,0 +1,65 @@
+"""The few images that are shown are those of the whole batch."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import digits
+from deit_jax.augment.normalise import to_levels
+from deit_jax.data.source import ArraySource
+from deit_jax.schema import Config
+from deit_jax.training.example import make_prepare
+from deit_jax.training.seen import rows_that_mix, see, see_first_batch
+
+BATCH = 16
+
+
+def configuration(**mix):
+    config = digits.get_config("none")
+    config.training.batch_size = BATCH
+    config.mix.update(mix)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("group", "mode", "count"),
+    [(0, "pair", 6), (8, "elem", 6), (4, "batch", 9)],
+)
+def test_images_and_soft_labels_are_those_of_the_whole_batch(group, mode, count):
+    config = Config.of(configuration(group=group, mode=mode))
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (20, 16, 16, 3), dtype=np.uint8)
+    source = ArraySource("made up", pixels, rng.integers(0, 10, 20), [f"c{n}" for n in range(10)])
+    index = rng.permutation(20)[:BATCH].astype(np.int32)
+    batch = {"image": source.images[index], "label": source.labels[index], "index": index}
+    batch |= {"epoch": np.full(BATCH, 3, np.int32), "copy": np.zeros(BATCH, np.int32)}
+    seen = see(batch, source, config, count)
+    whole, _ = jax.jit(make_prepare(None, config, None, None))({}, batch)
+    rows, _ = rows_that_mix(BATCH, group, count)
+    assert count - 1 <= len(rows) == len(set(rows)) <= count
+    # Compiled for other sizes, products may round otherwise.
+    np.testing.assert_allclose(seen.targets, np.asarray(whole.targets)[rows], atol=1e-6)
+    mean, std = config.augment.mean, config.augment.std
+    levels = to_levels(np.asarray(whole.images), mean, std)[rows]
+    assert np.abs(seen.images.astype(int) - levels).max() <= 1
+    assert seen.names == tuple(f"made up[{n}]" for n in index[rows])
+    assert seen.labels == tuple(source.labels[index[rows]])
+
+
+def test_small_groups_and_large_wishes():
+    assert rows_that_mix(8, 1, 3) == ([0, 1, 2], 1)
+    assert rows_that_mix(8, 4, 100) == (list(range(8)), 4)
+    assert rows_that_mix(8, 0, 1) == ([0, 7], 0)
+
+
+def test_the_first_batch_of_a_run_is_read_again():
+    config = {**configuration().to_dict(), "of_the_past": {"key": 1}}
+    seen = see_first_batch(config, 4)
+    assert len(seen.names) == 4 and seen.images.shape == (4, 16, 16, 3)
+    assert seen.class_names == tuple("0123456789")
+    np.testing.assert_allclose(seen.targets.sum(-1), 1, rtol=1e-6)
+    # The parts that are named are the largest, above what smoothing gives to all.
+    for row in seen.targets:
+        parts = seen.parts(row)
+        assert parts[0] == (str(row.argmax()), row.max())
+        assert 1 <= len(parts) <= 2
