@@ -7,22 +7,27 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-INSTALL = "pip install 'deit_jax[compare]'"
 
+def require(package: str, extra: str = "compare", what: str = "Comparing") -> ModuleType:
+    """Import a package of an extra.
 
-def require(package: str) -> ModuleType:
-    """Import a package of the extra `compare`.
+    Args:
+        package: to import.
+        extra: that installs it.
+        what: needs it, to begin a sentence.
 
     Raises:
         ModuleNotFoundError: it is not installed, or cannot be imported here; one sentence.
     """
     try:
-        declare_torchvision_operators()
+        if extra == "compare":
+            declare_torchvision_operators()
         return importlib.import_module(package)
     except (ImportError, RuntimeError) as error:
         missing = getattr(error, "name", None)
         if missing in (package, "torch"):
-            message = f"Comparing needs {missing}, which is not installed: {INSTALL}."
+            install = f"pip install 'deit_jax[{extra}]'"
+            message = f"{what} needs {missing}, which is not installed: {install}."
         else:
             top = package.partition(".")[0]
             message = f"{top} is installed but cannot be imported ({error}); install it anew."

@@ -24,6 +24,7 @@ COMMANDS = {
     "convert": "translate weights to the layout of timm, transformers or the reference",
     "compare": "prove that PyTorch computes the same from the same weights",
     "predict": "say what is on images",
+    "attention": "look at what class and distillation token attend to",
     "sweep": "run a family of configurations with several seeds, and collect their results",
     "report": "compare runs: a table in the form of the paper's and learning curves",
     "evaluate": "measure runs and weights on a split, and how often they differ",

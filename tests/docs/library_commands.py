@@ -169,6 +169,12 @@ def _predict(args, printed):
         assert len(shares) >= args.top * len(args.images)
 
 
+def _attention(args, printed):
+    assert "| final norm |" in printed
+    pictures = [*Path(args.out).glob("*/overview.png"), *Path(args.out).glob("*/difference.png")]
+    assert len(pictures) == 2 * len(args.images)
+
+
 def _sweep(args, printed):
     if args.print_slurm:
         assert printed.startswith("#!/bin/bash\n")
@@ -222,6 +228,7 @@ PRODUCTS = {
     "convert": _convert,
     "compare": _compare,
     "predict": _predict,
+    "attention": _attention,
     "sweep": _sweep,
     "report": _report,
     "evaluate": _evaluate,
