@@ -105,12 +105,10 @@ def draw_sheet(rows: Sequence[Row], columns: int) -> Image.Image:
 
 
 def _cut(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Shorten a line that is wider than its picture, but keep its end, where numbers stand."""
-    if font.getlength(text) <= width:
-        return text
-    words, _, number = text.rpartition(" ")
-    end = f" {number}" if words and number.replace(".", "").isdigit() else ""
-    kept = words if end else text
-    while kept and font.getlength(f"{kept}...{end}") > width:
-        kept = kept[:-1]
-    return f"{kept}...{end}"
+    """Take the middle out of a line that is wider than its picture."""
+    kept = len(text)
+    shown = text
+    while kept > 1 and font.getlength(shown) > width:
+        kept -= 1
+        shown = f"{text[: kept - kept // 2]}...{text[len(text) - kept // 2 :]}"
+    return shown

@@ -1,17 +1,17 @@
 """The numbers of a run over its steps: `metrics.jsonl` and TensorBoard events."""
 
-import contextlib
 import logging
 import os
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import jax
+from PIL import Image
 
 from deit_jax.files import strict_json, written_whole
+from deit_jax.runs.events import Events, open_events
 from deit_jax.runs.log_lines import read_lines
 
 _LOG = logging.getLogger("deit_jax")
@@ -32,6 +32,8 @@ class RunLog:
         resume_step: int,
         owes_evaluation: bool = False,
         tensorboard: bool = True,
+        hyperparameters: Mapping[str, Any] | None = None,
+        measures: Sequence[str] = (),
     ) -> None:
         """Open the log, and remove what was written after the checkpoint that is gone on from.
 
@@ -41,12 +43,15 @@ class RunLog:
             owes_evaluation: whether that step is yet to be evaluated; a line that says otherwise
                 is removed.
             tensorboard: whether to write TensorBoard events as well.
+            hyperparameters: of the run by name, for TensorBoard's table of runs.
+            measures: names of the numbers that stand beside them there, such as
+                "eval/raw/class/top1".
 
         Raises:
             ValueError: lines in the middle are damaged; the file is left as it is.
         """
         self._file: int | None = None
-        self._events: _Events | None = None
+        self._events: Events | None = None
         self._pending = b""
         self.lines = 0
         if jax.process_index() != 0:
@@ -55,7 +60,9 @@ class RunLog:
         self.lines = _truncate(path, resume_step, owes_evaluation)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         if tensorboard:
-            self._events = _open_events(Path(workdir), resume_step)
+            self._events = open_events(Path(workdir), resume_step)
+        if self._events is not None and hyperparameters:
+            self._events.describe(hyperparameters, measures)
 
     def __enter__(self) -> "RunLog":
         return self
@@ -71,7 +78,7 @@ class RunLog:
             os.close(self._file)
             self._file = None
         if self._events is not None:
-            self._events.close()
+            self._events.close(finished=kind is None)
         if self._pending and kind is None:
             raise OSError(
                 f"The last {self._pending.count(10)} lines could not be written to {self._path}; "
@@ -97,6 +104,11 @@ class RunLog:
         if self._events is not None:
             self._events.write(step, split, values)
 
+    def picture(self, step: int, name: str, image: Image.Image) -> None:
+        """Show an image in TensorBoard, where that is written at all."""
+        if self._events is not None:
+            self._events.picture(step, name, image)
+
     def _flush(self) -> None:
         assert self._file is not None
         try:
@@ -106,54 +118,6 @@ class RunLog:
             _LOG.warning(
                 "%s could not be written (%s); kept for later.", self._path, error.strerror
             )
-
-
-class _Events:
-    """A TensorBoard event file, written at once.
-
-    Not tensorboardX's `SummaryWriter`: its queue blocks training for ever once the thread behind it
-    has died of a full disk.
-    """
-
-    def __init__(self, workdir: Path, resume_step: int) -> None:
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-        from tensorboardX.summary import scalar
-
-        self._event, self._scalar = Event, scalar
-        # With the step in its name: files opened within a second would have the same one.
-        self._path = workdir
-        self._writer = EventsWriter(str(workdir / "events"), f".{resume_step}")
-        # TensorBoard drops what earlier files hold from this step on.
-        start = SessionLog(status=SessionLog.START)
-        self._send([Event(wall_time=time.time(), step=resume_step + 1, session_log=start)])
-
-    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        now = time.time()
-        summaries = [self._scalar(f"{split}/{name}", float(x)) for name, x in values.items()]
-        self._send([self._event(wall_time=now, step=step, summary=s) for s in summaries])
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._writer.close()
-
-    def _send(self, events: Sequence[Any]) -> None:
-        try:
-            for event in events:
-                self._writer.write_event(event)
-            self._writer.flush()
-        except OSError as error:
-            _LOG.warning("TensorBoard events not written to %s (%s).", self._path, error.strerror)
-
-
-def _open_events(workdir: Path, resume_step: int) -> _Events | None:
-    try:
-        return _Events(workdir, resume_step)
-    except ImportError:
-        _LOG.warning("tensorboardX is not installed: the log is metrics.jsonl alone.")
-    except OSError as error:
-        _LOG.warning("TensorBoard events cannot be written to %s (%s).", workdir, error.strerror)
-    return None
 
 
 def _truncate(path: Path, resume_step: int, owes_evaluation: bool) -> int:

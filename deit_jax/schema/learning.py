@@ -2,7 +2,15 @@
 
 from dataclasses import dataclass
 
-from deit_jax.schema.declare import BELOW_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, Options, key
+from deit_jax.schema.declare import (
+    BELOW_ONE,
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Bounds,
+    Options,
+    key,
+)
 
 
 @dataclass(frozen=True)
@@ -124,3 +132,5 @@ class LogOptions(Options):
 
     every_steps: int = key(50, POSITIVE)
     tensorboard: bool = key(True)
+    # So many images of the first batch, as the network sees them, are shown in TensorBoard.
+    images: int = key(12, Bounds("between 0 and 64", least=0, most=64))

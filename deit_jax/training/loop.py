@@ -20,7 +20,6 @@ from deit_jax.runs.checkpoints.manager import Checkpoints
 from deit_jax.runs.directory import RunDirectory, open_run
 from deit_jax.runs.going_on import as_begun
 from deit_jax.runs.interruption import Abandoned, Interruption
-from deit_jax.runs.log import RunLog
 from deit_jax.runs.lost_checkpoints import refuse_lost_checkpoints
 from deit_jax.runs.made_from import made_from
 from deit_jax.runs.processes import any_process
@@ -32,7 +31,7 @@ from deit_jax.training.continuation import say_if_epochs_moved
 from deit_jax.training.example import Batch
 from deit_jax.training.initial import load_initial
 from deit_jax.training.progress import Progress
-from deit_jax.training.recorder import Recorder
+from deit_jax.training.recorder import Recorder, open_log
 from deit_jax.training.refusals import refuse_early
 from deit_jax.training.setup import Setup, set_up
 from deit_jax.training.skipped_steps import stop_if_lost, stop_if_nothing_was_learned
@@ -141,14 +140,7 @@ class _Run:
             setup.lessons.go_on_from(meta.get("labels", {}))
         elif setup.teacher:
             self.teacher_params = jax.device_put(setup.teacher.params, replicated(setup.mesh))
-        log = stack.enter_context(
-            RunLog(
-                run.path,
-                resume_step=self.start,
-                owes_evaluation=self.owes_evaluation,
-                tensorboard=self.config.log.tensorboard,
-            )
-        )
+        log = stack.enter_context(open_log(setup, run, self.start, self.owes_evaluation))
         say_if_epochs_moved(meta, self.start, setup.steps_per_epoch)
         self.stack = stack
         self.progress = stack.enter_context(Progress(setup.total_steps, start_step=self.start))
@@ -179,6 +171,8 @@ class _Run:
             self.interruption.step_done()
             if first:
                 self.progress.message(f"First step after {self.clock.since_start():.1f} s.")
+                if self.start == 0:
+                    self.recorder.first_batch(batch)
                 self.clock.restart(step)
             evaluation = self.after(step)
         if evaluation is None:

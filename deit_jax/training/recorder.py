@@ -2,22 +2,41 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import jax
 
+from deit_jax.config.keys import leaves_by_key
 from deit_jax.evaluation.metrics import Metrics
 from deit_jax.runs.checkpoints.directory import OWES_EVALUATION
 from deit_jax.runs.checkpoints.manager import Checkpoints
 from deit_jax.runs.directory import RunDirectory
 from deit_jax.runs.log import RunLog
+from deit_jax.sheets import seen_sheet
 from deit_jax.training.clock import Clock
 from deit_jax.training.continuation import best_of_run, count_lost_lines
+from deit_jax.training.example import Batch
 from deit_jax.training.learning_rate import learning_rate
 from deit_jax.training.progress import Progress
 from deit_jax.training.result import make_result
+from deit_jax.training.seen import see
 from deit_jax.training.setup import Setup
 from deit_jax.training.state import METRICS, TrainState
+
+
+def open_log(setup: Setup, run: RunDirectory, resume_step: int, owes_evaluation: bool) -> RunLog:
+    """Open the log of a run; see `RunLog`."""
+    config = setup.config
+    judged = f"eval/{config.evaluation.weights}/{setup.inference_head}"
+    return RunLog(
+        run.path,
+        resume_step=resume_step,
+        owes_evaluation=owes_evaluation,
+        tensorboard=config.log.tensorboard,
+        hyperparameters=leaves_by_key(asdict(config)),
+        measures=[f"{judged}/top1", f"{judged}/loss"],
+    )
 
 
 class Recorder:
@@ -52,6 +71,14 @@ class Recorder:
         self._lost_lines = (
             count_lost_lines(meta, log.lines, run.path / "metrics.jsonl") if self._first else 0
         )
+
+    def first_batch(self, batch: Batch) -> None:
+        """Show some of its images as the network sees them, in a run that one process makes."""
+        options = self._config.log
+        if not (options.tensorboard and options.images) or jax.process_count() > 1:
+            return
+        seen = see(batch, self._setup.train_source, self._config, options.images)
+        self._log.picture(0, "train/images", seen_sheet(seen))
 
     def training(self, step: int, state: TrainState, damaged: tuple[int, ...]) -> int:
         """Write the averages since the last line; return how many steps were skipped just now.

@@ -60,7 +60,7 @@ def see(
         teacher: is asked about them.
     """
     rows, group = rows_that_mix(len(batch["label"]), config.mix.group, count)
-    few = {name: np.asarray(values)[rows] for name, values in batch.items()}
+    few = {name: np.asarray(values[np.asarray(rows)]) for name, values in batch.items()}
     config = dataclasses.replace(config, mix=dataclasses.replace(config.mix, group=group))
     prepare = make_prepare(teacher.function if teacher else None, config, None, None)
     example, _ = jax.jit(prepare)(teacher.params if teacher else {}, few)

@@ -1,15 +1,21 @@
 """The few images that are shown are those of the whole batch."""
 
+import io
+
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs import digits
 from deit_jax.augment.normalise import to_levels
 from deit_jax.data.source import ArraySource
 from deit_jax.schema import Config
+from deit_jax.sheets import seen_sheet
 from deit_jax.training.example import make_prepare
+from deit_jax.training.loop import train
 from deit_jax.training.seen import rows_that_mix, see, see_first_batch
+from tests.runs.test_log import events
 
 BATCH = 16
 
@@ -63,3 +69,22 @@ def test_the_first_batch_of_a_run_is_read_again():
         parts = seen.parts(row)
         assert parts[0] == (str(row.argmax()), row.max())
         assert 1 <= len(parts) <= 2
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_run_shows_its_first_batch_in_tensorboard_once(tmp_path):
+    config = configuration()
+    config.schedule.update(epochs=2 * BATCH / 50, warmup_epochs=0.0)
+    config.log.update(images=4, every_steps=1)
+    train(config, str(tmp_path))
+    config.log.images = 3
+    train(config, str(tmp_path))
+    paths = tmp_path.glob("events.out.tfevents.*")
+    found = [value for path in paths for event in events(path) for value in event.summary.value]
+    (shown,) = [value.image for value in found if value.tag == "train/images"]
+    # Split over the devices of the tests, the batch is the same.
+    expected = seen_sheet(see_first_batch(config.to_dict(), 4))
+    sheet = Image.open(io.BytesIO(shown.encoded_image_string))
+    np.testing.assert_array_equal(np.asarray(sheet), np.asarray(expected))
+    assert any(value.tag == "_hparams_/session_start_info" for value in found)
