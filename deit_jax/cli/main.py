@@ -31,6 +31,7 @@ COMMANDS = {
     "prepare": "write a data set as ArrayRecord shards, or verify one",
     "label": "compute a teacher's labels ahead of training",
     "benchmark": "measure the input, and whether it or the model is the limit",
+    "launch": "start several processes of a run on this machine, again when one dies",
     "augment": "look at what augmentation does to images",
 }
 

@@ -26,6 +26,7 @@ from deit_jax.config.command_line import (
 from deit_jax.config.reference_flags import answers
 from deit_jax.files import print_any_name, sentence
 from deit_jax.runs.interruption import Interrupted, Interruption, leave_at_once
+from deit_jax.scale import membership
 
 _PROGRAM = "train.py"
 # Overrides are read here, not by config_flags: it looks for them in the command line it is given.
@@ -36,6 +37,11 @@ _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of this run; made if it
 _ALLOW_CHANGE = flags.DEFINE_bool(
     "allow_config_change", False, "Continue a run although its configuration has changed."
 )
+# `membership.joined` reads these before all others; they are here for --help and against typos.
+flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, where those of a run meet.")
+flags.DEFINE_integer("processes", None, "How many processes the run has.", lower_bound=1)
+flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0)
+flags.DEFINE_float("join_seconds", membership.JOIN_SECONDS, "How long they wait for each other.")
 
 
 def start(words: Sequence[str], interruption: Interruption | None = None) -> NoReturn:
@@ -50,7 +56,8 @@ def start(words: Sequence[str], interruption: Interruption | None = None) -> NoR
         print("\nTry --helpfull to get a list of all flags.")
         sys.exit(0)
     train = functools.partial(main, interruption=interruption)
-    app.run(train, argv=[_PROGRAM, *words], flags_parser=parse_flags)
+    with membership.joined(words, interruption):
+        app.run(train, argv=[_PROGRAM, *words], flags_parser=parse_flags)
     raise AssertionError("app.run() ends the process")
 
 
@@ -92,6 +99,7 @@ def main(arguments: list[str], interruption: Interruption | None = None) -> None
     from deit_jax.training.skipped_steps import TrainingStopped
 
     try:
+        membership.connect_devices()
         check_devices()
     except ValueError as error:
         _fail([str(error)])
@@ -109,8 +117,7 @@ def main(arguments: list[str], interruption: Interruption | None = None) -> None
             raise
         _fail([open_files_advice() if are_too_many_open(error) else sentence(error)])
     except TrainingStopped as error:
-        print(f"stopped: {error}", file=sys.stderr)
-        sys.exit(3)
+        membership.leave(3, f"stopped: {error}")
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -119,8 +126,9 @@ def main(arguments: list[str], interruption: Interruption | None = None) -> None
         if jax.process_count() == 1:
             # All is on disk: the scheduler's patience need not suffice for the readers as well.
             leave_at_once(error.code, str(error))
-        print(error, file=sys.stderr)
-        sys.exit(error.code)
+        if membership.is_first():
+            print(error, file=sys.stderr)
+        raise membership.Together(error.code) from None
     except KeyboardInterrupt:
         # Where the system has no POSIX signals.
         print("interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
@@ -129,6 +137,4 @@ def main(arguments: list[str], interruption: Interruption | None = None) -> None
 
 def _fail(problems: Sequence[str]) -> NoReturn:
     """Print every problem on a line of its own and leave with exit code 2."""
-    for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
-    sys.exit(2)
+    membership.leave(2, "\n".join(f"error: {problem}" for problem in problems))

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import NoReturn, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 from deit_jax.data.worker_processes import STOP_SIGNALS, do_last
 
@@ -40,11 +40,30 @@ class Interrupted(Exception):
 
     Attributes:
         code: exit code for the process.
+        of_all_processes: raised by all processes of a run at the same point.
     """
+
+    of_all_processes = True
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+
+class Others(Protocol):
+    """The other processes of a run, which stop after the same step and end together."""
+
+    def begin(self, step: int) -> None:
+        """Note that this process begins a step, once there is no agreement under way."""
+
+    def ask_to_stop(self) -> None:
+        """Ask for a step to stop after; that is soon, and after what any has begun."""
+
+    def stops_after(self, step: int) -> bool:
+        """Return whether it is this step."""
+
+    def leave(self, code: int, text: str) -> NoReturn:
+        """End all of them at once, with a line for the user."""
 
 
 class Abandoned(Exception):
@@ -66,6 +85,7 @@ class Interruption:
         """
         self.requested = False
         self._leave = leave or leave_at_once
+        self._others: Others | None = None
         self._signal = signal.SIGTERM
         self._time = 0.0
         self._worth_saving = self._saving = False
@@ -128,6 +148,26 @@ class Interruption:
         else:
             threading.Thread(target=self._await_save, daemon=True).start()
 
+    def agree_with(self, others: Others) -> None:
+        """Stop and end together with other processes from now on."""
+        self._others, self._leave = others, others.leave
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else is asked."""
+        return self._others is None
+
+    def begin(self, step: int) -> None:
+        """Note that a step is about to be taken."""
+        if self._others:
+            self._others.begin(step)
+            if self.requested:
+                self._others.ask_to_stop()
+
+    def stops_after(self, step: int) -> bool:
+        """Return whether to stop after this step; of many processes all have the same answer."""
+        return self._others.stops_after(step) if self._others else self.requested
+
     def step_done(self) -> None:
         """Note that a step was taken: from the first one on there is something to be saved."""
         now = time.monotonic()
@@ -185,7 +225,12 @@ class Interruption:
 
 
 def leave_at_once(code: int, line: str) -> NoReturn:
-    """End the process without waiting for anything, wherever the main thread is."""
+    """End the process without waiting for anything, wherever the main thread is.
+
+    Args:
+        code: exit code.
+        line: for the user; "" for none.
+    """
     # What was printed before comes first; but a reader that has stopped reading must not hold it.
     flush = threading.Thread(target=_flush, daemon=True)
     flush.start()
@@ -194,7 +239,8 @@ def leave_at_once(code: int, line: str) -> NoReturn:
         if os.isatty(1):
             # The progress bar has hidden the cursor.
             os.write(1, b"\x1b[?25h\n")
-        os.write(2, f"{line}\n".encode())
+        if line:
+            os.write(2, f"{line}\n".encode())
     do_last()
     os._exit(code)
 

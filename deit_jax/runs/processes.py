@@ -1,10 +1,17 @@
 """Agreement between the processes of a run, where one alone must not decide."""
 
-from typing import Any
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+# Network file systems show a file to other machines after some seconds.
+_VISIBLE_SECONDS: Final = 20.0
 
 
 def all_processes(condition: bool) -> bool:
@@ -28,3 +35,38 @@ def from_first(arrays: Any) -> Any:
     if jax.process_count() == 1:
         return arrays
     return multihost_utils.broadcast_one_to_all(arrays)
+
+
+def all_see(numbers: Sequence[int]) -> list[int]:
+    """Return the first process's numbers, such as the steps that it finds on disk, everywhere."""
+    if jax.process_count() == 1:
+        return list(numbers)
+    count = int(from_first(np.asarray(len(numbers), np.int32)))
+    if not count:
+        return []
+    mine = np.resize(np.asarray([*numbers, 0], np.int32), count)
+    return [int(number) for number in from_first(mine)]
+
+
+def require_shared(path: Path) -> None:
+    """Check that all processes see the file that the first has written, with the same content.
+
+    Raises:
+        ValueError: one of them does not; on all.
+    """
+    if jax.process_count() == 1:
+        return
+    wanted = from_first(_digest(path))
+    deadline = time.monotonic() + _VISIBLE_SECONDS
+    while not (same := np.array_equal(_digest(path), wanted)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    if not all_processes(same):
+        raise ValueError(
+            f"Not all processes see the {path.name} that the first has written to {path.parent}; "
+            "choose a --workdir on a file system that all their machines share."
+        )
+
+
+def _digest(path: Path) -> np.ndarray:
+    content = path.read_bytes() if path.is_file() else b""
+    return np.frombuffer(hashlib.sha256(content).digest(), np.uint8)

@@ -22,7 +22,7 @@ from deit_jax.runs.going_on import as_begun
 from deit_jax.runs.interruption import Abandoned, Interruption
 from deit_jax.runs.lost_checkpoints import refuse_lost_checkpoints
 from deit_jax.runs.made_from import made_from
-from deit_jax.runs.processes import any_process
+from deit_jax.runs.processes import any_process, require_shared
 from deit_jax.schema.learning import CheckpointOptions
 from deit_jax.sharding import put_batch, replicated
 from deit_jax.training.announcements import closing, opening
@@ -92,6 +92,7 @@ def train(
                 class_names=names,
             )
         )
+        require_shared(run.path / "config.json")
         checkpoints = stack.enter_context(_checkpoints(run, setup.config.checkpoint))
         if kernel_choices:
             # All processes wait for each other in `Checkpoints`: the run's directory is there.
@@ -162,6 +163,7 @@ class _Run:
         for step in range(self.start + 1, total + 1):
             batch = self.read(batches)
             self.damaged = batches.damaged_numbers
+            self.interruption.begin(step)
             self.state = self.take(step, batch)
             first = step == self.start + 1
             if first:
@@ -230,9 +232,9 @@ class _Run:
 
     def stop_due(self, step: int) -> bool:
         """Return whether to stop after this step: the same answer in all processes."""
-        if jax.process_count() == 1:
-            return self.interruption.requested
-        # Asking the others waits for the devices, which logging has just done anyway.
+        if jax.process_count() == 1 or not self.interruption.alone:
+            return self.interruption.stops_after(step)
+        # Asking over the devices waits for them, which logging has just done anyway.
         logged = step % self.config.log.every_steps == 0
         return logged and any_process(self.interruption.requested)
 

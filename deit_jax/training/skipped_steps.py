@@ -6,7 +6,13 @@ from deit_jax.schema import Config
 
 
 class TrainingStopped(RuntimeError):
-    """Training cannot go on; the message says why and where the last good state is."""
+    """Training cannot go on; the message says why and where the last good state is.
+
+    Attributes:
+        of_all_processes: raised by all processes of a run at the same point.
+    """
+
+    of_all_processes = True
 
 
 def stop_if_lost(config: Config, checkpoints: Path, step: int, in_a_row: int) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import jax
+
 from deit_jax.files import require_utf8
 from deit_jax.runs.checkpoints import directory as on_disk
 from deit_jax.runs.checkpoints import orbax_store
@@ -18,7 +20,7 @@ from deit_jax.runs.checkpoints.manifest import (
     finite,
 )
 from deit_jax.runs.checkpoints.reading_failures import fail_together
-from deit_jax.runs.processes import all_processes
+from deit_jax.runs.processes import all_processes, all_see
 
 _LOG = logging.getLogger("deit_jax")
 _MAX_FAILURES = 3
@@ -82,6 +84,10 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        alone = jax.process_count() == 1 or getattr(error, "of_all_processes", False)
+        if kind is not None and not alone:
+            # The others are not here to agree on anything; what has failed ends them.
+            return
         try:
             self.wait()
         except OSError:
@@ -184,7 +190,7 @@ class Checkpoints:
         """
         self.wait()
         damaged: dict[int, str] = {}
-        for step in reversed(on_disk.saved_steps(self.directory)):
+        for step in reversed(all_see(on_disk.saved_steps(self.directory))):
             path = self.directory / str(step)
             try:
                 restored = self._read(path, abstract_state)
