@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import IO, Final
 
 from deit_jax.runs.interruption import taken_signals
+from deit_jax.scale.failure import LOST_CODE
 
 _HOST: Final = "127.0.0.1"
 # For the others to end themselves when one has, by what it told them.
@@ -26,6 +27,9 @@ _ENDING_SECONDS: Final = 15.0
 _FINAL: Final = (0, 2, 3)
 _PR_SET_PDEATHSIG: Final = 1
 
+_POLL_SECONDS: Final = 0.05
+
+Process = subprocess.Popen[bytes]
 Say = Callable[[str], None]
 
 
@@ -39,7 +43,7 @@ def launch(command: Sequence[str], count: int, restarts: int, say: Say) -> int:
         say: writes a line.
     """
     came: list[int] = []
-    processes: list[subprocess.Popen[bytes]] = []
+    processes: list[Process] = []
 
     def pass_on(number: int, _: object) -> None:
         came.append(number)
@@ -47,29 +51,29 @@ def launch(command: Sequence[str], count: int, restarts: int, say: Say) -> int:
             with contextlib.suppress(OSError):
                 process.send_signal(number)
 
-    for number in taken_signals():
-        signal.signal(number, pass_on)
-    for start in range(restarts + 1):
-        processes[:] = _start(command, count)
-        if came:
-            # It came before there was anybody to pass it on to.
-            pass_on(came[-1], None)
-        first = _first_failure(processes)
-        _end(processes)
-        if first is None:
-            return 0
-        index, code = first
-        if came or code in _FINAL:
-            return code
-        what = f"process {index} of {count} {_ended(code)}"
-        if start == restarts:
-            say(f"launch: {what}; it is not started again{_after(restarts)}.")
-            return code
-        say(f"launch: {what}; all are started again ({start + 1} of {restarts}).")
-    raise AssertionError("the last start returns")
+    before = {number: signal.signal(number, pass_on) for number in taken_signals()}
+    try:
+        for start in range(restarts + 1):
+            processes[:] = _start(command, count)
+            if came:
+                # Nobody was there to pass it on to.
+                pass_on(came[-1], None)
+            _wait(processes)
+            index, code = _cause(_end(processes))
+            if came or code in _FINAL:
+                return code
+            what = f"process {index} of {count} {_ended(code)}"
+            if start < restarts:
+                say(f"launch: {what}; all are started again ({start + 1} of {restarts}).")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    after = f" after {restarts} restarts" if restarts else "; --restarts=K would try again"
+    say(f"launch: {what}, which ends the run{after}.")
+    return code
 
 
-def _start(command: Sequence[str], count: int) -> list[subprocess.Popen[bytes]]:
+def _start(command: Sequence[str], count: int) -> list[Process]:
     """Start all processes, which meet at a port of this machine that nobody else reaches."""
     with socket.socket() as probe:
         probe.bind((_HOST, 0))
@@ -98,29 +102,40 @@ def _start(command: Sequence[str], count: int) -> list[subprocess.Popen[bytes]]:
     return processes
 
 
-def _first_failure(processes: Sequence[subprocess.Popen[bytes]]) -> tuple[int, int] | None:
-    """Wait until all have ended, or one has failed; return which and its exit code."""
-    living = dict(enumerate(processes))
-    while living:
-        for index, process in list(living.items()):
-            if (code := process.poll()) is not None:
-                del living[index]
-                if code:
-                    return index, 128 - code if code < 0 else code
-        time.sleep(0.05)
-    return None
+def _wait(processes: Sequence[Process]) -> None:
+    """Wait until all have ended, or one has failed."""
+    while any(process.poll() is None for process in processes):
+        if any(process.returncode for process in processes):
+            return
+        time.sleep(_POLL_SECONDS)
 
 
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Wait for those that live on to end themselves, and end them if they do not."""
+def _end(processes: Sequence[Process]) -> list[int | None]:
+    """Wait for those that live on to end themselves; return exit codes, None for who did not."""
     deadline = time.monotonic() + _ENDING_SECONDS
+    codes: list[int | None] = []
     for process in processes:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(max(0.0, deadline - time.monotonic()))
-    for process in processes:
-        if process.poll() is None:
+        try:
+            code = process.wait(max(0.0, deadline - time.monotonic()))
+            codes.append(128 - code if code < 0 else code)
+        except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+            codes.append(None)
+    return codes
+
+
+def _cause(codes: Sequence[int | None]) -> tuple[int, int]:
+    """Return which process has led to the end of all, and its exit code."""
+
+    def follows(code: int) -> int:
+        if code in _FINAL:
+            return 0 if code else 4
+        return 3 if code == LOST_CODE else 1 if code > 128 else 2
+
+    found = [(follows(code), index, code) for index, code in enumerate(codes) if code is not None]
+    _, index, code = min(found)
+    return index, code
 
 
 def _copy(stream: IO[bytes], before: bytes) -> None:
@@ -147,7 +162,3 @@ def _ended(code: int) -> str:
         with contextlib.suppress(ValueError):
             return f"was ended by {signal.Signals(code - 128).name}"
     return f"ended with exit code {code}"
-
-
-def _after(restarts: int) -> str:
-    return f" (after {restarts} restarts)" if restarts else " (see --restarts)"
