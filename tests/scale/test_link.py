@@ -64,6 +64,16 @@ def met(count):
     return [links[i] for i in range(count)]
 
 
+def connected(port):
+    """A connection to who will soon listen there."""
+    for _ in range(100):
+        try:
+            return socket.create_connection(("127.0.0.1", port), 5)
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+    raise AssertionError("nobody listens")
+
+
 def wait_for(condition, seconds=10):
     end = time.monotonic() + seconds
     while not condition():
@@ -168,8 +178,7 @@ def test_a_stranger_at_the_port_is_not_heard(ends):
     threads = [threading.Thread(target=come, args=(i,), daemon=True) for i in range(2)]
     threads[0].start()
     for sent in (b"GET / HTTP/1.1\r\n\r\n", b"\0" * 100_000, b'{"hello": 3}\n', b'{"stop": 1}\n'):
-        wait_for(lambda: socket.create_connection(("127.0.0.1", port), 5) is not None)
-        with socket.create_connection(("127.0.0.1", port), 5) as stranger:
+        with connected(port) as stranger:
             stranger.sendall(sent)
             stranger.shutdown(socket.SHUT_WR)
     threads[1].start()
