@@ -1,4 +1,4 @@
-"""What the networks see of a batch: augmented and mixed images, targets, the teacher's answers."""
+"""What the networks see of a batch: augmented and mixed images, targets, the teacher's logits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +15,13 @@ from deit_jax.models.functional import ModelFunction
 from deit_jax.models.fusion import fuse
 from deit_jax.schema import Config
 from deit_jax.sharding import batch_split_over
-from deit_jax.training.distillation.labels import Kept, KeptAnswers, TeacherLabels
 from deit_jax.training.distillation.view import TeacherView
+from deit_jax.training.label_losses import Logits
 from deit_jax.trees import Tree
 
 Batch = dict[str, Shaped[Array, "batch ..."]]
-AnyTeacher = ModelFunction | TeacherView | KeptAnswers
+AnyTeacher = ModelFunction | TeacherView
+Images = Float[Array, "batch height width 3"]
 
 
 @dataclass(frozen=True)
@@ -37,40 +38,26 @@ jax.tree_util.register_dataclass(Example, ["images", "targets", "teacher_logits"
 
 
 def make_prepare(
-    teacher: AnyTeacher | None, config: Config, sharding: NamedSharding | None, kept: Kept | None
-) -> Callable[[Tree, Batch], tuple[Example, TeacherLabels]]:
-    """Return what makes of a batch what the networks see, and asks the teacher."""
+    config: Config, sharding: NamedSharding | None = None
+) -> Callable[[Batch], Example]:
+    """Return `prepare(batch) -> example`: augmentation and mixing, before the teacher is asked."""
 
-    def prepare(teacher_params: Tree, batch: Batch) -> tuple[Example, TeacherLabels]:
+    def prepare(batch: Batch) -> Example:
         keys = image_keys(config.seed, batch["epoch"], batch["index"], batch["copy"])
         images = augment_images(batch["image"], purpose(keys, "augment"), config.augment, sharding)
         targets = one_hot_targets(
             batch["label"], config.model.num_classes, config.training.label_smoothing
         )
         images, targets = mix(images, targets, purpose(keys, "mix"), config.mix)
-        teacher_logits, labels = None, {}
-        if teacher is not None:
-            # The very images the student sees, mixed and erased (paper, section 4).
-            heads, _ = teacher.head_logits(teacher_params, {}, images)
-            teacher_logits = jax.lax.stop_gradient(fuse(*heads))
-        if teacher_logits is not None and kept is not None:
-            labels = kept.encode(teacher_logits)
-            teacher_logits = kept.decode(labels)
-        return Example(images, targets, teacher_logits, purpose(keys, "model")), labels
+        return Example(images, targets, None, purpose(keys, "model"))
 
-    return prepare
+    return on_mesh(prepare, sharding)
 
 
-def make_answer(
-    teacher: AnyTeacher, config: Config, kept: Kept, sharding: NamedSharding | None = None
-) -> Callable[[Tree, Batch], TeacherLabels]:
-    """Return `answer(teacher_params, batch) -> labels`: what a step asks the teacher, no more."""
-    prepare = make_prepare(teacher, config, sharding, kept)
-
-    def answer(teacher_params: Tree, batch: Batch) -> TeacherLabels:
-        return prepare(teacher_params, batch)[1]
-
-    return on_mesh(answer, sharding)
+def ask(teacher: AnyTeacher, params: Tree, images: Images) -> Logits:
+    """Return the teacher's logits for the very images the student sees (paper, section 4)."""
+    heads, _ = teacher.head_logits(params, {}, images)
+    return jax.lax.stop_gradient(fuse(*heads))
 
 
 def on_mesh(function: Callable[..., Any], sharding: NamedSharding | None) -> Callable[..., Any]:

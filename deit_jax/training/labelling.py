@@ -12,15 +12,14 @@ from ml_collections import ConfigDict
 from deit_jax.data.identity import identity_of
 from deit_jax.data.source import Source
 from deit_jax.data.stream.loader import train_batches
-from deit_jax.devices import compiler_options
 from deit_jax.schema import Config
-from deit_jax.sharding import create_mesh, platform_of, put_batch, replicated, split_over_batch
+from deit_jax.sharding import create_mesh, put_batch, replicated
 from deit_jax.training.distillation.labels import TeacherLabels
 from deit_jax.training.distillation.open_labels import OpenLabels, open_labels
 from deit_jax.training.distillation.teacher import Teacher
-from deit_jax.training.example import make_answer
 from deit_jax.training.learning_rate import total_steps
 from deit_jax.training.lessons import NewLabels
+from deit_jax.training.programs import build_programs
 from deit_jax.training.progress import Progress
 from deit_jax.training.setup import open_train_source, require_classes, train_input
 
@@ -56,7 +55,8 @@ def label(config: ConfigDict, epochs: tuple[float, float] | None = None) -> Labe
     typed = Config.of(config)
     source = open_train_source(typed)
     require_classes(source, typed)
-    steps = steps_of(epochs, typed, len(source) / typed.training.batch_size)
+    steps_per_epoch = len(source) / typed.training.batch_size
+    steps = steps_of(epochs, typed, steps_per_epoch)
     labels = open_labels(typed, source, identity_of(source), steps)
     if labels.teacher is None:
         return LabelledSteps(steps, 0)
@@ -64,7 +64,8 @@ def label(config: ConfigDict, epochs: tuple[float, float] | None = None) -> Labe
     try:
         with Progress(len(labels.missing)) as progress:
             begun = written = time.monotonic()
-            for count, (step, answers) in enumerate(_ask(typed, source, labels), start=1):
+            asked = _ask(typed, source, labels, steps_per_epoch)
+            for count, (step, answers) in enumerate(asked, start=1):
                 new.add(step, answers)
                 now = time.monotonic()
                 rate = count * typed.training.batch_size / (now - begun)
@@ -97,18 +98,17 @@ def steps_of(epochs: tuple[float, float] | None, config: Config, steps_per_epoch
     return range(first, last)
 
 
-def _ask(config: Config, source: Source, labels: OpenLabels) -> Iterator[tuple[int, TeacherLabels]]:
+def _ask(
+    config: Config, source: Source, labels: OpenLabels, steps_per_epoch: float
+) -> Iterator[tuple[int, TeacherLabels]]:
     """Ask the teacher for what is missing; yield each step with its labels, on the devices."""
     assert isinstance(labels.teacher, Teacher)
     mesh = create_mesh()
-    everywhere, rows = replicated(mesh), split_over_batch(mesh)
-    answer = jax.jit(
-        make_answer(labels.teacher.function, config, labels.kept, rows),
-        in_shardings=(everywhere, rows),
-        out_shardings=rows,
-        compiler_options=compiler_options(platform_of(mesh)),
-    )
-    params = jax.device_put(labels.teacher.params, everywhere)
+    # Those of a run; nothing of its student is compiled.
+    programs = build_programs(config, mesh, None, steps_per_epoch=steps_per_epoch).steps
+    prepare = programs.preparing()
+    answer = programs.answering(labels.teacher.function, labels.kept)
+    params = jax.device_put(labels.teacher.params, replicated(mesh))
     for stretch in np.split(labels.missing, np.flatnonzero(np.diff(labels.missing) > 1) + 1):
         first, last = int(stretch[0]), int(stretch[-1]) + 1
         with train_batches(
@@ -120,4 +120,4 @@ def _ask(config: Config, source: Source, labels: OpenLabels) -> Iterator[tuple[i
             process_count=jax.process_count(),
         ) as batches:
             for step, batch in enumerate(batches, start=first):
-                yield step, answer(params, put_batch(batch, mesh))
+                yield step, answer(params, prepare(put_batch(batch, mesh)).images)

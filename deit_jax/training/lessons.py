@@ -1,8 +1,8 @@
 """A teacher that is asked once: its answers to a stream of batches are kept, and given again.
 
 Which image every row of every batch shows, and how, follows from configuration, data and seed; so
-does the teacher's answer. It is computed in the train step, as without this, where it is missing,
-and read from disk where it is there.
+does the teacher's answer. Where it is missing it is computed between preparing the images and
+learning from them, and where it is there it is read from disk.
 """
 
 import logging
@@ -13,7 +13,6 @@ from typing import Any, Final
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
 
 from deit_jax.runs.processes import from_first
 from deit_jax.sharding import put_batch
@@ -22,7 +21,7 @@ from deit_jax.training.distillation.labels import TeacherLabels
 from deit_jax.training.distillation.open_labels import OpenLabels
 from deit_jax.training.example import Batch
 from deit_jax.training.state import TrainState
-from deit_jax.training.step import LabellingStep, TrainStep
+from deit_jax.training.step_programs import Answer, StepPrograms
 from deit_jax.trees import Tree
 
 _LOG = logging.getLogger("deit_jax")
@@ -30,7 +29,7 @@ _LOG = logging.getLogger("deit_jax")
 # Answers are fetched when the device has long computed them, so that it is not waited for.
 _PENDING: Final = 8
 
-BeginAsking = Callable[[], tuple[LabellingStep, Tree]]
+Begin = Callable[[], tuple[Answer, Tree]]
 
 
 class NewLabels:
@@ -94,16 +93,16 @@ class Lessons:
 
     Args:
         labels: of the steps of this run.
-        mesh: that batches are split over.
-        read: the step that is given answers: (state, answers, batch) -> state.
-        begin: makes the step that asks the teacher, and puts its parameters on the devices; called
-            when it is first needed.
+        programs: of this run.
+        begin: loads the teacher, and puts its parameters on the devices; called when it is first
+            needed.
     """
 
-    def __init__(self, labels: OpenLabels, mesh: Mesh, read: TrainStep, begin: BeginAsking):
+    def __init__(self, labels: OpenLabels, programs: StepPrograms, begin: Begin):
         self._labels, self._store = labels, labels.store
-        self._mesh, self._read, self._begin = mesh, read, begin
-        self._ask: tuple[LabellingStep, Tree] | None = None
+        self._mesh, self._begin = programs.mesh, begin
+        self._prepare, self._learn = programs.preparing(), programs.learning(labels.kept)
+        self._ask: tuple[Answer, Tree] | None = None
         self._new = NewLabels(labels.store, full_disk_ends=False)
         self._part: tuple[int, Mapping[str, np.ndarray]] | None = None
         self._counts = {"computed": 0, "read": 0}
@@ -114,17 +113,15 @@ class Lessons:
         Raises:
             ValueError: its answers are gone or damaged, and so is the teacher.
         """
-        answers = self._answers(step)
-        if answers is not None:
-            self._counts["read"] += 1
-            return self._read(state, put_batch(_local_rows(answers), self._mesh), batch)
-        if self._ask is None:
-            self._ask = self._begin()
-        ask, params = self._ask
-        state, labels = ask(state, params, batch)
-        self._counts["computed"] += 1
+        example = self._prepare(batch)
+        kept = self._kept(step)
+        self._counts["computed" if kept is None else "read"] += 1
+        if kept is not None:
+            return self._learn(state, example, put_batch(_local_rows(kept), self._mesh))
+        answer, params = self._asked()
+        labels = answer(params, example.images)
         self._new.add(step, labels)
-        return state
+        return self._learn(state, example, labels)
 
     def save(self) -> None:
         """Put the new answers on disk; on many processes, all of them call this at one step."""
@@ -147,21 +144,27 @@ class Lessons:
         return f"whose labels of {steps - missing:,} of {steps:,} steps are in {where}"
 
     def trace(self, state: TrainState, batch: Mapping[str, jax.ShapeDtypeStruct]) -> None:
-        """Trace the step that will be needed first, which is then not traced again.
+        """Trace the programs that will be needed, which are then not traced again.
 
         Args:
             state: shapes of it.
             batch: likewise.
         """
-        if len(self._labels.missing):
-            self._ask = self._begin()
-            jax.eval_shape(self._ask[0], state, self._ask[1], batch)
-            return
+        example = jax.eval_shape(self._prepare, batch)
         shapes = self._labels.kept.shapes(batch["label"].shape[0])
-        answers = {name: jax.ShapeDtypeStruct(*like) for name, like in shapes.items()}
-        jax.eval_shape(self._read, state, answers, batch)
+        labels = {name: jax.ShapeDtypeStruct(*like) for name, like in shapes.items()}
+        jax.eval_shape(self._learn, state, example, labels)
+        if len(self._labels.missing):
+            answer, params = self._asked()
+            jax.eval_shape(answer, params, example.images)
 
-    def _answers(self, step: int) -> dict[str, np.ndarray] | None:
+    def _asked(self) -> tuple[Answer, Tree]:
+        """Return what asks the teacher, and its parameters."""
+        if self._ask is None:
+            self._ask = self._begin()
+        return self._ask
+
+    def _kept(self, step: int) -> dict[str, np.ndarray] | None:
         """Return the answers to a batch, or None; the same on all processes."""
         number, row = divmod(step, self._store.steps_per_part)
         if self._part is None or self._part[0] != number:

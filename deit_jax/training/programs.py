@@ -31,7 +31,7 @@ class Programs:
     """Functions under `jax.jit`, not compiled yet.
 
     Attributes:
-        steps: makes the train step in its forms, of which one is
+        steps: makes the train step, as one program, which is
         train_step: from state, teacher's parameters and batch to the next state.
         eval_step: from `make_eval_step`.
         create_state: from a key and loaded weights (or an empty dict) to the state of step 0.
@@ -87,7 +87,7 @@ def build_programs(
     )
     return Programs(
         steps=steps,
-        train_step=steps.asking(teacher),
+        train_step=steps.whole(teacher),
         eval_step=eval_step,
         create_state=jax.jit(create, out_shardings=everywhere, compiler_options=options),
         abstract_state=abstract_state,

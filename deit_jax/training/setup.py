@@ -26,8 +26,8 @@ from deit_jax.training.learning_rate import total_steps
 from deit_jax.training.lessons import Lessons
 from deit_jax.training.programs import build_programs
 from deit_jax.training.state import TrainState
-from deit_jax.training.step import LabellingStep, TrainStep
-from deit_jax.training.step_programs import StepPrograms
+from deit_jax.training.step import TrainStep
+from deit_jax.training.step_programs import Answer, StepPrograms
 from deit_jax.trees import Tree
 from deit_jax.weights.fit import Fitted
 
@@ -150,14 +150,14 @@ def _assemble(config: Config, kernel_choices: Path | None, start: int) -> Setup:
 def _lessons(labels: OpenLabels, programs: StepPrograms, source: Source) -> Lessons:
     """Let the steps of a run be taken with kept labels, and the teacher be loaded if need be."""
 
-    def begin() -> tuple[LabellingStep, Tree]:
+    def begin() -> tuple[Answer, Tree]:
         teacher = labels.teacher
         if teacher is None:
             teacher = reload_teacher(programs.config, source, labels.store.directory)
         params = jax.device_put(teacher.params, replicated(programs.mesh))
-        return programs.labelling(teacher.function, labels.kept), params
+        return programs.answering(teacher.function, labels.kept), params
 
-    return Lessons(labels, programs.mesh, programs.reading(labels.kept), begin)
+    return Lessons(labels, programs, begin)
 
 
 def open_train_source(config: Config) -> Source:

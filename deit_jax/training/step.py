@@ -5,6 +5,7 @@ this step; there is no second one.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,9 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 from deit_jax.augment.keys import purpose
 from deit_jax.models.functional import ModelFunction
 from deit_jax.schema import Config
-from deit_jax.training.distillation.labels import Kept, TeacherLabels
+from deit_jax.training.distillation.labels import Kept
 from deit_jax.training.ema import update_ema
-from deit_jax.training.example import AnyTeacher, Batch, Example, make_prepare, on_mesh
+from deit_jax.training.example import AnyTeacher, Batch, Example, ask, make_prepare, on_mesh
 from deit_jax.training.freezing import stop_gradients, trainable
 from deit_jax.training.label_losses import Losses
 from deit_jax.training.learning_rate import learning_rate
@@ -27,7 +28,7 @@ from deit_jax.training.state import METRICS, TrainState
 from deit_jax.trees import Tree
 
 TrainStep = Callable[[TrainState, Tree, Batch], TrainState]
-LabellingStep = Callable[[TrainState, Tree, Batch], tuple[TrainState, TeacherLabels]]
+Update = Callable[[TrainState, Example], TrainState]
 
 
 def make_train_step(
@@ -38,7 +39,6 @@ def make_train_step(
     *,
     steps_per_epoch: float,
     sharding: NamedSharding | None = None,
-    kept: Kept | None = None,
 ) -> TrainStep:
     """Return `step(state, teacher_params, batch) -> state`, to be jitted by the caller.
 
@@ -51,45 +51,38 @@ def make_train_step(
         steps_per_epoch: for the schedule; need not be whole.
         sharding: how the batch is split over devices, so that augmentation and micro-batches
             move nothing between them; None on one device.
-        kept: what the loss is given of the teacher's answers; None for all of them.
     """
-    step = make_labelling_step(
-        student,
-        teacher,
-        optimizer,
-        config,
-        steps_per_epoch=steps_per_epoch,
-        sharding=sharding,
-        kept=kept,
-    )
+    prepare = make_prepare(config, sharding)
+    update = make_update(student, optimizer, config, steps_per_epoch, sharding)
+    kept = Kept.of(config)
 
-    def train_step(state: TrainState, teacher_params: Tree, batch: Batch) -> TrainState:
-        return step(state, teacher_params, batch)[0]
+    def step(state: TrainState, teacher_params: Tree, batch: Batch) -> TrainState:
+        example = prepare(batch)
+        if teacher is not None:
+            logits = ask(teacher, teacher_params, example.images)
+            # Of all logits, and of a class, the loss takes the same with and without this.
+            if kept.top:
+                logits = kept.decode(kept.encode(logits))
+            example = replace(example, teacher_logits=logits)
+        return update(state, example)
 
-    return train_step
+    return on_mesh(step, sharding)
 
 
-def make_labelling_step(
+def make_update(
     student: ModelFunction,
-    teacher: AnyTeacher | None,
     optimizer: optax.GradientTransformation,
     config: Config,
-    *,
     steps_per_epoch: float,
     sharding: NamedSharding | None = None,
-    kept: Kept | None = None,
-) -> LabellingStep:
-    """Return the same step, which returns what is kept of the teacher's answers beside the state.
+) -> Update:
+    """Return the part of the step that the student takes: `update(state, example) -> state`.
 
     Arguments as of `make_train_step`.
     """
-    prepare = make_prepare(teacher, config, sharding, kept)
     differentiate = jax.value_and_grad(_loss_function(student, config), has_aux=True)
 
-    def step(
-        state: TrainState, teacher_params: Tree, batch: Batch
-    ) -> tuple[TrainState, TeacherLabels]:
-        example, labels = prepare(teacher_params, batch)
+    def update(state: TrainState, example: Example) -> TrainState:
         if config.training.micro_batches == 1:
             (_, aux), grads = differentiate(state["params"], state["batch_stats"], example)
         else:
@@ -104,9 +97,9 @@ def make_labelling_step(
         ema = update_ema(state["ema"], params, batch_stats, state["step"], config.ema)
         values = dict(zip(METRICS, (*losses, top1, norm), strict=True))
         updated = {"params": params, "batch_stats": batch_stats, "opt_state": opt_state, "ema": ema}
-        return _advance(state, updated, values, config.log.every_steps), labels
+        return _advance(state, updated, values, config.log.every_steps)
 
-    return on_mesh(step, sharding)
+    return on_mesh(update, sharding)
 
 
 def _loss_function(student: ModelFunction, config: Config) -> Callable:

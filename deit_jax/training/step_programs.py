@@ -1,18 +1,30 @@
-"""The train step compiled for a mesh: with the teacher inside, with its labels kept, or given."""
+"""The train step compiled for a mesh: as one program, or in the parts that kept labels need.
 
-from dataclasses import dataclass
+Three parts, of which the first and the last are the same programs whether the teacher is asked or
+its labels are read: what a student learns from kept labels cannot depend on who was asked when.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from deit_jax.models.functional import ModelFunction
 from deit_jax.schema import Config
 from deit_jax.sharding import replicated, split_over_batch
-from deit_jax.training.distillation.labels import Kept, KeptAnswers
+from deit_jax.training.distillation.labels import Kept, TeacherLabels
 from deit_jax.training.distillation.view import TeacherView
-from deit_jax.training.step import LabellingStep, TrainStep, make_labelling_step, make_train_step
+from deit_jax.training.example import Batch, Example, Images, ask, make_prepare, on_mesh
+from deit_jax.training.state import TrainState
+from deit_jax.training.step import TrainStep, make_train_step, make_update
+from deit_jax.trees import Tree
+
+Prepare = Callable[[Batch], Example]
+Answer = Callable[[Tree, Images], TeacherLabels]
+Learn = Callable[[TrainState, Example, TeacherLabels], TrainState]
 
 
 @dataclass(frozen=True)
@@ -35,42 +47,53 @@ class StepPrograms:
     steps_per_epoch: float
     options: dict[str, Any] | None
 
-    def asking(self, teacher: TeacherView | None) -> TrainStep:
+    def whole(self, teacher: TeacherView | None) -> TrainStep:
         """Return `step(state, teacher_params, batch) -> state`."""
-        kept = Kept.of(self.config)
-        # Otherwise what would be kept of an answer is all that the loss needs of it.
-        step = self._make(make_train_step, teacher, kept if kept.top else None)
-        everywhere, rows = replicated(self.mesh), split_over_batch(self.mesh)
-        return self._jit(step, (everywhere, everywhere, rows), everywhere)
-
-    def labelling(self, teacher: TeacherView, kept: Kept) -> LabellingStep:
-        """Return `step(state, teacher_params, batch) -> (state, labels)`."""
-        step = self._make(make_labelling_step, teacher, kept)
-        everywhere, rows = replicated(self.mesh), split_over_batch(self.mesh)
-        return self._jit(step, (everywhere, everywhere, rows), (everywhere, rows))
-
-    def reading(self, kept: Kept) -> TrainStep:
-        """Return `step(state, labels, batch) -> state`."""
-        step = self._make(make_train_step, KeptAnswers(kept), None)
-        everywhere, rows = replicated(self.mesh), split_over_batch(self.mesh)
-        return self._jit(step, (everywhere, rows, rows), everywhere)
-
-    def _make(self, make: Any, teacher: Any, kept: Kept | None) -> Any:
-        return make(
+        step = make_train_step(
             self.student,
             teacher,
             self.optimizer,
             self.config,
             steps_per_epoch=self.steps_per_epoch,
-            sharding=split_over_batch(self.mesh),
-            kept=kept,
+            sharding=self._rows,
+        )
+        everywhere = replicated(self.mesh)
+        return self._jit(step, (everywhere, everywhere, self._rows), everywhere, donate_argnums=0)
+
+    def preparing(self) -> Prepare:
+        """Return `prepare(batch) -> example`."""
+        return self._jit(make_prepare(self.config, self._rows), (self._rows,), self._rows)
+
+    def answering(self, teacher: TeacherView, kept: Kept) -> Answer:
+        """Return `answer(teacher_params, images) -> labels`."""
+
+        def answer(params: Tree, images: Images) -> TeacherLabels:
+            return kept.encode(ask(teacher, params, images))
+
+        inputs = (replicated(self.mesh), self._rows)
+        return self._jit(on_mesh(answer, self._rows), inputs, self._rows)
+
+    def learning(self, kept: Kept) -> Learn:
+        """Return `learn(state, example, labels) -> state`."""
+        update = make_update(
+            self.student, self.optimizer, self.config, self.steps_per_epoch, self._rows
         )
 
-    def _jit(self, step: Any, inputs: Any, outputs: Any) -> Any:
+        def learn(state: TrainState, example: Example, labels: TeacherLabels) -> TrainState:
+            return update(state, replace(example, teacher_logits=kept.decode(labels)))
+
+        everywhere = replicated(self.mesh)
+        return self._jit(learn, (everywhere, self._rows, self._rows), everywhere, donate_argnums=0)
+
+    @property
+    def _rows(self) -> NamedSharding:
+        return split_over_batch(self.mesh)
+
+    def _jit(self, function: Any, inputs: Any, outputs: Any, **options: Any) -> Any:
         return jax.jit(
-            step,
+            function,
             in_shardings=inputs,
             out_shardings=outputs,
-            donate_argnums=0,
             compiler_options=self.options,
+            **options,
         )

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Shaped
 
-from deit_jax.models.functional import HeadLogits
 from deit_jax.schema import Config
 from deit_jax.training.label_losses import Logits
-from deit_jax.trees import Tree
 
 TeacherLabels = dict[str, Shaped[Array, "batch ..."]]
 """What is kept of the answers to a batch, by name."""
@@ -94,20 +92,3 @@ class Kept:
         return logits.at[rows, labels["class"].astype(jnp.int32)].set(
             labels["below"].astype(jnp.float32)
         )
-
-
-@dataclass(frozen=True)
-class KeptAnswers:
-    """A teacher that has answered before, asked as one that has not: its answers are given to it.
-
-    Attributes:
-        kept: what was kept of them.
-    """
-
-    kept: Kept
-
-    def head_logits(
-        self, params: TeacherLabels, batch_stats: Tree, images: Float[Array, "batch height width 3"]
-    ) -> tuple[HeadLogits, Tree]:
-        """Return its logits for a batch, as a single head's; `params` are what was kept of it."""
-        return (self.kept.decode(params), None), batch_stats
