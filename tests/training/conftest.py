@@ -1,0 +1,60 @@
+"""What tests of kept labels share."""
+
+import shutil
+from functools import partial
+
+import jax
+import pytest
+from jax.sharding import AxisType
+
+from deit_jax.training import labelling
+from deit_jax.training import setup as setups
+from deit_jax.training.distillation import label_store
+from deit_jax.training.step_programs import StepPrograms
+from tests.training.labelled_runs import configure, made_once, run
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    monkeypatch.setattr(label_store, "_MOST_STEPS", 2)
+
+
+@pytest.fixture
+def on_devices(monkeypatch):
+    """Let the runs that follow be of so many devices: at first of one."""
+
+    def use(devices):
+        axes = {"axis_types": (AxisType.Auto,), "devices": jax.devices()[:devices]}
+        make = partial(jax.make_mesh, (devices,), ("data",), **axes)
+        for module in (setups, labelling):
+            monkeypatch.setattr(module, "create_mesh", make)
+
+    use(1)
+    return use
+
+
+@pytest.fixture(scope="session")
+def programs():
+    return {}
+
+
+@pytest.fixture
+def programs_made_once(monkeypatch, programs):
+    for name in ("whole", "preparing", "answering", "learning"):
+        monkeypatch.setattr(StepPrograms, name, made_once(getattr(StepPrograms, name), programs))
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("labels")
+
+
+@pytest.fixture
+def labelled(folder, tmp_path, on_devices, small_parts, programs_made_once):
+    """The configuration of a run whose labels are all there, and whose teacher is its own."""
+    config = configure(folder, "hard", "hard-all")
+    if not (folder / "hard-all").exists():
+        run(config)
+    shutil.copytree(folder / "hard-all", tmp_path / "labels")
+    config.teacher.labels = str(tmp_path / "labels")
+    return config
