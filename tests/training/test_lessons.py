@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from configs.digits import get_config
 from deit_jax.training import loop
 from deit_jax.training.distillation import label_store, open_labels
 from deit_jax.training.lessons import Lessons
@@ -28,11 +29,26 @@ def assert_same(inside, kept):
     assert inside[1] == pytest.approx(kept[1], rel=1e-5)
 
 
+def dies_at(step, monkeypatch, config, workdir):
+    """Begin a run that is killed before a step."""
+    take = Lessons.take
+
+    def die(self, at, *arguments):
+        if at == step:
+            raise KeyboardInterrupt
+        return take(self, at, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Lessons, "take", die)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(config, str(workdir))
+
+
 @pytest.mark.full
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("kind", ["hard", "soft"])
 def test_inside_filling_and_reading_are_the_same_bits_on_any_number_of_devices(
-    kind, folder, monkeypatch, on_devices
+    kind, folder, monkeypatch, on_devices, optimised_compilation
 ):
     labelled = configure(folder, kind, f"{kind}-devices")
     assert EXACT, "to be run by make test-full"
@@ -52,6 +68,27 @@ def test_inside_filling_and_reading_are_the_same_bits_on_any_number_of_devices(
         assert_same(inside, read)
         if devices == 2:
             assert_same(inside, filled)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(7200)
+def test_the_whole_hard_run_of_the_demo_ends_with_the_same_digest(
+    tmp_path, monkeypatch, on_devices, optimised_compilation
+):
+    """2,083 steps; filling and reading are killed on the way."""
+    assert EXACT, "to be run by make test-full"
+    teacher, config = get_config("teacher"), get_config("hard")
+    teacher.schedule.epochs, teacher.schedule.warmup_epochs = 200.0, 20.0
+    loop.train(teacher, str(tmp_path / "teacher"))
+    config.teacher.weights = str(tmp_path / "teacher")
+    inside = loop.train(config, str(tmp_path / "inside"))
+    config.teacher.labels = str(tmp_path / "labels")
+    for name in ("filling", "reading"):
+        dies_at(700, monkeypatch, config, tmp_path / name)
+    results = [loop.train(config, str(tmp_path / name)) for name in ("filling", "reading")]
+    assert [result["digest"] for result in results] == [inside["digest"]] * 2
+    # What was lost with the process is computed once more.
+    assert results[0]["labels"]["computed"] + results[1]["labels"]["computed"] < 2083 + 400
 
 
 @pytest.mark.slow
@@ -123,18 +160,8 @@ def test_a_disk_that_is_full_costs_the_labels_and_not_the_run(
 def test_a_run_that_was_killed_ends_the_same_and_its_result_counts_labels(
     labelled, tmp_path, monkeypatch
 ):
-    take = Lessons.take
-
-    def die(self, step, *arguments):
-        if step == 3:
-            raise KeyboardInterrupt
-        return take(self, step, *arguments)
-
     labelled.teacher.labels = str(tmp_path / "killed")
-    with monkeypatch.context() as patched:
-        patched.setattr(Lessons, "take", die)
-        with pytest.raises(KeyboardInterrupt):
-            loop.train(labelled, str(tmp_path / "first"))
+    dies_at(3, monkeypatch, labelled, tmp_path / "first")
     first = loop.train(labelled, str(tmp_path / "first"))
     assert first["labels"] == {"directory": f"{tmp_path}/killed", "computed": 5, "read": 0}
     monkeypatch.setattr(open_labels, "load_teacher", refuse_loading)
