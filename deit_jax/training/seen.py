@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from deit_jax.data.stream.loader import train_batches
 from deit_jax.schema import RULES, Config
 from deit_jax.sheets import Seen
 from deit_jax.training.distillation.teacher import Teacher, load_teacher
-from deit_jax.training.example import make_prepare
+from deit_jax.training.example import ask, make_prepare
 from deit_jax.training.setup import open_train_source, require_classes, train_input
 
 
@@ -62,11 +63,11 @@ def see(
     rows, group = rows_that_mix(len(batch["label"]), config.mix.group, count)
     few = {name: np.asarray(values[np.asarray(rows)]) for name, values in batch.items()}
     config = dataclasses.replace(config, mix=dataclasses.replace(config.mix, group=group))
-    prepare = make_prepare(teacher.function if teacher else None, config, None, None)
-    example, _ = jax.jit(prepare)(teacher.params if teacher else {}, few)
+    example = jax.jit(make_prepare(config))(few)
     answers = None
-    if example.teacher_logits is not None:
-        answers = np.asarray(jax.nn.softmax(example.teacher_logits))
+    if teacher:
+        logits = jax.jit(partial(ask, teacher.function))(teacher.params, example.images)
+        answers = np.asarray(jax.nn.softmax(logits))
     augment = config.augment
     return Seen(
         tuple(_name(source, index) for index in few["index"].tolist()),

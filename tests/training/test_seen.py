@@ -40,7 +40,7 @@ def test_images_and_soft_labels_are_those_of_the_whole_batch(group, mode, count)
     batch = {"image": source.images[index], "label": source.labels[index], "index": index}
     batch |= {"epoch": np.full(BATCH, 3, np.int32), "copy": np.zeros(BATCH, np.int32)}
     seen = see(batch, source, config, count)
-    whole, _ = jax.jit(make_prepare(None, config, None, None))({}, batch)
+    whole = jax.jit(make_prepare(config))(batch)
     rows, _ = rows_that_mix(BATCH, group, count)
     assert count - 1 <= len(rows) == len(set(rows)) <= count
     # Compiled for other sizes, products may round otherwise.
