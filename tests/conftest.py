@@ -3,6 +3,7 @@
 import importlib.abc
 import importlib.metadata
 import os
+import re
 import sys
 import tempfile
 import time
@@ -34,6 +35,12 @@ from tests import shapes
 shapes.install()
 
 ORACLES = {"timm", "torch", "torchvision", "transformers"}
+# What a file says at its top where none of its tests is quick: importing it would take longer than
+# the tests of many others.
+NOT_QUICK = re.compile(
+    rf"^(?:(?:import|from) (?:{'|'.join(sorted(ORACLES))})\b|pytestmark = pytest\.mark\.(?:slow|full)$)",
+    re.MULTILINE,
+)
 # Twenty times what a quick test takes, so that a busy machine fails none.
 QUICK_CPU_SECONDS = 10.0
 
@@ -53,6 +60,12 @@ def pytest_configure(config):
         from deit_jax.extras import declare_torchvision_operators
 
         declare_torchvision_operators()
+
+
+def pytest_ignore_collect(collection_path, config):
+    if config.getoption("--quick") and collection_path.suffix == ".py":
+        return bool(NOT_QUICK.search(collection_path.read_text(encoding="utf-8"))) or None
+    return None
 
 
 def pytest_collection_modifyitems(config, items):

@@ -244,6 +244,7 @@ def test_kernels_are_added_up():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [v.formulations for v in VARIANTS.values() if v.formulations])
 def test_formulations_compute_what_the_house_computes(names):
     """Gradients of a small network in bfloat16, with each variant's formulations and without."""
@@ -272,6 +273,7 @@ def test_formulations_compute_what_the_house_computes(names):
     assert gradients().as_text() == plain.as_text(), "a patch was left behind"
 
 
+@pytest.mark.slow
 def test_narrow_epilogues_are_the_same_network():
     name = "regnety_micro"
     params, statistics = initialise(model_builder(name), jax.random.key(0))

@@ -71,6 +71,7 @@ def test_the_embedded_digits(capsys):
     assert facts["data"] == "digits/train (50 of 597 images), 50 images"
 
 
+@pytest.mark.slow
 def test_needs_follow_from_the_operations(folder, capsys):
     command = ["benchmark", "input", "--config", "configs/deit.py:tiny", *QUICK]
     facts = figures([*command, *folder_flags(folder, **{"mix.group": 0})], capsys)

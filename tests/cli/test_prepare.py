@@ -72,6 +72,7 @@ def test_a_prepared_folder_has_the_same_records_and_stream(folder, prepared, spl
             np.testing.assert_array_equal(ours[name], theirs[name])
 
 
+@pytest.mark.slow
 def test_verify_names_damage_and_the_stream_survives_it(prepared, tmp_path, capsys):
     damaged = tmp_path / "damaged"
     shutil.copytree(prepared, damaged)
@@ -98,6 +99,7 @@ def test_verify_names_damage_and_the_stream_survives_it(prepared, tmp_path, caps
         assert [damage.number for damage in batches.damaged] == [10]
 
 
+@pytest.mark.slow
 def test_damaged_files_are_left_out_and_named(folder, tmp_path, capsys):
     copy = tmp_path / "folder"
     shutil.copytree(folder, copy)
@@ -195,6 +197,7 @@ def test_a_killed_preparation_goes_on_and_ends_alike(folder, prepared, tmp_path,
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="processes are listed elsewhere")
 def test_the_death_of_a_worker_is_said(folder, tmp_path):
     process = start(folder, tmp_path / "set", workers=2)
@@ -207,6 +210,7 @@ def test_the_death_of_a_worker_is_said(folder, tmp_path):
     wait_for_end(children)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="processes are listed elsewhere")
 def test_an_interrupt_stops_everything_at_once_and_quietly(folder, tmp_path):
     process = start(folder, tmp_path / "set", workers=2)

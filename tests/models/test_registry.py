@@ -68,6 +68,7 @@ def test_all_published_names_are_there():
     assert list_models("*distilled*") == [n for n in list_models() if "distilled" in n]
 
 
+@pytest.mark.slow
 def test_options_reach_the_model():
     model = deit_jax.create_model(
         "deit_micro_distilled_patch4_16", num_classes=7, image_size=(8, 24), seed=3

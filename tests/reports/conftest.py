@@ -105,14 +105,15 @@ def run_directory(tmp_path):
     return make
 
 
-@pytest.fixture
-def study(run_directory):
-    """A teacher, and students of all kinds from three seeds; paths by name."""
-    paths = {"teacher": run_directory("teacher", "teacher", final=94.0)}
+@pytest.fixture(scope="session")
+def study(tmp_path_factory):
+    """A teacher, and students of all kinds from three seeds; paths by name, to be read only."""
+    folder = tmp_path_factory.mktemp("study")
+    paths = {"teacher": make_run(folder / "teacher", "teacher", final=94.0)}
     finals = {"none": 84.0, "soft": 86.5, "hard": 88.0}
     for what, final in finals.items():
         for seed in range(3):
             teacher = "" if what == "none" else paths["teacher"]
             name = f"{what}{seed}"
-            paths[name] = run_directory(name, what, seed=seed, final=final, teacher=teacher)
+            paths[name] = make_run(folder / name, what, seed=seed, final=final, teacher=teacher)
     return paths

@@ -158,7 +158,8 @@ def test_missing_average_is_an_error(run_directory):
         compare_runs([run_directory("a", ema=False)], weights="ema")
 
 
-def test_bad_directories(tmp_path, study):
+def test_bad_directories(tmp_path, run_directory):
+    path = run_directory("none0")
     with pytest.raises(FileNotFoundError, match="no run directory"):
         compare_runs([tmp_path / "nowhere"])
     with pytest.raises(ValueError, match=r"is no run directory.*it contains runs"):
@@ -166,7 +167,6 @@ def test_bad_directories(tmp_path, study):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"is no run directory.*--workdir"):
         compare_runs([tmp_path / "empty"])
-    path = study["none0"]
     good = (path / "metrics.jsonl").read_text()
     (path / "metrics.jsonl").write_text("{\n" + good)
     with pytest.raises(ValueError, match="damaged in line 1"):

@@ -295,6 +295,7 @@ def test_a_full_disk_leaves_the_old_configuration(tmp_path, monkeypatch):
     open_run(tmp_path, CONFIG).close()
 
 
+@pytest.mark.slow
 def test_one_process_at_a_time(tmp_path):
     script = (
         "import sys; from deit_jax.runs.directory import open_run\n"

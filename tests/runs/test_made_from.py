@@ -79,6 +79,7 @@ def test_another_teacher_of_the_same_name_is_seen(record, weights, tmp_path):
     assert "normalisation" in phrase
 
 
+@pytest.mark.slow
 def test_other_pixels_in_one_image_are_seen(record, weights, monkeypatch):
     original = setups.open_source
 

@@ -100,6 +100,7 @@ def test_impossible_slices_are_refused(directory, tfrecords, split, message):
         assert as_tfds_reads(directory, split) == []
 
 
+@pytest.mark.slow
 def test_a_tfrecord_data_set_is_prepared_by_one_command(tfrecords, tmp_path, capsys, monkeypatch):
     # Knowing all labels before the first image is written would take hours for a large one.
     labels = TfdsSource.labels

@@ -130,6 +130,7 @@ def test_windows_are_cut_out_of_what_pillow_makes(monkeypatch, has_kernel, inter
         assert np.array_equal(ours, expected), (shape, size, window)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("kernel")
 def test_very_wide_images_equal_pillow():
     # So wide that fewer than a block of rows are taken at a time, and the last time under 16.
@@ -194,6 +195,7 @@ builtins.__import__ = refuse
     assert expected in output and "numba needs another NumPy" in output
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("kernel")
 def test_a_cache_that_cannot_be_written_costs_a_compilation_only():
     refuse = """

@@ -92,6 +92,7 @@ def test_every_pair_of_images_is_equally_likely():
         assert stats.chisquare(pairs).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_copies_draw_weight_coin_and_box_of_their_own():
     """In the mode with one draw for a group, where copies side by side shared it."""
     epoch, index, copy = next(batches(192, 100_000, 3, 1))

@@ -88,6 +88,7 @@ def test_a_plain_script_with_workers_runs_and_says_nothing_else(tmp_path):
     assert (run.returncode, run.stdout, run.stderr) == (0, "320\n", "")
 
 
+@pytest.mark.slow
 def test_nothing_but_what_uses_grain_imports_jax():
     code = """
 import importlib, importlib.util, pkgutil, sys, deit_jax.data

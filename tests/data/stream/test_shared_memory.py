@@ -109,6 +109,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.slow
 def test_the_next_start_removes_what_a_dead_process_left_and_nothing_else():
     own = claim()
     kept, _ = ToShared(own)(({"image": np.arange(9)}, []))

@@ -58,9 +58,14 @@ def names(directory):
     return sorted(path.name for path in directory.iterdir())
 
 
-def save_all(directory, scores, **options):
+def make_small(step):
+    """One array, where no more than the step matters: saved in a quarter of the time."""
+    return {"params": {"w": jnp.full(3, step, jnp.float32)}}
+
+
+def save_all(directory, scores, make=make_state, **options):
     """Save steps 1, 2, ... with these deciding metrics; None for steps that were not evaluated."""
     with Checkpoints(directory, **options) as checkpoints:
         for step, score in enumerate(scores, start=1):
             metrics = None if score is None else {"top1": score, "loss": 1.0}
-            assert checkpoints.save(step, make_state(step), meta={"at": step}, metrics=metrics)
+            assert checkpoints.save(step, make(step), meta={"at": step}, metrics=metrics)

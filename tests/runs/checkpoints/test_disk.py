@@ -31,6 +31,7 @@ def full_disk():
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.slow
 def test_training_goes_on_when_the_disk_is_full(tmp_path, caplog):
     save_all(tmp_path, [50.0, 40.0, 30.0], keep_latest=2)
     with Checkpoints(tmp_path, keep_latest=2) as checkpoints, caplog.at_level(logging.WARNING):
