@@ -38,7 +38,7 @@ ORACLES = {"timm", "torch", "torchvision", "transformers"}
 # What a file says at its top where none of its tests is quick: importing it would take longer than
 # the tests of many others.
 NOT_QUICK = re.compile(
-    rf"^(?:(?:import|from) (?:{'|'.join(sorted(ORACLES))})\b|pytestmark = pytest\.mark\.(?:slow|full)$)",
+    rf"^((import|from) ({'|'.join(sorted(ORACLES))})\b|pytestmark = pytest\.mark\.(slow|full)$)",
     re.MULTILINE,
 )
 # Twenty times what a quick test takes, so that a busy machine fails none.
@@ -100,6 +100,13 @@ def eight_devices():
     if jax.device_count() < 8:
         pytest.skip("needs eight devices")
     return jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """For runs of which it is no matter how many devices they have: on eight virtual ones they
+    take more than twice as long."""
+    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
 
 
 def _compile_as_at_first():

@@ -14,6 +14,7 @@ import tarfile
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from safetensors.numpy import load_file
 
 import deit_jax
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.slow
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 WRITERS = ("without_made_from", "with_made_from")
+HEADS = nnx.jit(lambda model, images: model.head_logits(images))
 COMMANDS = {run.name: run for run in RUNS}
 MORE = ("convnet", "optional")
 # Relative, of losses and gradient norms after 24 steps on another processor. With XLA held to SSE
@@ -93,11 +95,18 @@ def assert_reached(workdir, writer, name):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    "name", ["student_stopped", *(pytest.param(name, marks=pytest.mark.full) for name in MORE)]
+    ("name", "writers"),
+    [
+        ("student_stopped", WRITERS[:1]),
+        *[
+            pytest.param(name, WRITERS, marks=pytest.mark.full)
+            for name in ("student_stopped", *MORE)
+        ],
+    ],
 )
-def test_a_stopped_run_goes_on_to_the_end_that_it_would_have_had(name, unpacked, tmp_path):
+def test_a_stopped_run_goes_on_to_the_end_that_it_would_have_had(name, writers, unpacked, tmp_path):
     digests = []
-    for writer in WRITERS:
+    for writer in writers:
         workdir = tmp_path / writer / "runs" / name
         shutil.copytree(unpacked / writer, tmp_path / writer)
         step = max(map(int, os.listdir(workdir / "checkpoints")))
@@ -108,7 +117,7 @@ def test_a_stopped_run_goes_on_to_the_end_that_it_would_have_had(name, unpacked,
         digests.append(program.result(workdir)["digest"])
     # On any machine: the two checkpoints of step 8 hold the same bits, unlike those of the run with
     # repeated augmentation, whose copies were then side by side in the batch.
-    assert (digests[0] == digests[1]) == (name != "optional")
+    assert (len({*digests}) == 1) == (name != "optional")
 
 
 @pytest.mark.full
@@ -152,7 +161,7 @@ def test_converted_weights_of_every_layout_have_the_same_logits(earlier, writer)
     name, expected = "deit_micro_distilled_patch4_16", stored(writer, "logits")
     for file in ("student.safetensors", "student.pth", "student_transformers"):
         model = deit_jax.create_model(name, num_classes=10, weights=f"runs/{file}")
-        logits = model.head_logits(jnp.asarray(images, jnp.float32))
+        logits = HEADS(model, jnp.asarray(images, jnp.float32))
         # Logits are below 1: some units in the last place of what their 64 products add up.
         np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-6)
 

@@ -205,32 +205,7 @@ def stopped_after(output, name):
     return found.group(1)
 
 
-@pytest.mark.slow
-def test_signals_cost_no_step(undisturbed, tmp_path):
-    run, workdir = undisturbed, tmp_path / "run"
-    process = program.start(STUDENT, workdir, *run.flags)
-    wait_for_checkpoint(process, workdir)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate()
-    assert process.returncode == 143
-    saved = stopped_after(output, "SIGTERM")
-    assert max(os.listdir(workdir / "checkpoints"), key=int) == saved
-    # Ctrl-C goes to the readers of a terminal's job too.
-    process = program.start(STUDENT, workdir, *run.flags, "--config.data.workers=2", group=True)
-    for line in process.stdout:
-        if line.startswith("First step"):
-            break
-    os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate()
-    assert process.returncode == 130
-    again = stopped_after(output, "SIGINT")
-    assert int(again) > int(saved)
-    code, output = program.run(STUDENT, workdir, *run.flags)
-    assert code == 0 and f"continuing at step {again}" in output, output
-    assert_same(run.workdir, workdir)
-
-
-# `train.py`, which gets SIGTERM during its second evaluation.
+# `train.py`, which gets SIGTERM during its first evaluation.
 IN_AN_EVALUATION = """
 import os, runpy, signal, sys, time
 from deit_jax.runs.interruption import Interruption
@@ -239,7 +214,7 @@ watch, evaluations = Interruption.unless_requested, []
 
 def unless_requested(self, items):
     evaluations.append(1)
-    if len(evaluations) == 2:
+    if len(evaluations) == 1:
         os.kill(os.getpid(), signal.SIGTERM)
         while not self.requested:
             time.sleep(0.01)
@@ -251,18 +226,28 @@ runpy.run_path("train.py", run_name="__main__")
 
 
 @pytest.mark.slow
-def test_a_signal_during_an_evaluation(undisturbed, tmp_path):
+def test_signals_cost_no_step_and_no_evaluation(undisturbed, tmp_path):
     run, workdir = undisturbed, tmp_path / "run"
     process = program.start(STUDENT, workdir, *run.flags, code=IN_AN_EVALUATION)
     output, _ = process.communicate(timeout=280)
     assert process.returncode == 143
-    step = int(stopped_after(output, "SIGTERM"))
+    saved = stopped_after(output, "SIGTERM")
+    assert max(os.listdir(workdir / "checkpoints"), key=int) == saved
     evaluated = [line["step"] for line in program.metrics(run.workdir) if line["split"] == "eval"]
-    assert step == evaluated[1]
-    lines = program.metrics(workdir)
-    assert [line["step"] for line in lines if line["split"] == "eval"] == evaluated[:1]
+    assert int(saved) == evaluated[0]
+    assert not any(line["split"] == "eval" for line in program.metrics(workdir))
+    # Ctrl-C, between steps, goes to the readers of a terminal's job too.
+    process = program.start(STUDENT, workdir, *run.flags, "--config.data.workers=2", group=True)
+    for line in process.stdout:
+        if line.startswith("First step"):
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate()
+    assert process.returncode == 130
+    again = stopped_after(output, "SIGINT")
+    assert int(again) > int(saved)
     code, output = program.run(STUDENT, workdir, *run.flags)
-    assert code == 0, output
+    assert code == 0 and f"continuing at step {again}" in output, output
     assert_same(run.workdir, workdir)
     kept, _ = read_manifests(workdir / "checkpoints")
     best = program.result(workdir)["best"]

@@ -25,6 +25,7 @@ EXPERIMENTS = [
     for family in FAMILIES
     for argument in importlib.import_module(f"configs.{family}").ARGUMENTS
 ]
+ONE_OF_EACH = list({family: (family, argument) for family, argument in EXPERIMENTS[::-1]}.values())
 
 
 @pytest.fixture
@@ -33,18 +34,34 @@ def run_directory(tmp_path):
     return str(tmp_path / "teacher")
 
 
+def configuration(family, argument):
+    return importlib.import_module(f"configs.{family}").get_config(argument)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "argument"), EXPERIMENTS)
-def test_builds_and_validates(family, argument, run_directory):
-    config = importlib.import_module(f"configs.{family}").get_config(argument)
+def test_is_valid(family, argument, run_directory):
+    config = configuration(family, argument)
     if config.data.source != "digits":
         config.data.directory = "prepared"
     if config.distillation.kind != "none":
         config.teacher.weights = run_directory
     assert validate(config, device_count=8) == []
+
+
+# Every model of a published size is built in tests/models, beside timm's.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "argument"),
+    [
+        pytest.param(*one, marks=() if one in ONE_OF_EACH else pytest.mark.full)
+        for one in EXPERIMENTS
+    ],
+)
+def test_builds(family, argument):
+    config = configuration(family, argument)
     model = config.model
-    size = tuple(model.image_size)
-    options = {"num_classes": model.num_classes, "image_size": size}
+    options = {"num_classes": model.num_classes, "image_size": tuple(model.image_size)}
     # Whatever else it is given decides about no shape.
     model_builder(
         model.name, drop_path_rate=model.drop_path_rate, dtype=jnp.dtype(model.dtype), **options

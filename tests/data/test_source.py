@@ -1,9 +1,9 @@
 """Sources: the digits, image folders against torchvision's, subsets, and clear errors."""
 
-import builtins
 import hashlib
 import pickle
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -14,18 +14,6 @@ from deit_jax.data.combined import Subset, subset
 from deit_jax.data.open import open_source
 from deit_jax.data.source import ArraySource, require_same_classes
 from deit_jax.data.stream.read_or_replace import read_image
-
-
-def without(monkeypatch, name):
-    """Makes `import name` fail as if it were not installed."""
-    original = builtins.__import__
-
-    def refuse(module, *args, **kwargs):
-        if module.split(".")[0] == name:
-            raise ModuleNotFoundError(f"No module named {name!r}")
-        return original(module, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
 
 
 def _digest(images):
@@ -120,7 +108,7 @@ def test_missing_and_empty_folders_are_named(tmp_path, image_folder):
 
 
 def test_missing_packages_name_the_extra(monkeypatch):
-    without(monkeypatch, "sklearn")
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ModuleNotFoundError, match=r"deit_jax\[demo\]"):
         open_source("digits", "train")
 

@@ -101,7 +101,7 @@ def test_folded_equals_unfolded(micro, images):
     function, params, stats = micro
     before = jax.tree.map(np.array, (params, stats))
     folded, folded_params = fold_batch_norm(function, params, stats)
-    expected = function.head_logits(params, stats, images)[0][0]
+    expected = jax.jit(function.head_logits)(params, stats, images)[0][0]
     (logits, distill), after = jax.jit(folded.head_logits)(folded_params, {}, images)
     assert distill is None and after == {}
     # The same numbers multiplied in another order, in float32.
@@ -129,7 +129,7 @@ def test_frozen_in_bfloat16_is_near_and_half_the_size(micro, images):
     block = frozen_params["s2"]["b1"]
     assert block["conv2"]["conv"]["kernel"].dtype == jnp.bfloat16
     assert block["conv2"]["conv"]["bias"].dtype == jnp.float32
-    expected = function.head_logits(params, stats, images)[0][0]
+    expected = jax.jit(function.head_logits)(params, stats, images)[0][0]
     logits = jax.jit(frozen.head_logits)(frozen_params, {}, images)[0][0]
     assert logits.dtype == jnp.float32
     # Eight bits in each of some fifteen layers.

@@ -68,7 +68,7 @@ def test_randomness_belongs_to_the_image_and_its_key(trained, images, options):
     )
     np.testing.assert_allclose(run(images[:4], keys[:4]), together[:4], rtol=1e-5, atol=1e-5)
     assert not np.allclose(run(images, jax.random.split(jax.random.key(3), len(images))), together)
-    plain = function.head_logits(*trained, images)[0][0]
+    plain = jax.jit(lambda x: function.head_logits(*trained, x)[0][0])(images)
     same = jax.jit(lambda x: function.merge(*trained)(x))(images)
     np.testing.assert_allclose(plain, same, rtol=1e-5, atol=1e-5)
     assert not np.allclose(plain, together)

@@ -48,8 +48,14 @@ def check(subject, gradients=False, batch=2):
             assert total == sum(p.numel() for p in other.model.parameters())
 
 
+# At full size, but beside timm alone, in models/test_vit_parity.py too.
+@pytest.mark.full
 def test_tiny_distilled_at_full_size_with_gradients():
     check(random_subject("deit_tiny_distilled_patch16_224", 0), gradients=True)
+
+
+def test_one_block_of_tiny_distilled_with_gradients():
+    check(with_depth("deit_tiny_distilled_patch16_224", 1), gradients=True)
 
 
 # One head alone is also that of `test_images_that_are_not_square`, with gradients.

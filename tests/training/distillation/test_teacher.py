@@ -83,7 +83,7 @@ def test_transformer_teaches_with_both_heads(tmp_path):
     name = "deit_micro_distilled_patch4_16"
     function, params, _ = save_random(tmp_path / "w.safetensors", name)
     teacher = load_teacher(configure(tmp_path / "w.safetensors", name))
-    heads = function.head_logits(params, {}, IMAGES)[0]
+    heads = jax.jit(function.head_logits)(params, {}, IMAGES)[0]
     close(ask(teacher), fuse(*heads))
     # Another size: its position embeddings are resized when it is loaded, the images in the step.
     larger = load_teacher(configure(tmp_path / "w.safetensors", name, image_size=(24, 32)))
@@ -131,7 +131,8 @@ def test_a_transformer_is_shown_images_at_the_size_of_its_weights(tmp_path, capl
     function, params, _ = save_random(path, name, image_size=(24, 24))
     teacher = load_teacher(configure(path, name))
     assert teacher.function.image_size == (24, 24) and "at 24x24 pixels" in caplog.text
-    close(ask(teacher), function.head_logits(params, {}, teacher.function.convert(IMAGES))[0][0])
+    larger = teacher.function.convert(IMAGES)
+    close(ask(teacher), jax.jit(function.head_logits)(params, {}, larger)[0][0])
     other = load_teacher(configure(path, name, image_size=(16, 16)))
     assert other.params["pos_embed"].shape == (1, 1 + 4 * 4, 64)
 
@@ -160,7 +161,8 @@ def test_other_classes_need_a_mapping(tmp_path):
     config.teacher.classes = str(tmp_path / "classes.txt")
     (tmp_path / "classes.txt").write_text("\n".join(map(str, mapping)))
     teacher = load_teacher(config)
-    close(ask(teacher), np.asarray(function.head_logits(params, stats, IMAGES)[0][0])[:, mapping])
+    (logits, _), _ = jax.jit(function.head_logits)(params, stats, IMAGES)
+    close(ask(teacher), np.asarray(logits)[:, mapping])
     (tmp_path / "classes.txt").write_text(json.dumps([*mapping[:-1], 13]))
     with pytest.raises(ValueError, match="0 to 12"):
         load_teacher(config)
