@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from benchmarks.planning.plan import Plan
     from benchmarks.planning.programs import Planned
 
-_STEPS = ("train", "evaluate")
+# Of an experiment; the last three are a train step whose teacher's labels are kept.
+_STEPS = ("train", "evaluate", "prepare", "answer", "learn")
 _EXAMPLE = """\
 examples:
   python -m benchmarks.plan --devices h200,h100 --models deit_small_patch16_224 --modes train
@@ -164,7 +165,7 @@ def _parser() -> Parser:
     add("--dtypes", type=names(DTYPES), default=("bfloat16",), help="default bfloat16")
     add("--teacher", default="regnety_160", help="of mode distill (default regnety_160)")
     add("--config", metavar="FILE:ARG", help="an experiment; --config.a.b=value changes it")
-    add("--steps", type=names(_STEPS), default=_STEPS[:1], help="of it: train, evaluate")
+    add("--steps", type=names(_STEPS), default=_STEPS[:1], help=f"of it: {', '.join(_STEPS)}")
     add("--xla", type=_option, action="append", default=[], metavar="FLAG=VALUE", help="of XLA")
     add("--top", type=between(0, 100), default=0, metavar="N", help="print the N largest kernels")
     add("--save", type=Path, metavar="FILE", help="keep the plans as JSON")

@@ -14,11 +14,10 @@ from benchmarks.jax_side import NAME
 from deit_jax.models.registry import model_spec
 from deit_jax.schema import Config
 from deit_jax.sharding import platform_of, replicated, split_over_batch
+from deit_jax.training.distillation.labels import Kept
 from deit_jax.training.distillation.view import TeacherView
 from deit_jax.training.programs import Programs, build_programs
 from deit_jax.trees import Tree
-
-STEPS = ("train", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -63,23 +62,47 @@ def lower_experiment(name: str, config: Config, step: str, mesh: Mesh) -> Planne
         name: of the experiment.
         config: its configuration. The teacher must be a registered model, with the classes and
             the normalisation of the student.
-        step: one of `STEPS`.
+        step: as `--steps` of `benchmarks.plan` has it.
         mesh: the devices.
     """
     teacher, teacher_params = _teacher(config)
     steps = IMAGENET_TRAIN_IMAGES / config.training.batch_size
     built = build_programs(config, mesh, teacher, steps_per_epoch=steps)
-    everywhere = replicated(mesh)
-    if step == "train":
-        batch = _batch(config, config.training.batch_size, mesh, "label", "epoch", "index", "copy")
-        state = built.abstract_state
-        params = _placed(teacher_params, everywhere)
-        lowered = cast(Wrapped, built.train_step).lower(state, params, batch)
-        size = config.training.batch_size
-    else:
+    size = config.training.batch_size
+    if step == "evaluate":
         size = config.evaluation.batch_size
         lowered = _lower_evaluation(built, _batch(config, size, mesh, "label"))
+    else:
+        batch = _batch(config, size, mesh, "label", "epoch", "index", "copy")
+        params = _placed(teacher_params, replicated(mesh))
+        if step == "train":
+            train = cast(Wrapped, built.train_step)
+            lowered = train.lower(built.abstract_state, params, batch)
+        else:
+            lowered = _lower_part(step, built, teacher, params, batch)
     return Planned(f"{name} {step}, batch {size}, {config.model.dtype}", size, lowered)
+
+
+def _lower_part(
+    step: str, built: Programs, teacher: TeacherView | None, params: Tree, batch: dict[str, Any]
+) -> Lowered:
+    """Lower one of the programs that a step with kept labels consists of."""
+    if teacher is None:
+        raise ValueError(f"The step {step!r} is of experiments with a teacher.")
+    steps, kept = built.steps, Kept.of(built.steps.config)
+    prepare, answer = (
+        cast(Wrapped, steps.preparing()),
+        cast(Wrapped, steps.answering(teacher, kept)),
+    )
+    if step == "prepare":
+        return prepare.lower(batch)
+    rows = split_over_batch(steps.mesh)
+    example = _placed(jax.eval_shape(prepare, batch), rows)
+    if step == "answer":
+        return answer.lower(params, example.images)
+    labels = _placed(jax.eval_shape(answer, params, example.images), rows)
+    learn = cast(Wrapped, steps.learning(kept))
+    return learn.lower(built.abstract_state, example, labels)
 
 
 def _lower_evaluation(built: Programs, batch: dict[str, Any]) -> Lowered:

@@ -54,7 +54,7 @@ def made_once(make, programs):
     def made(self, *arguments):
         teacher = replace(self.config.teacher, labels="", weights="")
         config = replace(self.config, teacher=teacher)
-        compiled = jax.config.jax_disable_most_optimizations
+        compiled = jax.config.read("jax_disable_most_optimizations")
         key = make.__name__, self.mesh, config, arguments == (None,), compiled
         if key not in programs:
             programs[key] = make(self, *arguments)
