@@ -5,9 +5,24 @@ from typing import TYPE_CHECKING, Any
 from deit_jax.version import __version__
 
 if TYPE_CHECKING:
-    from deit_jax.api import create_model, list_models, load_weights, save_weights
+    from deit_jax.api import (
+        LoadedModel,
+        create_model,
+        list_models,
+        load_model,
+        load_weights,
+        save_weights,
+    )
 
-__all__ = ["__version__", "create_model", "list_models", "load_weights", "save_weights"]
+__all__ = [
+    "LoadedModel",
+    "__version__",
+    "create_model",
+    "list_models",
+    "load_model",
+    "load_weights",
+    "save_weights",
+]
 
 
 def __getattr__(name: str) -> Any:

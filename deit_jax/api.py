@@ -1,24 +1,36 @@
-"""The one face of the package: build models, load weights into them, save them."""
+"""The one face of the package: build models, load trained ones, load weights and save them."""
 
 import inspect
 import logging
 import os
 from typing import Any, cast
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 
+from deit_jax.evaluation.loaded import LoadedModel
+from deit_jax.evaluation.predict import names_of_classes
 from deit_jax.models.architecture import is_transformer
 from deit_jax.models.functional import Classifier
 from deit_jax.models.registry import list_models, model_builder
 from deit_jax.runs.open_weights import read_weights
 from deit_jax.seeds import seed_key
 from deit_jax.weights.description.network import network_of
-from deit_jax.weights.load import load_into
+from deit_jax.weights.description.remembered import remember
+from deit_jax.weights.load import complete_model, load_into
 from deit_jax.weights.position_embeddings import ResizeRule
 from deit_jax.weights.report import LoadReport
 from deit_jax.weights.save import save_weights
 
-__all__ = ["create_model", "list_models", "load_weights", "save_weights"]
+__all__ = [
+    "LoadedModel",
+    "create_model",
+    "list_models",
+    "load_model",
+    "load_weights",
+    "save_weights",
+]
 
 _LOG = logging.getLogger("deit_jax")
 
@@ -83,6 +95,44 @@ def _create_loaded(
     report = load_into(model, weights)
     _LOG.info("%s", report.table())
     return model
+
+
+def load_model(
+    path: str | os.PathLike[str],
+    *,
+    which: str = "model",
+    checkpoint: str | int = "best",
+    download: bool = False,
+) -> LoadedModel:
+    """Load a trained classifier with its class names and preprocessing, in one line.
+
+    Args:
+        path: a run of train.py, a file or directory of weights of any layout, a cached Hugging Face
+            repository, or a short name such as "lite0": whatever `read_weights` reads.
+        which: "model", or "ema" for the moving average in a run or training checkpoint.
+        checkpoint: of a run directory: "best", "latest" or a step.
+        download: fetch a Hugging Face repository that is not in the cache.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_weights`; or the weights are not complete, or of no
+            model that is known here.
+    """
+    weights = read_weights(path, which=which, checkpoint=checkpoint, download=download)
+    function, params, batch_stats = complete_model(weights)
+    model = function.merge(*jax.tree.map(jnp.asarray, (params, batch_stats)))
+    remember(model, weights.facts)
+    names, missing = names_of_classes(weights)
+    preprocessing = weights.facts.preprocessing
+    notes = (*weights.notes, weights.assumed, preprocessing.note, missing)
+    return LoadedModel(
+        model,
+        weights.model_name,
+        weights.source,
+        tuple(names),
+        weights.image_size,
+        preprocessing,
+        tuple(filter(None, notes)),
+    )
 
 
 def load_weights(

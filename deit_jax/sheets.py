@@ -15,7 +15,7 @@ Row = tuple[str, UInt8[np.ndarray, "pictures height width 3"], Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenImages:
     """A few images of a training batch, and what the student is to learn from them.
 
     Attributes:
@@ -52,7 +52,7 @@ class Seen:
         return [(self.class_names[i], float(probabilities[i])) for i in shown]
 
 
-def seen_sheet(seen: Seen, side: int = 128, columns: int = 6) -> Image.Image:
+def seen_sheet(seen: SeenImages, side: int = 128, columns: int = 6) -> Image.Image:
     """Draw the images as they are read, and as the networks see them with their soft labels."""
     rows: list[Row] = []
     for start in range(0, len(seen.names), columns):
@@ -64,7 +64,7 @@ def seen_sheet(seen: Seen, side: int = 128, columns: int = 6) -> Image.Image:
     return draw_sheet([(t, resized(pictures, side), c) for t, pictures, c in rows], columns)
 
 
-def _learned(seen: Seen, number: int) -> str:
+def _learned(seen: SeenImages, number: int) -> str:
     """Return the soft label of an image, and what the teacher answers."""
     lines = [f"{name} {share:.2f}" for name, share in seen.parts(seen.targets[number])]
     if seen.teacher is not None:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from deit_jax.evaluation.predict import Prediction
-    from deit_jax.weights.reading import Weights
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +61,12 @@ def run(args: argparse.Namespace) -> int:
     """Load the weights, go through the images, print as results come."""
     from rich.console import Console
 
-    from deit_jax.evaluation.predict import find_images, predict, read_class_names
+    from deit_jax.evaluation.predict import (
+        find_images,
+        names_of_classes,
+        predict,
+        read_class_names,
+    )
     from deit_jax.reports.terminal import say
     from deit_jax.runs.open_weights import read_weights
     from deit_jax.weights.load import complete_model
@@ -74,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         names: Sequence[str] = read_class_names(args.classes, weights.num_classes)
         missing = ""
     else:
-        names, missing = class_names(weights)
+        names, missing = names_of_classes(weights)
     shown = weights.facts.preprocessing.require().keeping(args.crop_ratio)
     predictions = predict(
         model,
@@ -104,21 +108,6 @@ def run(args: argparse.Namespace) -> int:
         facts["assumed"] = weights.assumed
         print(json.dumps(facts | {"images": [_as_json(prediction) for prediction in done]}))
     return 1 if any(prediction.error for prediction in done) else 0
-
-
-def class_names(weights: "Weights") -> "tuple[Sequence[str], str]":
-    """Return names that come with weights, ImageNet's, or numbers; and how to have names."""
-    from deit_jax.weights.pretrained import imagenet_class_names
-
-    names, missing = weights.facts.labels, ""
-    if len(names) == weights.num_classes:
-        return names, ""
-    if weights.facts.imagenet and weights.num_classes == 1000:
-        try:
-            return imagenet_class_names(), ""
-        except FileNotFoundError as error:
-            missing = str(error)
-    return [f"class {index}" for index in range(weights.num_classes)], missing
 
 
 def _show(console: "Console", prediction: "Prediction") -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deit_jax.reports.comparison import Comparison
     from deit_jax.reports.inspection import Inspection
     from deit_jax.runs.history import RunRecord
-    from deit_jax.sheets import Seen
+    from deit_jax.sheets import SeenImages
 
 # Training images that are shown of each experiment.
 _SEEN = 12
@@ -75,7 +75,7 @@ def _inspect(
     from deit_jax.reports.terminal import say
     from deit_jax.training.seen import see_first_batch
 
-    def see(run: "RunRecord") -> "Seen":
+    def see(run: "RunRecord") -> "SeenImages":
         return see_first_batch(run.config, _SEEN, teacher=args.teacher or "")
 
     inspector = Inspector(

@@ -2,9 +2,9 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import jax
 import numpy as np
@@ -21,6 +21,16 @@ from deit_jax.models.functional import ModelFunction
 from deit_jax.models.fusion import fuse
 from deit_jax.preprocessing import EvalView, Preprocessing
 from deit_jax.trees import Tree
+from deit_jax.weights.pretrained import imagenet_class_names
+from deit_jax.weights.reading import Weights
+
+HEADS: Final = ("fused", "class", "distillation")
+"""The order in which predictions have their heads."""
+
+Probabilities = Callable[
+    [Tree, Tree, UInt8[Array | np.ndarray, "batch height width 3"]],
+    dict[str, Float[Array, "batch classes"]],
+]
 
 
 class Guess(NamedTuple):
@@ -42,6 +52,11 @@ class Prediction(NamedTuple):
     heads: dict[str, list[Guess]]
     error: str = ""
     note: str = ""
+
+    @property
+    def guesses(self) -> list[Guess]:
+        """What the model answers: of two heads, of both together."""
+        return self.heads.get("fused") or self.heads.get("class", [])
 
 
 def find_images(paths: Sequence[str]) -> list[str]:
@@ -120,6 +135,19 @@ def read_class_names(path: str, num_classes: int) -> list[str]:
     return names
 
 
+def names_of_classes(weights: Weights) -> tuple[Sequence[str], str]:
+    """Return names that come with weights, ImageNet's, or numbers; and how to have names."""
+    names, missing = weights.facts.labels, ""
+    if len(names) == weights.num_classes:
+        return names, ""
+    if weights.facts.imagenet and weights.num_classes == 1000:
+        try:
+            return imagenet_class_names(), ""
+        except FileNotFoundError as error:
+            missing = str(error)
+    return [f"class {index}" for index in range(weights.num_classes)], missing
+
+
 def predict(
     model: tuple[ModelFunction, Tree, Tree],
     paths: Sequence[str],
@@ -146,10 +174,27 @@ def predict(
     """
     shown = preprocessing.require()
     function, params, batch_stats = model
+    probabilities = make_probabilities(function, shown)
+    batch_size = min(batch_size, len(paths))
+    for start in range(0, len(paths), batch_size):
+        chunk = paths[start : start + batch_size]
+        # Always of one shape, so that one program is compiled.
+        pixels = np.zeros((batch_size, *size, 3), np.uint8)
+        told = [_fill(pixels[row], path, shown.view) for row, path in enumerate(chunk)]
+        found = jax.device_get(probabilities(params, batch_stats, pixels))
+        order = [head for head in HEADS if head in found]
+        for row, path in enumerate(chunk):
+            error, note = told[row]
+            heads = {h: likeliest(found[h][row], names, top) for h in order if not error}
+            yield Prediction(path, heads, error, note)
+
+
+def make_probabilities(function: ModelFunction, shown: Preprocessing) -> Probabilities:
+    """Return `probabilities(params, batch_stats, pixels) -> {head: [batch, classes]}`, jitted."""
 
     @jax.jit
     def probabilities(
-        params: Tree, batch_stats: Tree, pixels: UInt8[Array, "batch height width 3"]
+        params: Tree, batch_stats: Tree, pixels: UInt8[Array | np.ndarray, "batch height width 3"]
     ) -> dict[str, Array]:
         images = to_input(pixels, shown.mean, shown.std)
         (first, second), _ = function.head_logits(params, batch_stats, images)
@@ -158,18 +203,7 @@ def predict(
             heads |= {"fused": fuse(first, second), "distillation": second}
         return {head: jax.nn.softmax(logits) for head, logits in heads.items()}
 
-    batch_size = min(batch_size, len(paths))
-    for start in range(0, len(paths), batch_size):
-        chunk = paths[start : start + batch_size]
-        # Always of one shape, so that one program is compiled.
-        pixels = np.zeros((batch_size, *size, 3), np.uint8)
-        told = [_fill(pixels[row], path, shown.view) for row, path in enumerate(chunk)]
-        found = jax.device_get(probabilities(params, batch_stats, pixels))
-        order = [head for head in ("fused", "class", "distillation") if head in found]
-        for row, path in enumerate(chunk):
-            error, note = told[row]
-            heads = {h: likeliest(found[h][row], names, top) for h in order if not error}
-            yield Prediction(path, heads, error, note)
+    return probabilities
 
 
 def likeliest(

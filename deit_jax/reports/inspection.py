@@ -9,7 +9,7 @@ import numpy as np
 
 from deit_jax.data.source import Source
 from deit_jax.evaluation.agreement import Disagreement, disagreement
-from deit_jax.evaluation.looks import Look, Mistake, look, worst_mistakes
+from deit_jax.evaluation.answers import HeadAnswers, Mistake, answer_all, worst_mistakes
 from deit_jax.evaluation.metrics import Answers
 from deit_jax.evaluation.subjects import (
     Place,
@@ -22,12 +22,12 @@ from deit_jax.files import sentence
 from deit_jax.reports.experiments import Experiment, taught
 from deit_jax.reports.palette import HEADS
 from deit_jax.runs.history import RunRecord, WeightsKind
-from deit_jax.sheets import Seen
+from deit_jax.sheets import SeenImages
 
 EXPECTED = (ValueError, OSError, ModuleNotFoundError)
 """What is raised where data or weights are not there any more, or damaged."""
 
-See = Callable[[RunRecord], Seen]
+See = Callable[[RunRecord], SeenImages]
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Answered:
     place: Place
     class_names: tuple[str, ...]
     labels: Answers
-    heads: dict[str, Look]
+    heads: dict[str, HeadAnswers]
     inference: str
-    teacher: Look | None
+    teacher: HeadAnswers | None
     teacher_name: str
     without_teacher: str
     mistakes: list[Mistake]
@@ -64,7 +64,7 @@ class Inspection:
     """Of an experiment's first run; a sentence in place of what cannot be known."""
 
     run: Path
-    seen: Seen | str
+    seen: SeenImages | str
     answered: Answered | str
 
 
@@ -83,13 +83,13 @@ class Inspector:
     ) -> None:
         self._weights, self._see, self._teacher, self._tell = weights, see, teacher, tell
         self._sources: dict[Place, Source] = {}
-        self._looks: dict[tuple[str, ...], dict[str, Look]] = {}
+        self._answers: dict[tuple[str, ...], dict[str, HeadAnswers]] = {}
 
     def inspect(self, experiment: Experiment) -> Inspection:
-        """Look into the first run of an experiment."""
+        """HeadAnswers into the first run of an experiment."""
         run = experiment.first
         self._tell(f"Looking at what {run.path} sees and answers ...")
-        seen: Seen | str
+        seen: SeenImages | str
         answered: Answered | str
         try:
             seen = self._see(run)
@@ -107,7 +107,7 @@ class Inspector:
         if place not in self._sources:
             self._sources[place] = open_place(place)
         source = self._sources[place]
-        heads = look(subject, source, mapping=map_classes(subject, source))
+        heads = answer_all(subject, source, mapping=map_classes(subject, source))
         teacher, without = self._ask_teacher(run, place)
         return Answered(
             place,
@@ -122,7 +122,7 @@ class Inspector:
             subject.step,
         )
 
-    def _ask_teacher(self, run: RunRecord, place: Place) -> tuple[Look | None, str]:
+    def _ask_teacher(self, run: RunRecord, place: Place) -> tuple[HeadAnswers | None, str]:
         """Return the teacher's answers on the same images, each shown as its weights want it."""
         if not taught(run):
             return None, ""
@@ -132,14 +132,14 @@ class Inspector:
         key = (path, which, checkpoint, options["classes"], *map(str, place))
         source = self._sources[place]
         try:
-            if key not in self._looks:
+            if key not in self._answers:
                 step = int(checkpoint) if checkpoint.isdigit() else checkpoint
                 subject = read_subject(path, which=which, checkpoint=step)
                 mapping = map_classes(subject, source, options["classes"])
-                self._looks[key] = look(subject, source, mapping=mapping)
+                self._answers[key] = answer_all(subject, source, mapping=mapping)
         except EXPECTED as error:
             return None, f"Without the teacher: {sentence(error)}"
-        heads = self._looks[key]
+        heads = self._answers[key]
         return heads.get("fused", heads["class"]), ""
 
 

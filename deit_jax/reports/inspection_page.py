@@ -9,12 +9,12 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 from deit_jax.evaluation.agreement import Disagreement
-from deit_jax.evaluation.looks import Mistake, confusion
+from deit_jax.evaluation.answers import Mistake, confusion
 from deit_jax.reports.agreement import columns, disagreement_caption, disagreement_rows
 from deit_jax.reports.inspection import Answered, Inspection
 from deit_jax.reports.markup import Markup, element, joined, table
 from deit_jax.reports.palette import HEADS
-from deit_jax.sheets import Seen
+from deit_jax.sheets import SeenImages
 from deit_jax.tables import Column
 
 MOST_CLASSES = 24
@@ -76,7 +76,7 @@ def _note(text: str) -> Markup:
     return element("p", text if text.endswith((".", "!", "?")) else f"{text}.", class_="note")
 
 
-def _seen(seen: Seen) -> Markup:
+def _seen(seen: SeenImages) -> Markup:
     tiles = []
     for number, name in enumerate(seen.names):
         lines = [_shares("labels", seen.parts(seen.targets[number]))]

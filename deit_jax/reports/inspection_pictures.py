@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deit_jax.evaluation.looks import confusion
+from deit_jax.evaluation.answers import confusion
 from deit_jax.files import written_whole
 from deit_jax.reports.figures import literal, save
 from deit_jax.reports.inspection import Answered, Inspection

@@ -14,13 +14,13 @@ from deit_jax.config.keys import leaves_by_key
 from deit_jax.data.source import Source
 from deit_jax.data.stream.loader import train_batches
 from deit_jax.schema import RULES, Config
-from deit_jax.sheets import Seen
+from deit_jax.sheets import SeenImages
 from deit_jax.training.distillation.teacher import Teacher, load_teacher
 from deit_jax.training.example import ask, make_prepare
 from deit_jax.training.setup import open_train_source, require_classes, train_input
 
 
-def see_first_batch(config: Mapping[str, Any], count: int, teacher: str = "") -> Seen:
+def see_first_batch(config: Mapping[str, Any], count: int, teacher: str = "") -> SeenImages:
     """Read the first batch of a run once more; return some of it as the networks saw it.
 
     Args:
@@ -50,7 +50,7 @@ def see(
     config: Config,
     count: int,
     teacher: Teacher | None = None,
-) -> Seen:
+) -> SeenImages:
     """Return some images of a whole batch as the networks see them, to the bit.
 
     Args:
@@ -69,7 +69,7 @@ def see(
         logits = jax.jit(partial(ask, teacher.function))(teacher.params, example.images)
         answers = np.asarray(jax.nn.softmax(logits))
     augment = config.augment
-    return Seen(
+    return SeenImages(
         tuple(_name(source, index) for index in few["index"].tolist()),
         tuple(few["label"].tolist()),
         source.class_names,

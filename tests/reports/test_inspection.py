@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deit_jax.evaluation.looks import Look, Mistake, confusion
+from deit_jax.evaluation.answers import HeadAnswers, Mistake, confusion
 from deit_jax.evaluation.subjects import Place
 from deit_jax.reports.comparison import compare_runs
 from deit_jax.reports.inspection import Answered, Inspection, Inspector, disagreement_of
 from deit_jax.reports.inspection_page import most_confused, picture
 from deit_jax.reports.page import experiments, report_page
 from deit_jax.reports.report import write_report
-from deit_jax.sheets import Seen, draw_sheet, resized, seen_sheet
+from deit_jax.sheets import SeenImages, draw_sheet, resized, seen_sheet
 from tests.reports.test_page import Reader
 
 NAMES = ("<b>cat</b>", 'd"og', "&ant")
@@ -25,7 +25,7 @@ def answered(seed, heads=("class", "distillation", "fused"), split="test"):
     labels = np.random.default_rng(0).integers(0, 3, IMAGES).astype(np.int32)
 
     def one():
-        return Look(rng.integers(0, 3, IMAGES).astype(np.int32), rng.random(IMAGES))
+        return HeadAnswers(rng.integers(0, 3, IMAGES).astype(np.int32), rng.random(IMAGES))
 
     found = {head: one() for head in heads}
     pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
@@ -40,7 +40,7 @@ def seen():
     rng = np.random.default_rng(3)
     crops, images = rng.integers(0, 256, (2, 4, 16, 16, 3), dtype=np.uint8)
     targets = np.array([[0.9, 0.05, 0.05], [0.4, 0.6, 0.0], [1, 0, 0], [0, 0, 1]])
-    return Seen(("<a>.png",) * 4, (0, 1, 0, 2), NAMES, crops, images, targets, targets[::-1])
+    return SeenImages(("<a>.png",) * 4, (0, 1, 0, 2), NAMES, crops, images, targets, targets[::-1])
 
 
 def test_what_cannot_be_known_is_said_in_a_sentence(study):

@@ -7,7 +7,7 @@ from sklearn.metrics import confusion_matrix
 
 from deit_jax.data.class_mapping import ClassMapping
 from deit_jax.data.source import ArraySource
-from deit_jax.evaluation.looks import confusion, look, worst_mistakes
+from deit_jax.evaluation.answers import answer_all, confusion, worst_mistakes
 from deit_jax.evaluation.metrics import NO_CLASS, UNREAD
 from deit_jax.evaluation.subjects import Subject
 from deit_jax.preprocessing import EvalView, Preprocessing
@@ -40,7 +40,7 @@ def split(images=11, seed=0):
 
 def test_answers_and_confidence_are_those_of_numpy_in_the_order_of_the_split():
     source = split()
-    found = look(subject(), source)
+    found = answer_all(subject(), source)
     values = 8 * source.images[:, :2, :CLASSES, 0].astype(np.float64) / 255
     heads = {"class": values[:, 0], "distillation": values[:, 1], "fused": values.mean(1)}
     assert list(found) == list(heads)
@@ -53,7 +53,7 @@ def test_answers_and_confidence_are_those_of_numpy_in_the_order_of_the_split():
 def test_classes_in_another_order_are_answered_as_the_datas():
     order = (3, 1, 4, 0, 2)
     mappings = (ClassMapping(classes) for classes in ((), order))
-    plain, mapped = (look(subject(), split(), mapping=one)["class"] for one in mappings)
+    plain, mapped = (answer_all(subject(), split(), mapping=one)["class"] for one in mappings)
     np.testing.assert_array_equal(np.asarray(order)[mapped.answers], plain.answers)
     np.testing.assert_allclose(mapped.confidence, plain.confidence, rtol=1e-6)
 
@@ -61,7 +61,7 @@ def test_classes_in_another_order_are_answered_as_the_datas():
 def test_no_numbers_are_no_answer_and_no_mistake():
     source = split()
     source.images[3, 0, 0] = 255
-    found = look(subject(), source)["class"]
+    found = answer_all(subject(), source)["class"]
     assert found.answers[3] == NO_CLASS and found.confidence[3] == 0
     assert 3 not in [mistake.index for mistake in worst_mistakes(subject(), source, found)]
     assert confusion(source.labels, found.answers, CLASSES).sum() == 10
@@ -79,7 +79,7 @@ def test_confusion_is_scikit_learns():
 
 def test_the_surest_mistakes_come_first_with_their_pixels():
     source = split(40)
-    found = look(subject(), source)["fused"]
+    found = answer_all(subject(), source)["fused"]
     mistakes = worst_mistakes(subject(), source, found, most=6)
     wrong = [n for n in range(40) if found.answers[n] != source.labels[n]]
     wrong.sort(key=lambda n: -found.confidence[n])

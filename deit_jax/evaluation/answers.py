@@ -21,7 +21,7 @@ from deit_jax.evaluation.subjects import Subject
 from deit_jax.trees import Tree
 
 
-class Look(NamedTuple):
+class HeadAnswers(NamedTuple):
     """Of one head.
 
     Attributes:
@@ -54,9 +54,9 @@ class Mistake:
     index: int
 
 
-def look(
+def answer_all(
     subject: Subject, source: Source, *, mapping: ClassMapping = SAME_CLASSES
-) -> dict[str, Look]:
+) -> dict[str, HeadAnswers]:
     """Return what each head ("class", "distillation", "fused") answers to all images, in order.
 
     Args:
@@ -96,7 +96,9 @@ def look(
             for head, pair in found.items():
                 rows.setdefault(head, []).append(pair)
     return {
-        head: Look(*(np.concatenate(part)[: len(source)] for part in zip(*pairs, strict=True)))
+        head: HeadAnswers(
+            *(np.concatenate(part)[: len(source)] for part in zip(*pairs, strict=True))
+        )
         for head, pairs in rows.items()
     }
 
@@ -109,7 +111,9 @@ def confusion(labels: Answers, answers: Answers, classes: int) -> Int[np.ndarray
     return table
 
 
-def worst_mistakes(subject: Subject, source: Source, found: Look, most: int = 12) -> list[Mistake]:
+def worst_mistakes(
+    subject: Subject, source: Source, found: HeadAnswers, most: int = 12
+) -> list[Mistake]:
     """Return the wrong answers that a model is surest of, the surest first."""
     labels = np.asarray(source.labels)
     wrong = np.flatnonzero((found.answers >= 0) & (found.answers != labels))
