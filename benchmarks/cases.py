@@ -28,6 +28,7 @@ class Case:
         batch_size: images of one call.
         dtype: operands of products: "float32" or "bfloat16".
         teacher: a registered name; "" unless the mode is "distill".
+        residual: type of a trained transformer's residual stream.
     """
 
     model: str
@@ -35,10 +36,12 @@ class Case:
     batch_size: int
     dtype: str
     teacher: str = ""
+    residual: str = "float32"
 
     def __str__(self) -> str:
         taught = f" by {self.teacher}" if self.teacher else ""
-        return f"{self.model} {self.mode}{taught}, batch {self.batch_size}, {self.dtype}"
+        stream = "" if self.residual == "float32" else f" with {self.residual} residual"
+        return f"{self.model} {self.mode}{taught}, batch {self.batch_size}, {self.dtype}{stream}"
 
 
 def check_case(case: Case, micro_batches: tuple[int, ...]) -> None:
@@ -75,6 +78,7 @@ def train_config(case: Case, micro_batches: int) -> ConfigDict:
     config.model.num_classes = spec.num_classes
     config.model.image_size = spec.image_size
     config.model.dtype = case.dtype
+    config.model.residual_dtype = case.residual
     config.training.batch_size = case.batch_size
     config.training.micro_batches = micro_batches
     if case.mode == "distill":

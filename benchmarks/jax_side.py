@@ -27,9 +27,9 @@ def build(case: Case, micro_batches: int = 1, name: str = NAME) -> Program:
 
 
 def _inference(case: Case) -> Program:
-    parts = programs.inference(case)
+    parts = programs.inference(case, jax.default_backend())
     arguments = (*parts.whole(), parts.batch())
-    lowered, tracing = _lower(parts.function, *arguments)
+    lowered, tracing = _lower(parts.function, *arguments, compiler_options=parts.options)
     compiled, compiling = _timed(lowered.compile)
     held: dict[str, Any] = {}
 

@@ -107,11 +107,12 @@ def _jobs(arguments: argparse.Namespace, overrides: list[str]) -> list[Any]:
         lower = partial(programs.lower_experiment, name, config)
         return [partial(lower, step) for step in arguments.steps]
     cases = [
-        Case(model, mode, batch, dtype, arguments.teacher if mode == "distill" else "")
+        Case(model, mode, batch, dtype, arguments.teacher if mode == "distill" else "", residual)
         for model in arguments.models
         for mode in arguments.modes
         for batch in arguments.batch_sizes
         for dtype in arguments.dtypes
+        for residual in (arguments.residual_dtypes if mode != "inference" else ("float32",))
     ]
     for case in cases:
         check_case(case, (1,))
@@ -163,6 +164,12 @@ def _parser() -> Parser:
     add("--modes", type=names(MODES), default=("train",), help=f"of {', '.join(MODES)}")
     add("--batch-sizes", type=numbers, default=(256,), help="images of one call (default 256)")
     add("--dtypes", type=names(DTYPES), default=("bfloat16",), help="default bfloat16")
+    add(
+        "--residual-dtypes",
+        type=names(DTYPES),
+        default=("float32",),
+        help="of the residual stream in training (default float32)",
+    )
     add("--teacher", default="regnety_160", help="of mode distill (default regnety_160)")
     add("--config", metavar="FILE:ARG", help="an experiment; --config.a.b=value changes it")
     add("--steps", type=names(_STEPS), default=_STEPS[:1], help=f"of it: {', '.join(_STEPS)}")

@@ -51,8 +51,11 @@ class Parts:
     options: dict[str, Any] | None = None
 
 
-def inference(case: Case, mesh: Mesh | None = None) -> Parts:
-    """Return the forward pass of a frozen model; over the devices of a mesh, if one is given."""
+def inference(case: Case, platform: str, mesh: Mesh | None = None) -> Parts:
+    """Return the forward pass of a frozen model; over the devices of a mesh, if one is given.
+
+    `platform` is what is compiled for.
+    """
     function, params = _frozen(case.model, case)
     height, width = model_spec(case.model).image_size
 
@@ -64,7 +67,8 @@ def inference(case: Case, mesh: Mesh | None = None) -> Parts:
     def images() -> Array:
         return jax.random.normal(jax.random.key(0), (case.batch_size, height, width, 3))
 
-    return Parts(predict, lambda: (params(),), images)
+    options = compiler_options(platform)
+    return Parts(predict, lambda: (params(),), images, options=options)
 
 
 def training(
@@ -88,7 +92,7 @@ def training(
     """
     config = train_config(case, micro_batches)
     build = _student_builder(case, config.model, OURS[name], depth)
-    student, params, batch_stats = abstract(build)
+    student, params, _ = abstract(build)
     teacher: ModelFunction | None = None
     teacher_params: Callable[[], Tree] = dict
     if case.mode == "distill":
@@ -104,7 +108,7 @@ def training(
         sharding=split_over_batch(mesh) if mesh else None,
     )
     create = jax.jit(partial(create_state, build, optimizer, ema=config.ema.decay > 0))
-    options = compiler_options(platform, batch_norm=bool(batch_stats))
+    options = compiler_options(platform)
 
     def whole() -> tuple[Tree, Tree]:
         return create(jax.random.key(config.seed)), teacher_params()
@@ -117,6 +121,7 @@ def _student_builder(case: Case, model: Any, attention: AttentionForm, depth: in
         drop_rate=model.drop_rate,
         drop_path_rate=model.drop_path_rate,
         dtype=jnp.dtype(case.dtype),
+        residual_dtype=jnp.dtype(model.residual_dtype),
         attention=attention,
     )
     if not depth:

@@ -55,16 +55,16 @@ def platform() -> str:
     return "cpu" if kind == "cpu" else "tpu" if kind.startswith("TPU") else "gpu"
 
 
-def compiler_options(
-    platform: str, *, batch_norm: bool = False, kernel_choices: Path | None = None
-) -> dict[str, Any] | None:
-    """Return XLA's options for training; None but for GPUs.
+def compiler_options(platform: str, *, kernel_choices: Path | None = None) -> dict[str, Any] | None:
+    """Return XLA's options for products and convolutions; None but for GPUs.
+
+    Products are left to cuBLAS, whose kernels add biases, and to what is there, on the way out,
+    and never merged into a wide one whose result is then cut. XLA's own, written in Triton, do not
+    in bfloat16; and its search for them (of JAX 0.11.2, on an H200) ends the process that trains a
+    convnet in float32.
 
     Args:
         platform: that is compiled for.
-        batch_norm: whether the network in training is a convnet. XLA (of JAX 0.11.2, on an H200)
-            ends the process while it looks for fusions around the float32 products of one, so
-            products are left to cuBLAS.
         kernel_choices: makes a program repeat itself to the bit. For every product and convolution
             XLA times several kernels and takes the fastest, and some add up in whatever order
             their threads arrive; these are then left out, and the choices kept in this folder, as
@@ -72,13 +72,14 @@ def compiler_options(
     """
     if platform != "gpu":
         return None
-    options: dict[str, Any] = {}
-    if batch_norm:
-        options["xla_gpu_enable_triton_gemm"] = False
+    options: dict[str, Any] = {
+        "xla_gpu_enable_triton_gemm": False,
+        "xla_gpu_dot_merger_threshold_mb": 0,
+    }
     if kernel_choices is not None:
         options["xla_gpu_exclude_nondeterministic_ops"] = True
         options["xla_gpu_per_fusion_autotune_cache_dir"] = str(kernel_choices)
-    return options or None
+    return options
 
 
 def out_of_memory(error: Exception) -> str:

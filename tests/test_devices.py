@@ -42,17 +42,12 @@ def test_what_is_traced_knows_the_device_that_it_is_for(kind, expected):
 
 
 def test_cpus_are_told_nothing():
-    assert devices.compiler_options("cpu", batch_norm=True, kernel_choices=Path("x")) is None
+    assert devices.compiler_options("cpu", kernel_choices=Path("x")) is None
 
 
-def test_gpus_are_told_nothing_without_need():
-    assert devices.compiler_options("gpu") is None
-
-
-@pytest.mark.parametrize("batch_norm", [False, True])
-def test_options_have_names_that_the_compiler_knows(batch_norm, tmp_path):
-    options = devices.compiler_options("gpu", batch_norm=batch_norm, kernel_choices=tmp_path)
-    assert len(options) == 2 + batch_norm
+def test_options_have_names_that_the_compiler_knows(tmp_path):
+    options = devices.compiler_options("gpu", kernel_choices=tmp_path)
+    assert len(options) == 2 + len(devices.compiler_options("gpu"))
     doubled = jax.jit(lambda x: 2 * x, compiler_options=options)
     assert doubled(jnp.ones(())) == 2
     with pytest.raises(Exception, match="xla_gpu_no_such_option"):

@@ -39,7 +39,7 @@ def lower_case(case: Case, mesh: Mesh) -> Planned:
     """Lower what `benchmarks.throughput` measures, its batch split over the devices."""
     _check_batch(case.batch_size, mesh)
     if case.mode == "inference":
-        parts = programs.inference(case, mesh)
+        parts = programs.inference(case, platform_of(mesh), mesh)
     else:
         parts = programs.training(case, 1, NAME, platform_of(mesh), mesh=mesh)
     everywhere, rows = replicated(mesh), split_over_batch(mesh)

@@ -56,6 +56,9 @@ def size_problems(config: ConfigDict, device_count: int) -> Iterator[str]:
 def _head_problems(config: ConfigDict) -> Iterator[str]:
     name, heads = config.model.name, config.model.num_heads
     spec = find_model(name)
+    kind = config.model.residual_dtype
+    if kind != "float32" and spec is not None and spec.convnet:
+        yield f"config.model.residual_dtype is {kind} but {name} is a convnet; leave it at float32."
     if heads <= 0 or spec is None:
         return
     if spec.transformer is None:

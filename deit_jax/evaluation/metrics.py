@@ -11,9 +11,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Int32, Shaped
 
 from deit_jax.augment.normalise import to_input
+from deit_jax.devices import compiler_options
 from deit_jax.models.functional import HeadLogits, ModelFunction
 from deit_jax.models.fusion import fuse
-from deit_jax.sharding import batch_split_over, put_batch
+from deit_jax.sharding import batch_split_over, platform_of, put_batch
 from deit_jax.trees import Tree
 
 Sums = dict[str, dict[str, Shaped[Array, ""]]]
@@ -65,7 +66,7 @@ def make_eval_step(
     classes: tuple[int, ...] = (),
     answers: bool = False,
     mesh: Mesh | None = None,
-    compiler_options: dict[str, Any] | None = None,
+    options: dict[str, Any] | None = None,
 ) -> EvalStep:
     """Return `step(params, batch_stats, batch) -> sums` for batches of `eval_batches`.
 
@@ -79,10 +80,10 @@ def make_eval_step(
         answers: whether "answers", the class of each image, come with the sums.
         mesh: devices the batches are split over, so that nothing but sums crosses between them;
             None for the default one.
-        compiler_options: of XLA.
+        options: of XLA, see `compiler_options`.
     """
 
-    @partial(jax.jit, compiler_options=compiler_options)
+    @partial(jax.jit, compiler_options=options)
     def step(
         params: Tree, batch_stats: Tree, batch: Mapping[str, Shaped[Array, "batch ..."]]
     ) -> Sums:
@@ -186,6 +187,7 @@ def measure(
         classes=classes,
         answers=True,
         mesh=mesh,
+        options=compiler_options(platform_of(mesh)),
     )
     totals: Totals = {}
     rows: dict[str, list[np.ndarray]] = {}

@@ -3,7 +3,7 @@
 import contextlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -100,8 +100,11 @@ def read_subject(
         path, which="ema" if which == "ema" else "model", checkpoint=checkpoint, model=model
     )
     run = weights if isinstance(weights, RunWeights) else None
-    dtype = run.config["model"]["dtype"] if run else "float32"
-    function, params, batch_stats = complete_model(weights, dtype=jnp.dtype(dtype))
+    types: dict[str, Any] = {
+        key: jnp.dtype(run.config["model"][key] if run else "float32")
+        for key in ("dtype", "residual_dtype")
+    }
+    function, params, batch_stats = complete_model(weights, **types)
     subject = Subject(
         path,
         weights.model_name,

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from deit_jax.models import cudnn_attention
 from deit_jax.models.layers import Linear, dropout
-from deit_jax.models.products import dense, materialise, product
+from deit_jax.models.products import dense, dense_apart, materialise, product
 
 AttentionForm = Literal["auto", "recompute"]
 """How attention is computed: "recompute" is `attend`, on any device; "auto" lets cuDNN do it where
@@ -114,12 +114,14 @@ class Attention(nnx.Module):
         dtype: Any,
         rngs: nnx.Rngs,
         form: AttentionForm = "auto",
+        residual_dtype: Any = jnp.float32,
     ) -> None:
         self.qkv = Linear(width, 3 * width, dtype=dtype, rngs=rngs)
         self.proj = Linear(width, width, dtype=dtype, rngs=rngs)
         self.num_heads = num_heads
         self.drop_rate = drop_rate
         self.form = form
+        self.residual_dtype = jnp.dtype(residual_dtype)
 
     def __call__(
         self,
@@ -130,17 +132,20 @@ class Attention(nnx.Module):
         keys: Key[Array, " batch"] | None = None,
     ) -> Float[Array, "rows//{tokens}*{queries} width"]:
         """Let the first `queries` tokens of each image attend to all its `tokens` tokens."""
-        query, key, value = self._project(x, tokens, queries)
-        features = query.shape[-1] // self.num_heads
+        batch, features = x.shape[0] // tokens, x.shape[-1] // self.num_heads
         # A few queries are no work, and cuDNN's kernels are made for many.
-        by_cudnn = (
+        if (
             self.form == "auto"
             and queries == tokens
-            and cudnn_attention.takes(query.dtype, features)
-        )
-        form = cudnn_attention.attend_cudnn if by_cudnn else attend
-        mixed = form(query, key, value, x.shape[0] // tokens, self.num_heads)
-        return dropout(self.proj(mixed), self.drop_rate, keys)
+            and cudnn_attention.takes(self.qkv.dtype, features)
+        ):
+            kernel, bias = self.qkv.kernel[...], self.qkv.bias[...]
+            query, key, value = dense_apart(x.astype(self.qkv.dtype), kernel, bias, 3)
+            mixed = cudnn_attention.attend_cudnn(query, key, value, batch, self.num_heads)
+        else:
+            query, key, value = self._project(x, tokens, queries)
+            mixed = attend(query, key, value, batch, self.num_heads)
+        return dropout(self.proj(mixed, self.residual_dtype), self.drop_rate, keys)
 
     def maps(
         self, x: Float[Array, "rows width"], tokens: int

@@ -85,3 +85,40 @@ def _dense_backward(
 
 
 dense.defvjp(_dense_forward, _dense_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def dense_apart(
+    x: Float[Array, "rows inner"],
+    kernel: Float[Array, "inner columns"],
+    bias: Float[Array, " columns"],
+    parts: int,
+) -> tuple[Float[Array, "rows part"], ...]:
+    """Return `dense`, in the type of `x`, cut into equal parts of its columns.
+
+    Each part is a product of its own: where memory is slow, cutting a wide result and joining its
+    gradients takes as long as the products.
+    """
+    pieces = zip(jnp.split(kernel, parts, axis=1), jnp.split(bias, parts), strict=True)
+    return tuple(dense(x, *piece, x.dtype) for piece in pieces)
+
+
+def _apart_forward(
+    x: Array, kernel: Array, bias: Array, parts: int
+) -> tuple[tuple[Array, ...], tuple[Array, Array]]:
+    return dense_apart(x, kernel, bias, parts), (x, kernel)
+
+
+def _apart_backward(
+    parts: int, saved: tuple[Array, Array], grads: tuple[Array, ...]
+) -> tuple[Array, Array, Array]:
+    x, kernel = saved
+    pieces = zip(jnp.split(kernel, parts, axis=1), grads, strict=True)
+    back = [_dense_backward(x.dtype, (x, piece), grad) for piece, grad in pieces]
+    grads_x, grads_kernel, grads_bias = zip(*back, strict=True)
+    # A product before the sum of those so far: XLA looks there for one that can add to it.
+    grad_x = functools.reduce(lambda total, grad: grad + total, grads_x)
+    return grad_x, jnp.concatenate(grads_kernel, axis=1), jnp.concatenate(grads_bias)
+
+
+dense_apart.defvjp(_apart_forward, _apart_backward)

@@ -66,6 +66,7 @@ def model_builder(
     attention: AttentionForm = "auto",
     num_heads: int = 0,
     epsilon: float = LAYER_NORM_EPSILON,
+    residual_dtype: Any = jnp.float32,
 ) -> Builder:
     """Return a function from `nnx.Rngs` to the named model, for `functional.abstract` and jit.
 
@@ -81,6 +82,7 @@ def model_builder(
         attention: how a transformer computes attention; convnets have none.
         num_heads: of a transformer's attention; the model's own if 0.
         epsilon: of a transformer's layer normalisation.
+        residual_dtype: type of a transformer's residual stream.
 
     Raises:
         ValueError: there is no such model, or it is a convnet and has no such option.
@@ -98,10 +100,12 @@ def model_builder(
     options: dict[str, Any] = {}
     heads = checked.pop("num_heads")
     if spec.transformer:
-        options = {"attention": attention, "epsilon": epsilon}
+        options = {"attention": attention, "epsilon": epsilon, "residual_dtype": residual_dtype}
         spec = spec.resized(num_heads=heads) if heads else spec
-    elif heads or epsilon != LAYER_NORM_EPSILON:
-        raise ValueError(f"{name} is a convnet, which takes neither num_heads nor epsilon.")
+    elif heads or epsilon != LAYER_NORM_EPSILON or jnp.dtype(residual_dtype) != jnp.float32:
+        raise ValueError(
+            f"{name} is a convnet, which takes neither num_heads, epsilon nor residual_dtype."
+        )
 
     def build(rngs: nnx.Rngs) -> Any:
         model = spec.build(dtype=dtype, rngs=rngs, **checked, **options)

@@ -34,7 +34,8 @@ class VisionTransformer(nnx.Module):
         drop_rate: dropout after position embedding, attention projection and both MLP layers.
         drop_path_rate: stochastic depth probability of the last block; rises linearly from 0 at
             the first. Of DeiT III, the probability of every block.
-        dtype: type of the operands of matrix products. All else is float32.
+        dtype: type of the operands of matrix products. All else is float32, but for
+        residual_dtype: type of the stream from block to block, and of what branches add to it.
         rngs: for the initialisation.
         attention: how attention is computed.
         epsilon: of the layer normalisation, added to the variance.
@@ -61,6 +62,7 @@ class VisionTransformer(nnx.Module):
         rngs: nnx.Rngs,
         attention: AttentionForm = "auto",
         epsilon: float = LAYER_NORM_EPSILON,
+        residual_dtype: Any = jnp.float32,
     ) -> None:
         patch_size, width, depth, num_heads, distilled, deit3 = astuple(architecture)
         _check_image_size(image_size, patch_size)
@@ -80,6 +82,7 @@ class VisionTransformer(nnx.Module):
         self.deit3 = deit3
         self.num_heads = num_heads
         self.epsilon = epsilon
+        self.residual_dtype = jnp.dtype(residual_dtype)
         patches = (image_size[0] // patch_size) * (image_size[1] // patch_size)
         self.num_tokens = self.num_prefix_tokens + patches
         self.depth = depth
@@ -100,6 +103,7 @@ class VisionTransformer(nnx.Module):
             layer_scale=deit3,
             attention=attention,
             epsilon=epsilon,
+            residual_dtype=residual_dtype,
         )
         rising = [i / max(depth - 1, 1) for i in range(depth)]
         rates = [drop_path_rate * (1.0 if deit3 else share) for share in rising]
@@ -221,7 +225,7 @@ class VisionTransformer(nnx.Module):
             tokens = jnp.concatenate([*prefix, patches], axis=1) + positions
         if seen is not None:
             seen |= {"patch_embed": patches, "tokens": tokens}
-        return tokens.reshape(batch * self.num_tokens, width)
+        return tokens.reshape(batch * self.num_tokens, width).astype(self.residual_dtype)
 
 
 def _check_image_size(image_size: tuple[int, int], patch_size: int) -> None:

@@ -22,6 +22,7 @@ _CHECKED = (
     "model.num_classes",
     "model.image_size",
     "model.dtype",
+    "model.residual_dtype",
     "data.eval_crop_ratio",
     "evaluation.batch_size",
     "evaluation.fusion",

@@ -30,6 +30,9 @@ class ModelOptions(Options):
     drop_path_rate: float = key(0.1, BELOW_ONE)
     # Operands of products; parameters, softmax, normalisation and loss stay float32.
     dtype: str = key("bfloat16", choices=DTYPES)
+    # Of a transformer: the stream from block to block, and what branches add to it. In bfloat16
+    # accelerators move fewer bytes; each sum is rounded to 8 bits (docs/gpu.md).
+    residual_dtype: str = key("float32", choices=DTYPES)
 
 
 @dataclass(frozen=True)

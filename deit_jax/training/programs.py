@@ -65,10 +65,8 @@ def build_programs(
         kernel_choices: for `training.repeatable`, see `compiler_options`.
     """
     build = _student_builder(config)
-    student, params, batch_stats = abstract(build)
-    options = compiler_options(
-        platform_of(mesh), batch_norm=bool(batch_stats), kernel_choices=kernel_choices
-    )
+    student, params, _ = abstract(build)
+    options = compiler_options(platform_of(mesh), kernel_choices=kernel_choices)
     optimizer = make_optimizer(config.optimizer, params, trainable(params, config))
     steps = StepPrograms(student, optimizer, config, mesh, steps_per_epoch, options)
     eval_step = make_eval_step(
@@ -77,7 +75,7 @@ def build_programs(
         std=config.augment.std,
         fusion=config.evaluation.fusion,
         mesh=mesh,
-        compiler_options=options,
+        options=options,
     )
     everywhere = replicated(mesh)
     create = partial(create_state, build, optimizer, ema=config.ema.decay > 0)
@@ -105,5 +103,6 @@ def _student_builder(config: Config) -> Builder:
         drop_path_rate=model.drop_path_rate,
         num_heads=model.num_heads,
         dtype=jnp.dtype(model.dtype),
+        residual_dtype=jnp.dtype(model.residual_dtype),
         attention="recompute" if config.training.repeatable else "auto",
     )

@@ -4,7 +4,6 @@ import logging
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from deit_jax.models.architecture import VitArchitecture, is_transformer
@@ -68,26 +67,26 @@ def fit_to_itself(weights: Weights) -> Fitted:
 
 
 def complete_model(
-    weights: Weights, image_size: tuple[int, int] | None = None, *, dtype: Any = jnp.float32
+    weights: Weights, image_size: tuple[int, int] | None = None, **types: Any
 ) -> tuple[ModelFunction, Tree, Tree]:
     """Return function, parameters and BatchNorm statistics of the model that weights are of.
 
     Args:
         weights: as read.
         image_size: (height, width) in pixels to build it for; that of the weights if None.
-        dtype: type of the operands of its matrix products.
+        **types: `dtype` and `residual_dtype` of `model_builder`.
 
     Raises:
         ValueError: as `fit_to_itself`; or something would have to be initialised afresh.
     """
-    function, fitted = _own(weights, image_size or weights.image_size, dtype)
+    function, fitted = _own(weights, image_size or weights.image_size, **types)
     if fitted.report.warning:
         raise ValueError(f"{weights.source} is not complete: {fitted.report.warning}")
     return function, fitted.params, fitted.batch_stats
 
 
 def _own(
-    weights: Weights, image_size: tuple[int, int], dtype: Any = jnp.float32
+    weights: Weights, image_size: tuple[int, int], **types: Any
 ) -> tuple[ModelFunction, Fitted]:
     """Build the model that weights are of, in shapes, and fit them to it."""
     if not weights.model_name:
@@ -105,7 +104,7 @@ def _own(
         weights.model_name,
         num_classes=weights.num_classes,
         image_size=image_size,
-        dtype=dtype,
+        **types,
         **weights.network.options(),
     )
     function, params, batch_stats = abstract(build)

@@ -7,6 +7,7 @@ from deit_jax.config.defaults import default_config
 from deit_jax.config.keys import leaves_by_key
 from deit_jax.config.validate import validate
 from deit_jax.config.variant import choose, choose_parts
+from deit_jax.models.registry import model_builder
 
 
 def valid():
@@ -107,6 +108,17 @@ def test_micro_batches_of_a_convnet_are_refused():
     config.training.micro_batches = 2
     (problem,) = validate(config)
     assert "BatchNorm" in problem
+
+
+def test_a_residual_stream_that_a_convnet_has_not_is_refused():
+    config = valid()
+    config.model.name, config.model.residual_dtype = "regnety_040", "bfloat16"
+    (problem,) = validate(config)
+    assert "model.residual_dtype is bfloat16 but regnety_040 is a convnet" in problem
+    with pytest.raises(
+        ValueError, match=r"regnety_040 is a convnet, which takes .* residual_dtype"
+    ):
+        model_builder("regnety_040", residual_dtype="bfloat16")
 
 
 def test_parts_that_a_convnet_has_not_are_refused():

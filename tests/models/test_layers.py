@@ -19,7 +19,7 @@ from deit_jax.models.layers import (
     gelu,
     stochastic_depth,
 )
-from deit_jax.models.products import dense, product
+from deit_jax.models.products import dense, dense_apart, product
 
 RNG = np.random.default_rng(0)
 
@@ -143,6 +143,30 @@ def test_dense_as_accelerators_do_it(out_dtype, monkeypatch):
     compare(ours, lambda x, kernel, bias: x @ kernel + bias, (x, kernel, draw(9)), grad, 8e-3)
     jaxpr = str(jax.make_jaxpr(ours)(x, kernel, draw(9)))
     assert f"preferred_element_type={jnp.dtype(out_dtype)}" in jaxpr
+
+
+@pytest.mark.parametrize(
+    # Three gradients of the rows are added up in their type.
+    ("dtype", "tolerance"),
+    [(jnp.float32, 1e-6), (jnp.bfloat16, 1.2e-2)],
+)
+def test_dense_in_parts_is_the_whole_cut_apart(dtype, tolerance, monkeypatch):
+    monkeypatch.setattr(products, "platform", lambda: "gpu")
+    x, kernel, grad = (
+        np.asarray(jnp.asarray(a, dtype), np.float32)
+        for a in (draw(20, 6), draw(6, 9), draw(20, 9))
+    )
+
+    def ours(x, kernel, bias):
+        parts = dense_apart(x.astype(dtype), kernel, bias, 3)
+        assert [(part.shape, part.dtype) for part in parts] == [((20, 3), dtype)] * 3
+        return jnp.concatenate(parts, axis=1)
+
+    oracle = lambda x, kernel, bias: x @ kernel + bias  # noqa: E731
+    compare(ours, oracle, (x, kernel, draw(9)), grad, tolerance)
+    # Nothing as wide as all parts together is made of the rows.
+    made = str(jax.make_jaxpr(lambda *a: jax.vjp(dense_apart, *a, 3))(x, kernel, draw(9)))
+    assert "[20,3]" in made and "[20,9]" not in made
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

@@ -14,7 +14,7 @@ from deit_jax.models.layers import stochastic_depth
 from deit_jax.models.vit import VisionTransformer
 
 
-def build(dtype=jnp.float32, drop_rate=0.0, drop_path_rate=0.0, width=32, depth=3):
+def build(dtype=jnp.float32, drop_rate=0.0, drop_path_rate=0.0, width=32, depth=3, **options):
     return VisionTransformer(
         VitArchitecture(4, width, depth, num_heads=2, distilled=True),
         num_classes=5,
@@ -23,6 +23,7 @@ def build(dtype=jnp.float32, drop_rate=0.0, drop_path_rate=0.0, width=32, depth=
         drop_path_rate=drop_path_rate,
         dtype=dtype,
         rngs=nnx.Rngs(0),
+        **options,
     )
 
 
@@ -95,6 +96,51 @@ def test_bfloat16_is_near_float32_and_gives_float32(images):
         assert b.dtype == jnp.float32
         # Eight bits of mantissa through three blocks, against the largest logit.
         assert np.abs(a - b).max() < 0.03 * np.abs(a).max()
+
+
+def test_a_residual_stream_in_bfloat16_is_rounded_after_each_sum(images):
+    model = build(depth=2, residual_dtype=jnp.bfloat16)
+    seen = model.activations(images[:2])
+    x = seen["tokens"].astype(jnp.bfloat16)
+    for block in ("blocks.0", "blocks.1"):
+        for branch in ("attn", "mlp"):
+            wide = np.asarray(x, np.float32) + np.asarray(seen[f"{block}.{branch}"], np.float32)
+            x = jnp.asarray(wide).astype(jnp.bfloat16)
+        assert seen[block].dtype == jnp.bfloat16
+        np.testing.assert_array_equal(np.asarray(seen[block], np.float32), x.astype(np.float32))
+    assert seen["norm"].dtype == seen["head"].dtype == jnp.float32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("deit3", [False, True])
+def test_gradients_through_a_residual_stream_in_bfloat16(images, keys, deit3):
+    """As through one in float32 but for roundings to 8 bits, stochastic depth and all."""
+    architecture = VitArchitecture(4, 32, 3, num_heads=2, distilled=not deit3, deit3=deit3)
+
+    def gradient(residual_dtype):
+        model = VisionTransformer(
+            architecture,
+            num_classes=5,
+            image_size=(8, 12),
+            drop_path_rate=0.3,
+            residual_dtype=residual_dtype,
+            rngs=nnx.Rngs(0),
+        )
+        function, params, _ = split(model)
+
+        def loss(params):
+            (logits, _), _ = function.head_logits(params, {}, images, keys=keys)
+            assert logits.dtype == jnp.float32
+            return jnp.square(logits).sum()
+
+        grads = jax.tree.leaves(jax.jit(jax.grad(loss))(params))
+        assert {leaf.dtype for leaf in grads} == {jnp.dtype(jnp.float32)}
+        return np.concatenate([leaf.ravel() for leaf in grads])
+
+    exact, close = gradient(jnp.float32), gradient(jnp.bfloat16)
+    distance = np.linalg.norm(close - exact) / np.linalg.norm(exact)
+    # Each of six sums is rounded by at most 2^-9, forwards and backwards.
+    assert 1e-5 < distance < 12 * 2**-9
 
 
 @pytest.mark.slow
