@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 GAP, LINE, TEXT = 6, 15, 12
 
-Row = tuple[str, UInt8[np.ndarray, "pictures height width 3"], Sequence[str]]
+SheetRow = tuple[str, UInt8[np.ndarray, "pictures height width 3"], Sequence[str]]
 """Title of a row, its pictures, and what stands below each."""
 
 
@@ -54,7 +54,7 @@ class SeenImages:
 
 def seen_sheet(seen: SeenImages, side: int = 128, columns: int = 6) -> Image.Image:
     """Draw the images as they are read, and as the networks see them with their soft labels."""
-    rows: list[Row] = []
+    rows: list[SheetRow] = []
     for start in range(0, len(seen.names), columns):
         few = range(start, min(start + columns, len(seen.names)))
         read = [f"{seen.class_names[seen.labels[i]]}\n{Path(seen.names[i]).name}" for i in few]
@@ -84,7 +84,7 @@ def resized(
     return np.stack([np.asarray(Image.fromarray(one).resize(size, way)) for one in pictures])
 
 
-def draw_sheet(rows: Sequence[Row], columns: int) -> Image.Image:
+def draw_sheet(rows: Sequence[SheetRow], columns: int) -> Image.Image:
     """Lay out rows of pictures of one size, with their captions below."""
     font = ImageFont.load_default(TEXT)
     height, width = rows[0][1].shape[1:3]

@@ -13,7 +13,7 @@ from PIL import Image
 from deit_jax.augment.normalise import to_input
 from deit_jax.data.images.crop import evaluation_view
 from deit_jax.evaluation.predict import (
-    HEADS,
+    ANSWERING_ORDER,
     Prediction,
     Probabilities,
     likeliest,
@@ -26,10 +26,12 @@ from deit_jax.models.fusion import fuse
 from deit_jax.preprocessing import Preprocessing
 from deit_jax.trees import Tree
 
-Picture = str | os.PathLike[str] | Image.Image | UInt8[np.ndarray, "height width 3"]
+AnyImage = str | os.PathLike[str] | Image.Image | UInt8[np.ndarray, "height width 3"]
 """An image: a path, an image of Pillow, or RGB levels."""
 
-Logits = Callable[[Tree, Float[Array, "batch height width 3"]], Float[Array, "batch classes"]]
+LogitsFunction = Callable[
+    [Tree, Float[Array, "batch height width 3"]], Float[Array, "batch classes"]
+]
 """A pure function of parameters and normalised images."""
 
 
@@ -56,7 +58,7 @@ class LoadedModel:
     notes: tuple[str, ...] = field(default=(), repr=False)
 
     def preprocess(
-        self, images: Picture | Sequence[Picture] | UInt8[np.ndarray, "batch height width 3"]
+        self, images: AnyImage | Sequence[AnyImage] | UInt8[np.ndarray, "batch height width 3"]
     ) -> Float[Array, "batch {self.image_size[0]} {self.image_size[1]} 3"]:
         """Return images as the model takes them: resized, cropped, normalised as it wants.
 
@@ -71,7 +73,7 @@ class LoadedModel:
 
     def predict(
         self,
-        images: Picture | Sequence[Picture] | UInt8[np.ndarray, "batch height width 3"],
+        images: AnyImage | Sequence[AnyImage] | UInt8[np.ndarray, "batch height width 3"],
         *,
         top: int = 5,
         batch_size: int = 32,
@@ -99,14 +101,14 @@ class LoadedModel:
             for row, image in enumerate(chunk):
                 heads = {
                     head: likeliest(found[head][row], self.class_names, top)
-                    for head in HEADS
+                    for head in ANSWERING_ORDER
                     if head in found
                 }
                 path = os.fspath(image) if isinstance(image, str | os.PathLike) else ""
                 predictions.append(Prediction(path, heads))
         return predictions
 
-    def freeze(self) -> tuple[Logits, Tree]:
+    def freeze(self) -> tuple[LogitsFunction, Tree]:
         """Return the model as a pure function and its parameters, such as a teacher is.
 
         BatchNorm is folded into the convolutions, so that nothing is left to update. Of two heads
@@ -122,7 +124,7 @@ class LoadedModel:
 
         return logits, params
 
-    def _views(self, images: Sequence[Picture]) -> UInt8[np.ndarray, "batch height width 3"]:
+    def _views(self, images: Sequence[AnyImage]) -> UInt8[np.ndarray, "batch height width 3"]:
         """Return images resized and cropped."""
         view = self.preprocessing.require().view
         views = np.empty((len(images), *self.image_size, 3), np.uint8)
@@ -143,8 +145,8 @@ class LoadedModel:
 
 
 def _listed(
-    images: Picture | Sequence[Picture] | UInt8[np.ndarray, "batch height width 3"],
-) -> list[Picture]:
+    images: AnyImage | Sequence[AnyImage] | UInt8[np.ndarray, "batch height width 3"],
+) -> list[AnyImage]:
     single = isinstance(images, str | os.PathLike | Image.Image)
     if single or (isinstance(images, np.ndarray) and images.ndim == 3):
         return [images]  # type: ignore[list-item]

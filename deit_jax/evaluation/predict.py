@@ -24,7 +24,7 @@ from deit_jax.trees import Tree
 from deit_jax.weights.pretrained import imagenet_class_names
 from deit_jax.weights.reading import Weights
 
-HEADS: Final = ("fused", "class", "distillation")
+ANSWERING_ORDER: Final = ("fused", "class", "distillation")
 """The order in which predictions have their heads."""
 
 Probabilities = Callable[
@@ -182,7 +182,7 @@ def predict(
         pixels = np.zeros((batch_size, *size, 3), np.uint8)
         told = [_fill(pixels[row], path, shown.view) for row, path in enumerate(chunk)]
         found = jax.device_get(probabilities(params, batch_stats, pixels))
-        order = [head for head in HEADS if head in found]
+        order = [head for head in ANSWERING_ORDER if head in found]
         for row, path in enumerate(chunk):
             error, note = told[row]
             heads = {h: likeliest(found[h][row], names, top) for h in order if not error}

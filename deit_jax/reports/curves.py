@@ -10,7 +10,7 @@ from jaxtyping import Float
 from deit_jax.reports.comparison import Comparison
 from deit_jax.reports.experiments import Experiment
 from deit_jax.reports.figures import literal, save
-from deit_jax.reports.palette import COLOURS, DASHES, line_of_experiment
+from deit_jax.reports.palette import COLOURS, DASHES, stroke_of_experiment
 from deit_jax.reports.table3 import percent
 from deit_jax.runs.history import RunRecord, Split
 
@@ -36,7 +36,7 @@ def draw_curves(comparison: Comparison, path: str | Path) -> None:
     accuracy, loss = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
     architectures = {one.architecture for one in comparison.students}
     for number, experiment in enumerate(comparison.students):
-        line = line_of_experiment(number)
+        line = stroke_of_experiment(number)
         style = dict(color=COLOURS[line.colour].light, linestyle=(0, DASHES[line.dash]))
         model = f"{experiment.model}, " if len(architectures) > 1 else ""
         label = literal(f"{model}{experiment.label}: {percent(experiment.inference)}")

@@ -20,7 +20,7 @@ from deit_jax.evaluation.subjects import (
 )
 from deit_jax.files import sentence
 from deit_jax.reports.experiments import Experiment, taught
-from deit_jax.reports.palette import HEADS
+from deit_jax.reports.palette import HEAD_NAMES
 from deit_jax.runs.history import RunRecord, WeightsKind
 from deit_jax.sheets import SeenImages
 
@@ -171,6 +171,6 @@ def disagreement_of(
             answers[found.teacher_name] = found.teacher.answers
     for label, found in same.items():
         for head, values in found.heads.items():
-            name = label if len(found.heads) == 1 else f"{label}, {HEADS[head]}"
+            name = label if len(found.heads) == 1 else f"{label}, {HEAD_NAMES[head]}"
             answers[name] = values.answers
     return disagreement(answers), [label for label in answered if label not in same]

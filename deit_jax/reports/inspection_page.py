@@ -8,31 +8,25 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from deit_jax.evaluation.agreement import Disagreement
 from deit_jax.evaluation.answers import Mistake, confusion
 from deit_jax.reports.agreement import columns, disagreement_caption, disagreement_rows
-from deit_jax.reports.inspection import Answered, Inspection
-from deit_jax.reports.markup import Markup, element, joined, table
-from deit_jax.reports.palette import HEADS
+from deit_jax.reports.experiments import Experiment
+from deit_jax.reports.inspection import Answered, Inspection, disagreement_of
+from deit_jax.reports.markup import Markup, element, html_table, join_markup
+from deit_jax.reports.palette import HEAD_NAMES
 from deit_jax.sheets import SeenImages
 from deit_jax.tables import Column
 
 MOST_CLASSES = 24
 """With more, a table of all pairs is no help."""
 
-NOT_ASKED = (
-    "What the networks saw, confusion, mistakes and agreement take the run's checkpoint and images "
-    "to know: python -m deit_jax report --images shows them."
-)
 _CONFUSED = (Column("class"), Column("answered"), Column("images", True), Column("share", True))
 _MOST_CONFUSED = 10
 _SMALL = 64
 
 
-def inspection_sections(inspection: Inspection | None) -> list[Markup]:
+def inspection_sections(inspection: Inspection) -> list[Markup]:
     """Return the sections of one experiment; a sentence says why one is missing."""
-    if inspection is None:
-        return [element("p", NOT_ASKED, class_="note")]
     parts = [element("h3", "What the networks see")]
     seen, answered = inspection.seen, inspection.answered
     if isinstance(seen, str):
@@ -54,13 +48,16 @@ _SEEN = (
 _SEEN_TEACHER = "; the teacher's are its answers to the very same images"
 
 
-def agreement_section(found: Disagreement | None, left_out: Sequence[str]) -> list[Markup]:
+def agreement_section(
+    students: Sequence[Experiment], inspections: Sequence[Inspection]
+) -> list[Markup]:
     """Return the table in the form of the paper's Table 4; nothing where nobody has answered."""
+    found, left_out = disagreement_of(students, inspections)
     if found is None:
         return []
     parts = [
         element("h3", "Agreement"),
-        table(columns(found), disagreement_rows(found)),
+        html_table(columns(found), disagreement_rows(found)),
         _note(disagreement_caption(found)),
     ]
     if left_out:
@@ -90,7 +87,7 @@ def _seen(seen: SeenImages) -> Markup:
 
 def _shares(who: str, parts: Sequence[tuple[str, float]]) -> Markup:
     text = ", ".join(f"{name} ({share:.2f})" for name, share in parts)
-    return joined([element("span", f"{who} ", class_="who"), text])
+    return join_markup([element("span", f"{who} ", class_="who"), text])
 
 
 def _confusion(answered: Answered) -> list[Markup]:
@@ -100,7 +97,7 @@ def _confusion(answered: Answered) -> list[Markup]:
     wrong = int(counts.sum() - np.trace(counts))
     few = len(names) <= MOST_CLASSES
     rows = most_confused(counts, names)
-    pairs = table(_CONFUSED, rows) if rows else element("p", "No image was confused.")
+    pairs = html_table(_CONFUSED, rows) if rows else element("p", "No image was confused.")
     note = (
         f"Answers of {_of(answered)} to {int(counts.sum()):,} images of split "
         f"'{answered.place.split}' at step {answered.step:,}; {wrong:,} are wrong. "
@@ -158,7 +155,7 @@ def _mistakes(answered: Answered) -> list[Markup]:
 def _mistake(mistake: Mistake, answered: Answered) -> Markup:
     names = answered.class_names
     lines = [
-        joined(
+        join_markup(
             [
                 element("span", f"{who} ", class_="who"),
                 f"{names[answer] if answer >= 0 else 'nothing'} ({share:.2f})",
@@ -172,8 +169,8 @@ def _mistake(mistake: Mistake, answered: Answered) -> Markup:
 
 def answers_to(index: int, answered: Answered) -> list[tuple[str, int, float]]:
     """Return who answers which class to an image, with what probability; the model itself first."""
-    order = [answered.inference, *(head for head in HEADS if head != answered.inference)]
-    named = [(HEADS[head], answered.heads[head]) for head in order if head in answered.heads]
+    order = [answered.inference, *(head for head in HEAD_NAMES if head != answered.inference)]
+    named = [(HEAD_NAMES[head], answered.heads[head]) for head in order if head in answered.heads]
     if len(named) == 1:
         named = [("answer", named[0][1])]
     if answered.teacher:
@@ -184,7 +181,7 @@ def answers_to(index: int, answered: Answered) -> list[tuple[str, int, float]]:
 
 
 def _of(answered: Answered) -> str:
-    return HEADS[answered.inference] if len(answered.heads) > 1 else "the model"
+    return HEAD_NAMES[answered.inference] if len(answered.heads) > 1 else "the model"
 
 
 def _tile(shown: Markup, title: str, lines: Sequence[str], file: str) -> Markup:

@@ -9,7 +9,7 @@ from deit_jax.files import written_whole
 from deit_jax.reports.figures import literal, save
 from deit_jax.reports.inspection import Answered, Inspection
 from deit_jax.reports.inspection_page import MOST_CLASSES, answers_to
-from deit_jax.sheets import Row, draw_sheet, resized, seen_sheet
+from deit_jax.sheets import SheetRow, draw_sheet, resized, seen_sheet
 
 _SIDE, _COLUMNS = 128, 6
 
@@ -37,9 +37,9 @@ def draw_inspection(inspection: Inspection, number: int, directory: Path) -> lis
     return files
 
 
-def _mistakes(answered: Answered) -> list[Row]:
+def _mistakes(answered: Answered) -> list[SheetRow]:
     names = answered.class_names
-    rows: list[Row] = []
+    rows: list[SheetRow] = []
     for start in range(0, len(answered.mistakes), _COLUMNS):
         few = answered.mistakes[start : start + _COLUMNS]
         captions = []

@@ -29,15 +29,15 @@ def element(name: str, /, *children: str, **attributes: str | float) -> Markup:
     )
     if name in _EMPTY and not children:
         return Markup(f"<{name}{given}/>")
-    return Markup(f"<{name}{given}>{joined(children)}</{name}>")
+    return Markup(f"<{name}{given}>{join_markup(children)}</{name}>")
 
 
-def joined(children: Sequence[str]) -> Markup:
+def join_markup(children: Sequence[str]) -> Markup:
     """Return children one after the other; see `element`."""
     return Markup("".join(c if isinstance(c, Markup) else _escape(c) for c in children))
 
 
-def table(columns: Sequence[Column], rows: Rows, section_after: int = 0) -> Markup:
+def html_table(columns: Sequence[Column], rows: Rows, section_after: int = 0) -> Markup:
     """Return a table that scrolls by itself where the page is narrower.
 
     Args:

@@ -9,13 +9,13 @@ from jaxtyping import Float
 from deit_jax.reports.comparison import Comparison
 from deit_jax.reports.curves import curve
 from deit_jax.reports.experiments import Experiment, taught
-from deit_jax.reports.palette import HEADS, Line, line_of_experiment
+from deit_jax.reports.palette import HEAD_NAMES, Stroke, stroke_of_experiment
 
 # Each term has the colour of the head that it teaches where there are two.
 _LOSSES = (
-    ("loss", "total", Line("ink")),
-    ("label_loss", "of the labels", Line("class")),
-    ("distillation_loss", "of the teacher", Line("distillation")),
+    ("loss", "total", Stroke("ink")),
+    ("label_loss", "of the labels", Stroke("class")),
+    ("distillation_loss", "of the teacher", Stroke("distillation")),
 )
 
 
@@ -30,7 +30,7 @@ class Series:
     """
 
     label: str
-    line: Line
+    line: Stroke
     points: Float[np.ndarray, "3 points"]
 
 
@@ -60,7 +60,7 @@ def comparison_panels(comparison: Comparison) -> list[Panel]:
     chosen = []
     for number, experiment in enumerate(comparison.students):
         key = f"{comparison.weights}/{experiment.first.inference_head}/top1"
-        chosen.append((experiment, line_of_experiment(number), key))
+        chosen.append((experiment, stroke_of_experiment(number), key))
     accuracy = _several((one.label, line, curve(one, "eval", key)) for one, line, key in chosen)
     loss = _several((one.label, line, curve(one, "train", "loss")) for one, line, _ in chosen)
     return [
@@ -103,8 +103,12 @@ def experiment_panels(experiment: Experiment) -> list[Panel]:
 def _by_head(experiment: Experiment, metric: str) -> tuple[Series, ...]:
     """Return a curve for each head, whole for raw and dashed for averaged weights."""
     return _several(
-        (f"{name}, {words}", Line(head, dash), curve(experiment, "eval", f"{kind}/{head}/{metric}"))
-        for head, name in HEADS.items()
+        (
+            f"{name}, {words}",
+            Stroke(head, dash),
+            curve(experiment, "eval", f"{kind}/{head}/{metric}"),
+        )
+        for head, name in HEAD_NAMES.items()
         for kind, words, dash in (("raw", "raw", 0), ("ema", "EMA", 1))
     )
 
@@ -112,11 +116,11 @@ def _by_head(experiment: Experiment, metric: str) -> tuple[Series, ...]:
 def _train(experiment: Experiment, key: str, factor: float = 1.0) -> tuple[Series, ...]:
     """Return the one curve of something logged in training, multiplied."""
     points = curve(experiment, "train", key) * np.array([[1.0], [factor], [factor]])
-    return _several([("", Line("ink"), points)])
+    return _several([("", Stroke("ink"), points)])
 
 
 def _several(
-    curves: Iterable[tuple[str, Line, Float[np.ndarray, "3 points"]]],
+    curves: Iterable[tuple[str, Stroke, Float[np.ndarray, "3 points"]]],
 ) -> tuple[Series, ...]:
     """Return those curves that have points."""
 

@@ -4,23 +4,24 @@ import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from deit_jax.evaluation.agreement import Disagreement
 from deit_jax.files import write_text
-from deit_jax.reports.agreement import disagreement_markdown, draw_disagreement
 from deit_jax.reports.comparison import Comparison
 from deit_jax.reports.curves import draw_curves
-from deit_jax.reports.inspection import Inspection, disagreement_of
-from deit_jax.reports.inspection_pictures import draw_inspection
 from deit_jax.reports.page import experiments, report_page
 from deit_jax.reports.panel_picture import draw_panels
 from deit_jax.reports.panels import experiment_panels
 from deit_jax.reports.table3 import table3_markdown
 
+if TYPE_CHECKING:
+    from deit_jax.evaluation.agreement import Disagreement
+    from deit_jax.reports.inspection import Inspection
+
 PAGE = "report.html"
 TABLE = "report.md"
 PICTURE = "curves.png"
-Picture = tuple[str, Path]
+_Picture = tuple[str, Path]
 """What it shows, and its file."""
 
 _OURS = re.compile(r"\]\((agreement\.png|(?:curves|seen|mistakes|confusion)-\d+\.png)\)")
@@ -31,7 +32,7 @@ NO_PICTURE = (
 
 
 def write_report(
-    comparison: Comparison, directory: str | Path, inspections: Sequence[Inspection] = ()
+    comparison: Comparison, directory: str | Path, inspections: "Sequence[Inspection]" = ()
 ) -> list[Path]:
     """Write page, table and pictures; an earlier report in the directory is replaced.
 
@@ -52,15 +53,22 @@ def write_report(
     directory.mkdir(parents=True, exist_ok=True)
     # Never an old picture beside a new table.
     _remove_pictures(directory)
-    agreement, _ = disagreement_of(comparison.students, inspections)
-    pictures: list[Picture] = []
+    agreement = None
+    if inspections:
+        # Not before: it takes JAX.
+        from deit_jax.reports.inspection import disagreement_of
+
+        agreement, _ = disagreement_of(comparison.students, inspections)
+    pictures: list[_Picture] = []
     with contextlib.suppress(ModuleNotFoundError):
-        pictures = _draw(comparison, inspections, agreement, directory)
+        pictures = _draw_curves(comparison, directory)
+        if inspections:
+            pictures += _draw_images(comparison, inspections, agreement, directory)
     shown = [f"![{name}]({path.name})" for name, path in pictures]
     text = [
         "# Run report\n",
         table3_markdown(comparison),
-        *([disagreement_markdown(agreement)] if agreement else []),
+        *([_agreement(agreement)] if agreement else []),
         *(f"{line}\n" for line in shown or [NO_PICTURE]),
         _sources(comparison),
     ]
@@ -69,26 +77,43 @@ def write_report(
     return [directory / PAGE, directory / TABLE, *(path for _, path in pictures)]
 
 
-def _draw(
-    comparison: Comparison,
-    inspections: Sequence[Inspection],
-    agreement: Disagreement | None,
-    directory: Path,
-) -> list[Picture]:
-    """Draw what compares all, then what there is of each experiment."""
+def _draw_curves(comparison: Comparison, directory: Path) -> list[_Picture]:
+    """Draw what compares all, then the panels of each experiment."""
     pictures = [("Learning curves", directory / PICTURE)]
     draw_curves(comparison, pictures[0][1])
-    if agreement:
-        pictures.append(("Agreement", directory / "agreement.png"))
-        draw_disagreement(agreement, pictures[-1][1])
     for number, experiment in enumerate(experiments(comparison), start=1):
         title = f"{experiment.label}, {experiment.model}"
         pictures.append((title, directory / f"curves-{number}.png"))
         draw_panels(experiment_panels(experiment), title, pictures[-1][1])
-        if inspections:
-            files = draw_inspection(inspections[number - 1], number, directory)
-            pictures += [(f"{title}: {path.stem.partition('-')[0]}", path) for path in files]
     return pictures
+
+
+def _draw_images(
+    comparison: Comparison,
+    inspections: "Sequence[Inspection]",
+    agreement: "Disagreement | None",
+    directory: Path,
+) -> list[_Picture]:
+    """Draw agreement, and what was seen and answered of each experiment."""
+    from deit_jax.reports.agreement import draw_disagreement
+    from deit_jax.reports.inspection_pictures import draw_inspection
+
+    pictures = []
+    if agreement:
+        pictures.append(("Agreement", directory / "agreement.png"))
+        draw_disagreement(agreement, pictures[-1][1])
+    pairs = zip(experiments(comparison), inspections, strict=True)
+    for number, (experiment, inspection) in enumerate(pairs, start=1):
+        for path in draw_inspection(inspection, number, directory):
+            what = path.stem.partition("-")[0]
+            pictures.append((f"{experiment.label}, {experiment.model}: {what}", path))
+    return pictures
+
+
+def _agreement(found: "Disagreement") -> str:
+    from deit_jax.reports.agreement import disagreement_markdown
+
+    return disagreement_markdown(found)
 
 
 def _remove_pictures(directory: Path) -> None:

@@ -12,7 +12,7 @@ from deit_jax.reports.chart import HEIGHT, WIDTH, axis, chart, labels
 from deit_jax.reports.comparison import compare_runs
 from deit_jax.reports.markup import element
 from deit_jax.reports.page import report_page
-from deit_jax.reports.palette import COLOURS, Line
+from deit_jax.reports.palette import COLOURS, Stroke
 from deit_jax.reports.panels import Panel, Series, experiment_panels
 from deit_jax.reports.recipe import recipe_differences
 
@@ -114,7 +114,7 @@ def test_what_a_log_does_not_have_is_said(run_directory):
 def test_curves_are_where_the_ticks_say():
     rng = np.random.default_rng(0)
     points = np.stack([np.linspace(3, 299.5, 60), 70 + 9 * rng.normal(size=60), np.full(60, 0.5)])
-    series = Series("both heads", Line("fused", 1), points)
+    series = Series("both heads", Stroke("fused", 1), points)
     drawn = Reader(chart(Panel("accuracy", "Top-1 accuracy (%)", (series,))))
     texts = drawn.all("text")[:-1]
     up = [(float(a["y"]), float(text)) for a, text in texts if "dy" in a]
