@@ -28,6 +28,7 @@ COMMANDS = {
     "sweep": "run a family of configurations with several seeds, and collect their results",
     "report": "compare runs: a table in the form of the paper's and learning curves",
     "evaluate": "measure runs and weights on a split, and how often they differ",
+    "split": "divide a folder of images into training and validation",
     "prepare": "write a data set as ArrayRecord shards, or verify one",
     "label": "compute a teacher's labels ahead of training",
     "benchmark": "measure the input, and whether it or the model is the limit",

@@ -21,13 +21,12 @@ compressed twice, so figures are no longer exactly comparable with the reference
 """
 
 import argparse
-import contextlib
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deit_jax.cli.arguments import between, positive_count
+from deit_jax.reports.terminal import progress_bar
 
 if TYPE_CHECKING:
     from deit_jax.data.source import Source
@@ -141,7 +140,7 @@ def _write(sources: "dict[str, Source]", args: argparse.Namespace) -> int:
     for split, source in sources.items():
         print(f"{split}: {len(source):,} images of {source.num_classes:,} classes to {output}")
     total = sum(len(source) for source in sources.values())
-    with _bar("preparing", total) as advance:
+    with progress_bar("preparing", total) as advance:
         manifest = write_prepared(
             sources,
             output,
@@ -161,7 +160,7 @@ def _write(sources: "dict[str, Source]", args: argparse.Namespace) -> int:
 def _verify(directory: Path, images: int, workers: int) -> int:
     from deit_jax.data.prepare.verify import verify
 
-    with _bar("verifying", images) as advance:
+    with progress_bar("verifying", images) as advance:
         found = verify(directory, workers, advance)
     for oddity, names in found.oddities.items():
         print(f"unusual but sound, {len(names):,} images: {oddity}:")
@@ -173,20 +172,3 @@ def _verify(directory: Path, images: int, workers: int) -> int:
         print(sentence)
     print(f"{directory}: {images:,} images read again, {len(found.problems)} problems")
     return 1 if found.problems else 0
-
-
-@contextlib.contextmanager
-def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar with the time left; gives the function that moves it."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda images: progress.advance(task, images)

@@ -1,6 +1,7 @@
 """Tables and sentences for a terminal, and in plain aligned ASCII for pipes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 from rich import box
@@ -82,3 +83,20 @@ def _table(
 def _width(console: Console, table: Table) -> int:
     unlimited = console.options.update(max_width=_UNLIMITED)
     return console.measure(table, options=unlimited).maximum
+
+
+@contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar with the time left; gives the function that moves it on by so many."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda count: progress.advance(task, count)

@@ -44,6 +44,9 @@ def config_changes(workdir: str | Path, config: Any) -> dict[str, list[Any]]:
     if now.get("teacher", {}).get("name") == TeacherOptions().name:
         # The run wrote down what the teacher's weights were of.
         changed.pop("teacher.name", None)
+    if now.get("model", {}).get("num_classes") == 0:
+        # Likewise how many the data had.
+        changed.pop("model.num_classes", None)
     return {key: pair for key, pair in changed.items() if not _allowed(key, ours)}
 
 

@@ -44,6 +44,9 @@ class ScheduleOptions(Options):
     # After warm-up.
     name: str = key("cosine", choices=("cosine", "linear", "step", "constant"))
     epochs: float = key(300.0, POSITIVE)
+    # Where so many epochs would be fewer steps than this, an epoch is several passes over the
+    # images: a few hundred images need many. Everything that is counted in epochs follows.
+    least_steps: int = key(0, NOT_NEGATIVE)
     # Further epochs at the last rate.
     cooldown_epochs: float = key(0.0, NOT_NEGATIVE)
     warmup_epochs: float = key(5.0, NOT_NEGATIVE)

@@ -14,7 +14,8 @@ class ModelOptions(Options):
 
     # One of `python -m deit_jax models`.
     name: str = key("deit_small_patch16_224")
-    num_classes: int = key(1000, POSITIVE)
+    # 0: as many as the data has; the run's config.json says how many those were.
+    num_classes: int = key(1000, NOT_NEGATIVE)
     image_size: tuple[int, int] = key(
         (224, 224),
         POSITIVE,

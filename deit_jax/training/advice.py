@@ -5,7 +5,7 @@ from math import ceil
 from typing import Final
 
 from deit_jax.schema import Config
-from deit_jax.training.learning_rate import peak_learning_rate, total_steps
+from deit_jax.training.learning_rate import peak_learning_rate, steps_of_epoch, total_steps
 from deit_jax.training.setup import train_input
 
 # Of the recipe's peak at a batch of 512: 1e-6 at the start of warm-up, 1e-5 at the end.
@@ -15,15 +15,15 @@ _FINAL_SHARE: Final = 1 / 50
 _AVERAGE_SHARE: Final = 1 / 5
 
 
-def advice(config: Config, steps_per_epoch: float) -> list[str]:
+def advice(config: Config, steps_per_pass: float) -> list[str]:
     """Return a sentence with the numbers, and what to set, for each thing worth a second look.
 
     Args:
         config: already validated.
-        steps_per_epoch: images of the training set divided by the batch; need not be whole.
+        steps_per_pass: images of the training set divided by the batch; need not be whole.
     """
-    steps = total_steps(config, steps_per_epoch)
-    images = round(steps_per_epoch * config.training.batch_size)
+    images = round(steps_per_pass * config.training.batch_size)
+    steps = total_steps(config, steps_of_epoch(config, images))
     return [
         *_learning_rate_advice(config),
         *_average_advice(config, steps),

@@ -28,6 +28,9 @@ def opening(setup: Setup, state: TrainState, start: int) -> str:
     # Where a batch is larger than the data set, the epochs run fast.
     each = 1 / setup.steps_per_epoch
     epochs = f" ({each:.3g} epochs each)" if each > 1 else ""
+    once = len(setup.train_source) / config.training.batch_size
+    if (passes := setup.steps_per_epoch / once) > 1:
+        epochs = f" (an epoch is {passes:.3g} passes over the images: schedule.least_steps)"
     teacher = ""
     if setup.taught_by:
         teacher = f", taught ({config.distillation.kind}) by {setup.taught_by['name']}"
@@ -43,7 +46,7 @@ def opening(setup: Setup, state: TrainState, start: int) -> str:
         f"{peak_learning_rate(config):.3g}; "
         f"{f'continuing at step {start}' if start else 'starting'}."
     )
-    return "\n".join([what, *(f"note: {line}" for line in advice(config, setup.steps_per_epoch))])
+    return "\n".join([what, *(f"note: {line}" for line in advice(config, once))])
 
 
 def closing(setup: Setup, result: dict[str, Any], workdir: Path) -> str:

@@ -20,7 +20,7 @@ from deit_jax.models.flops import forward_flops
 from deit_jax.models.registry import model_builder
 from deit_jax.schema import Config
 from deit_jax.sharding import create_mesh, put_batch, replicated
-from deit_jax.training.setup import open_train_source, set_up, train_input
+from deit_jax.training.setup import open_train_source, set_up, train_input, with_classes
 
 # Of the peak: what DeiT-S reached in training on an H200 (benchmarks/results/2026-11-26-h200.md).
 _UTILISATION: Final = 0.24
@@ -48,6 +48,8 @@ def measure_input(
     """
     typed = Config.of(config)
     source, options = open_train_source(typed), train_input(typed)
+    if not typed.model.num_classes:
+        typed = with_classes(typed, source)
     stages = measure_stages(source, options, images, seconds)
     facts: dict[str, Any] = {
         "data": f"{source.name}, {len(source):,} images",

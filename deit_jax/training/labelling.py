@@ -17,11 +17,11 @@ from deit_jax.sharding import create_mesh, put_batch, replicated
 from deit_jax.training.distillation.labels import TeacherLabels
 from deit_jax.training.distillation.open_labels import OpenLabels, open_labels
 from deit_jax.training.distillation.teacher import Teacher
-from deit_jax.training.learning_rate import total_steps
+from deit_jax.training.learning_rate import steps_of_epoch, total_steps
 from deit_jax.training.lessons import NewLabels
 from deit_jax.training.programs import build_programs
 from deit_jax.training.progress import Progress
-from deit_jax.training.setup import open_train_source, require_classes, train_input
+from deit_jax.training.setup import open_train_source, train_input, with_classes
 
 # What is lost at most when the process is killed.
 _SECONDS_BETWEEN_WRITES: Final = 60.0
@@ -54,8 +54,8 @@ def label(config: ConfigDict, epochs: tuple[float, float] | None = None) -> Labe
     """
     typed = Config.of(config)
     source = open_train_source(typed)
-    require_classes(source, typed)
-    steps_per_epoch = len(source) / typed.training.batch_size
+    typed = with_classes(typed, source)
+    steps_per_epoch = steps_of_epoch(typed, len(source))
     steps = steps_of(epochs, typed, steps_per_epoch)
     labels = open_labels(typed, source, identity_of(source), steps)
     if labels.teacher is None:

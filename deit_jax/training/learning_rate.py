@@ -21,6 +21,20 @@ def peak_learning_rate(config: Config) -> float:
     return config.optimizer.learning_rate * scale
 
 
+def steps_of_epoch(config: Config, images: int) -> float:
+    """Return the steps of one epoch; need not be whole.
+
+    An epoch is one pass over the training images, or more where the schedule would otherwise have
+    fewer than `schedule.least_steps`.
+
+    Args:
+        config: the whole configuration.
+        images: of the training set.
+    """
+    once, schedule = images / config.training.batch_size, config.schedule
+    return max(once, schedule.least_steps / (schedule.epochs + schedule.cooldown_epochs))
+
+
 def total_steps(config: Config, steps_per_epoch: float) -> int:
     """Return the steps of the whole run: those of the schedule and those at its last rate."""
     epochs = config.schedule.epochs + config.schedule.cooldown_epochs

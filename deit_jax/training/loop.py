@@ -73,6 +73,8 @@ def train(
     # All that can be refused is refused before anything is written: the corrected command works.
     saved = saved_steps(Path(workdir) / "checkpoints")
     setup = set_up(config, kernel_choices, start=max(saved, default=0))
+    # As many as were counted, where the configuration leaves that to the data.
+    config.model.num_classes = setup.config.model.num_classes
     if setup.taught_by:
         # What its weights say they are of.
         config.teacher.name = setup.taught_by["name"]

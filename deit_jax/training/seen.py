@@ -17,7 +17,7 @@ from deit_jax.schema import RULES, Config
 from deit_jax.sheets import SeenImages
 from deit_jax.training.distillation.teacher import Teacher, load_teacher
 from deit_jax.training.example import ask, make_prepare
-from deit_jax.training.setup import open_train_source, require_classes, train_input
+from deit_jax.training.setup import open_train_source, train_input, with_classes
 
 
 def see_first_batch(config: Mapping[str, Any], count: int, teacher: str = "") -> SeenImages:
@@ -33,7 +33,7 @@ def see_first_batch(config: Mapping[str, Any], count: int, teacher: str = "") ->
     """
     options = _known(config)
     source = open_train_source(options)
-    require_classes(source, options)
+    options = with_classes(options, source)
     if teacher:
         options = dataclasses.replace(
             options, teacher=dataclasses.replace(options.teacher, weights=teacher)

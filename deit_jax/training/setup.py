@@ -1,7 +1,7 @@
 """Everything a run needs, built from its configuration before anything is compiled or written."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from deit_jax.seeds import seed_key
 from deit_jax.sharding import create_mesh, replicated
 from deit_jax.training.distillation.open_labels import OpenLabels, open_labels, reload_teacher
 from deit_jax.training.distillation.teacher import Teacher, load_teacher
-from deit_jax.training.learning_rate import total_steps
+from deit_jax.training.learning_rate import steps_of_epoch, total_steps
 from deit_jax.training.lessons import Lessons
 from deit_jax.training.programs import build_programs
 from deit_jax.training.state import TrainState
@@ -114,7 +114,8 @@ def set_up(config: ConfigDict, kernel_choices: Path | None = None, *, start: int
 def _assemble(config: Config, kernel_choices: Path | None, start: int) -> Setup:
     mesh = create_mesh()
     train_source, eval_source = _open_sources(config)
-    steps_per_epoch = len(train_source) / config.training.batch_size
+    config = with_classes(config, train_source)
+    steps_per_epoch = steps_of_epoch(config, len(train_source))
     steps = total_steps(config, steps_per_epoch)
     labels = None
     if config.teacher.labels and config.distillation.kind != "none":
@@ -178,23 +179,24 @@ def _open_sources(config: Config) -> tuple[Source, Source]:
         open_source(data.source, data.eval_split, data.directory), data.classes
     )
     require_same_classes(train, evaluation)
-    for source in (train, evaluation):
-        require_classes(source, config)
     return train, evaluation
 
 
-def require_classes(source: Source, config: Config) -> None:
-    """Check that the model has the classes of the data.
+def with_classes(config: Config, source: Source) -> Config:
+    """Return the configuration with a model of the classes of the data: counted, or checked.
 
     Raises:
-        ValueError: it has not; says what to pass.
+        ValueError: it has others; says what to pass.
     """
+    if config.model.num_classes == 0:
+        return replace(config, model=replace(config.model, num_classes=source.num_classes))
     if source.num_classes != config.model.num_classes:
         raise ValueError(
             f"The data ({source.name}) has {source.num_classes} classes but "
             f"config.model.num_classes is {config.model.num_classes}; "
             f"pass --config.model.num_classes={source.num_classes}."
         )
+    return config
 
 
 def train_input(config: Config) -> TrainInput:

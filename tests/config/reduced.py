@@ -22,7 +22,7 @@ BATCH = 8
 
 def small_model(name):
     """The smallest registered model of the same family."""
-    if name.startswith("regnety"):
+    if name.startswith(("regnety", "tf_efficientnet")):
         return "regnety_micro"
     if name.startswith("deit3"):
         return "deit3_micro_patch4_16"
@@ -60,7 +60,7 @@ def reduce(config: ConfigDict, folder) -> ConfigDict:
     config.training.batch_size = BATCH
     config.mix.group = 4 if config.mix.group else 0
     config.evaluation.batch_size = BATCH
-    config.schedule.update(epochs=2 * BATCH / 597, warmup_epochs=BATCH / 597)
+    config.schedule.update(epochs=2 * BATCH / 597, warmup_epochs=BATCH / 597, least_steps=0)
     if config.model.weights:
         # What is fine-tuned was trained at the smaller size.
         config.model.weights = save_weights(folder, config.model.name)

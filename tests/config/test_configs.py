@@ -61,7 +61,8 @@ def test_is_valid(family, argument, run_directory):
 def test_builds(family, argument):
     config = configuration(family, argument)
     model = config.model
-    options = {"num_classes": model.num_classes, "image_size": tuple(model.image_size)}
+    size = tuple(model.image_size)
+    options = {"num_classes": model.num_classes or 10, "image_size": size}
     # Whatever else it is given decides about no shape.
     model_builder(
         model.name, drop_path_rate=model.drop_path_rate, dtype=jnp.dtype(model.dtype), **options

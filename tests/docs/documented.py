@@ -16,7 +16,12 @@ DOCSTRINGS = (
     *sorted((ROOT / "benchmarks").glob("*.py")),
 )
 # What begins a command; other lines of a block are output, Python or JSON.
-_PROGRAM = re.compile(r"(python3?|make|pip|sbatch|git|\.venv|\.venv-test)\b(?! -c)")
+_PROGRAM = re.compile(r"(python3?|deit-jax|make|pip|sbatch|git|\.venv|\.venv-test)\b(?! -c)")
+# Other names of the same programs.
+_SAME = (
+    (re.compile(r"^deit-jax "), "python -m deit_jax "),
+    (re.compile(r"^python -m deit_jax train "), "python train.py "),
+)
 
 # Neither of this project nor able to change with it, and why no test runs it.
 FOREIGN = {
@@ -67,4 +72,7 @@ def _in_blocks(text):
         # Within a Python docstring a backslash at the end has already joined the lines.
         pending = code[:-1].strip() if code.endswith("\\") else ""
         if not pending and _PROGRAM.match(code):
-            yield re.sub(r"\s+", " ", re.sub(r"\s+#\s.*", "", code))
+            code = re.sub(r"\s+", " ", re.sub(r"\s+#\s.*", "", code))
+            for pattern, name in _SAME:
+                code = pattern.sub(name, code)
+            yield code

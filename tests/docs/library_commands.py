@@ -57,6 +57,9 @@ def reduced_words(name, words, reader):
     args = arguments_of(name, words)
     if name == "prepare":
         words = _prepare(args, words, reader)
+    if name == "split":
+        shutil.rmtree(args.out, ignore_errors=True)
+        stand_ins.scenes(Path(args.folder))
     if name == "evaluate":
         # "MODEL [MODEL ...]" stands for one or more.
         words = ["runs/one", "runs/hard"] if "[MODEL" in words else words
@@ -214,6 +217,11 @@ def _benchmark(args, printed):
     assert not args.measure or "measured" in printed
 
 
+def _split(args, printed):
+    assert printed.count("| class") == 1 + stand_ins.CLASSES
+    assert {"split.json", "train", "val"} <= {path.name for path in Path(args.out).iterdir()}
+
+
 def _label(args, printed):
     assert f"are in {args.out}: " in printed
     assert (Path(args.out) / "stream.json").exists()
@@ -233,6 +241,7 @@ PRODUCTS = {
     "report": _report,
     "evaluate": _evaluate,
     "prepare": _prepared,
+    "split": _split,
     "label": _label,
     "benchmark": _benchmark,
     "augment": _augment,

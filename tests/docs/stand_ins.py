@@ -42,6 +42,15 @@ def image_folder(root):
     return root
 
 
+def scenes(root):
+    """Write CLASS/SCENE/IMAGE, once: three scenes of two images."""
+    for title in range(CLASSES) if not root.exists() else ():
+        for number in range(6):
+            photograph(
+                root / f"class{title}" / f"{number // 2}" / f"{number}.jpg", 6 * title + number
+            )
+
+
 def class_archive(path):
     """Write a zip of CLASS/IMAGE."""
     folder = path.with_suffix("")
