@@ -120,10 +120,11 @@ class Progress:
 
 
 class _Bar(RichProgress):
-    """A bar with a line of numbers above it, which stays readable on 80 columns."""
+    """A bar with numbers above it, in as many lines as a terminal of 40 columns needs for them."""
 
     def __init__(self, console: Console, clock: Callable[[], float]) -> None:
-        self.status = ""
+        # The first thing that the class above does is to ask for what it shows.
+        self.status, self._terminal = "", console
         self._left = TimeRemainingColumn()
         super().__init__(
             BarColumn(bar_width=None),
@@ -139,10 +140,23 @@ class _Bar(RichProgress):
         )
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        yield Text(self.status, no_wrap=True, overflow="ellipsis")
+        for line in _folded(self.status, self._terminal.width):
+            yield Text(line, no_wrap=True, overflow="ellipsis")
         yield self.make_tasks_table(self.tasks)
 
     def time_left(self) -> str:
         """Return what the bar says, or nothing before two updates."""
         (task,) = self.tasks
         return "" if task.time_remaining is None else f"{self._left.render(task)} left"
+
+
+def _folded(status: str, width: int) -> list[str]:
+    """Return lines of whole numbers with their names, which two spaces separate."""
+    lines = [""]
+    for part in status.split("  "):
+        longer = f"{lines[-1]}  {part}" if lines[-1] else part
+        if len(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return lines

@@ -115,6 +115,23 @@ def test_a_terminal_gets_a_bar_with_messages_above_it(show, clock):
     assert "step 100 of" not in shown
 
 
+@pytest.mark.parametrize("width", [40, 80])
+def test_all_numbers_fit_a_narrow_terminal(show, clock, width):
+    progress, text = show(375_300, terminal=True, width=width)
+    with progress:
+        progress.update(1)
+        clock.now = 3600.0
+        progress.show_best(123_456, 45.678)
+        progress.update(123_457, {**VALUES, "epoch": 98.76})
+    last = text().split("\x1b[2K")[-1]
+    lines = [re.sub("\x1b\\[.*?[a-zA-Z]", "", line).strip("\r ") for line in last.splitlines()]
+    assert max(map(len, lines)) <= width and "…" not in last
+    for number in ("epoch 98.76", "loss 2.0000", "top-1 40.00 %", "1,234 images/s", "33%", "2:02"):
+        assert any(number in line for line in lines), number
+    assert any("best 45.68 % at step 123,456" in line for line in lines)
+    assert any("123457/375300" in line for line in lines)
+
+
 def test_the_bar_is_taken_down_when_an_exception_passes(show):
     progress, text = show(terminal=True)
     stderr = sys.stderr
