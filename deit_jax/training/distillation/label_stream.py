@@ -87,17 +87,22 @@ def read_stream(directory: Path) -> LabelStream | None:
         content = read_json(path)
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise _damaged(path) from error
     if not isinstance(content, dict) or "sha256" not in content:
         raise ValueError(f"{path} was not written by deit_jax; give another directory for labels.")
-    written = content.pop("sha256")
-    if written != _digest(content):
-        raise ValueError(
-            f"{path} is damaged; delete it, and whoever fills in labels next writes it again: they "
-            "know themselves what they belong to."
-        )
+    if content.pop("sha256") != _digest(content):
+        raise _damaged(path)
     if content["format"] != _FORMAT:
         raise ValueError(f"{path} is of another version of deit_jax; give another directory.")
     return LabelStream(content["stream"], content["teacher"])
+
+
+def _damaged(path: Path) -> ValueError:
+    return ValueError(
+        f"{path} is damaged; delete it, and whoever fills in labels next writes it again: they "
+        "know themselves what they belong to."
+    )
 
 
 def _refuse_foreign(directory: Path) -> None:

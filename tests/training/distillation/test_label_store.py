@@ -1,9 +1,11 @@
 """Labels on disk: what was written is read, and nothing else ever is."""
 
+import collections
 import fcntl
 import functools
 import json
 import multiprocessing
+import os
 import random
 import re
 import shutil
@@ -18,6 +20,7 @@ from deit_jax.training.distillation.label_store import LabelStore
 from deit_jax.training.distillation.label_stream import LabelStream, read_stream
 
 SHAPES = {"label": ((6,), "uint16"), "rest": ((6, 2), "float32")}
+PART = "parts/00000000.safetensors"
 STREAM = {"seed": 0, "data.repeats": 3, "mix.minmax": ()}
 
 
@@ -131,35 +134,91 @@ def test_a_damaged_description_is_refused_and_can_be_written_again(tmp_path):
     assert same(store(tmp_path / "labels").read(1), 1)
 
 
-def test_damage_of_any_kind_is_seen_and_computed_again(tmp_path, caplog):
-    """100 of 100: bits flipped, files cut short, emptied and gone."""
-    fill(tmp_path / "whole", range(40))
-    dice = random.Random(0)
-    for number in range(100):
-        directory = tmp_path / "damaged"
-        shutil.copytree(tmp_path / "whole", directory)
-        (part,) = (directory / "parts").iterdir()
-        data = bytearray(part.read_bytes())
-        kind = "flip" if number < 70 else ("cut", "empty", "gone")[number % 3]
-        if kind == "flip":
-            data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
-        part.write_bytes({"cut": data[: dice.randrange(len(data))], "empty": b""}.get(kind, data))
-        if kind == "gone":
-            part.unlink()
-        damaged = store(directory)
-        readable = [damaged.read(step) for step in range(40)]
-        # A flipped bit of padding in the header leaves all as it was.
-        assert all(found is None for found in readable) or all(
-            same(found, step) for step, found in enumerate(readable)
-        )
-        assert damaged.present(0, 40, verify=True).sum() in (0, 40)
-        for step in range(40):
-            damaged.add(step, answers(step))
-        damaged.save()
-        again = store(directory)
-        assert all(same(again.read(step), step) for step in range(40))
-        shutil.rmtree(directory)
-    assert "computed again" in caplog.text
+def flip(path, dice):
+    data = bytearray(path.read_bytes())
+    data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+    path.write_bytes(data)
+
+
+def cut(path, dice):
+    path.write_bytes(path.read_bytes()[: dice.randrange(path.stat().st_size)])
+
+
+def fill_a_full_disk(directory, dice):
+    """Write all once more while one of the ways to the disk, now this, now that, has no room."""
+
+    def full(*arguments, **_):
+        if isinstance(arguments[0], dict):
+            # Of the file there is a beginning.
+            arguments[1].write_bytes(bytes(dice.randrange(9000)))
+        raise OSError(28, "No space left on device")
+
+    places = [(label_store, "save_file"), (os, "fsync"), (os, "replace"), (LabelStream, "begin")]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(*places[dice.randrange(len(places))], full)
+        with pytest.raises(OSError, match="No space left"):
+            fill(directory, STEPS)
+
+
+def two_writers(directory, dice):
+    """Let two begin, of which each has half, and write in turn; one of them is killed."""
+    shutil.rmtree(directory)
+    writers = [store(directory), store(directory)]
+    for step in STEPS:
+        writers[step % 2].add(step, answers(step))
+        if dice.random() < 0.2:
+            writers[dice.randrange(2)].save()
+    (directory / "parts").mkdir(parents=True, exist_ok=True)
+    partial = f".00000000.safetensors.{dice.randrange(9999)}-0123abcd.partial"
+    (directory / "parts" / partial).write_bytes(b"begun")
+    writers[dice.randrange(2)].save()
+
+
+STEPS = range(40)
+HARM = {
+    "a bit of a part": (45, lambda d, dice: flip(d / PART, dice)),
+    "a bit of the description": (10, lambda d, dice: flip(d / "stream.json", dice)),
+    "a part cut short": (14, lambda d, dice: cut(d / PART, dice)),
+    "a description cut short": (4, lambda d, dice: cut(d / "stream.json", dice)),
+    "an empty part": (2, lambda d, _: (d / PART).write_bytes(b"")),
+    "a missing part": (3, lambda d, _: (d / PART).unlink()),
+    "a missing description": (2, lambda d, _: (d / "stream.json").unlink()),
+    "a full disk": (10, fill_a_full_disk),
+    "two writers": (10, two_writers),
+}
+
+
+def test_harm_of_any_kind_is_survived_computed_again_or_refused(tmp_path):
+    """100 of 100: never a label that is not the step's, and in the end all are there."""
+    fill(tmp_path / "whole", STEPS)
+    dice, ends = random.Random(0), collections.Counter()
+    for kind, (count, harm) in HARM.items():
+        for _ in range(count):
+            directory = tmp_path / "harmed"
+            shutil.copytree(tmp_path / "whole", directory)
+            harm(directory, dice)
+            try:
+                harmed = store(directory)
+                found = [harmed.read(step) for step in STEPS]
+                assert all(each is None or same(each, step) for step, each in enumerate(found))
+                there = harmed.present(0, 40, verify=True)
+                assert [each is not None for each in found] == there.tolist()
+                ends[kind, "survived" if there.all() else "computed again"] += 1
+            except ValueError as error:
+                # As the sentence says.
+                assert re.search(r"stream\.json .*(damaged; delete it|not written by)", str(error))
+                (directory / "stream.json").unlink()
+                ends[kind, "refused"] += 1
+            fill(directory, STEPS)
+            mended = store(directory)
+            assert all(same(mended.read(step), step) for step in STEPS)
+            shutil.rmtree(directory)
+    assert ends.total() == 100
+    assert {kind for kind, end in ends if end == "refused"} == {
+        "a bit of the description",
+        "a description cut short",
+    }
+    assert ends["a full disk", "survived"] == 10 and ends["a missing part", "computed again"] == 3
 
 
 def _write(directory, first):
