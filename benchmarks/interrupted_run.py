@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
+BATCH_SIZE = 32
 EXPERIMENT = "configs/digits.py:none"
 FLAGS = (
     "--config.data.source=folder",
@@ -22,7 +23,7 @@ FLAGS = (
     "--config.data.train_images=0",
     "--config.model.name=deit_micro_patch4_16",
     "--config.model.num_classes=4",
-    "--config.training.batch_size=32",
+    f"--config.training.batch_size={BATCH_SIZE}",
     "--config.schedule.epochs=30",
     "--config.schedule.warmup_epochs=2",
     "--config.evaluation.batch_size=256",
@@ -45,7 +46,9 @@ _SHARED = Path("/dev/shm")
 class Start:
     """One start of `train.py`: the process, its descendants, the shared memory they use."""
 
-    def __init__(self, workdir: Path, workers: int) -> None:
+    def __init__(
+        self, workdir: Path, workers: int, flags: Sequence[str] = (), **environment: str
+    ) -> None:
         """Start it; images and compilation cache are shared with the runs beside it."""
         self.workdir = workdir
         images, cache = workdir.with_name("images"), workdir.with_name("cache")
@@ -60,6 +63,7 @@ class Start:
             f"--config.data.directory={images}",
             f"--config.data.workers={workers}",
             *FLAGS,
+            *flags,
         ]
         self._begin = time.monotonic()
         self._process = subprocess.Popen(
@@ -74,6 +78,7 @@ class Start:
                 "JAX_COMPILATION_CACHE_DIR": str(cache),
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
                 "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+                **environment,
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -96,13 +101,25 @@ class Start:
         if everywhere:
             os.killpg(self._process.pid, number)
         else:
-            self._process.send_signal(number)
-        self._process.wait(timeout=600)
-        seconds = time.monotonic() - begin
+            self.send(number)
+        self.collect(600)
+        return self.ended - begin
+
+    def send(self, number: signal.Signals) -> None:
+        """Send the main process a signal, if it lives."""
+        self._process.send_signal(number)
+
+    def collect(self, seconds: float) -> None:
+        """Wait until the process has ended; end it where it does not within so many seconds."""
+        try:
+            self._process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGABRT)
+            self._process.wait()
+        self.ended = time.monotonic()
         # Descendants that live on would hold the pipe open: this is what is looked for.
         self.left_processes = self._wait_for_descendants()
         self._output = self._process.communicate()[0]
-        return seconds
 
     @property
     def code(self) -> int:

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,6 +46,20 @@ def all_see(numbers: Sequence[int]) -> list[int]:
         return []
     mine = np.resize(np.asarray([*numbers, 0], np.int32), count)
     return [int(number) for number in from_first(mine)]
+
+
+def from_all(numbers: Iterable[int]) -> tuple[int, ...]:
+    """Return the numbers of all processes, each once, in order; all must ask, at the same point."""
+    mine = sorted(set(numbers))
+    if jax.process_count() == 1:
+        return tuple(mine)
+    counts = multihost_utils.process_allgather(np.asarray(len(mine), np.int32))
+    most = int(np.max(counts))
+    if not most:
+        return ()
+    gathered = multihost_utils.process_allgather(np.resize(np.asarray([*mine, -1], np.int32), most))
+    rows = zip(np.asarray(gathered), np.ravel(counts), strict=True)
+    return tuple(sorted({int(number) for row, count in rows for number in row[:count]}))
 
 
 def require_shared(path: Path) -> None:

@@ -59,9 +59,11 @@ def closing(setup: Setup, result: dict[str, Any], workdir: Path) -> str:
     """
     weights, head = setup.config.evaluation.weights, setup.inference_head
     top1, best = result["evaluation"][weights][head]["top1"], result["best"]
+    failed = result["failed_saves"]
+    unsaved = f" {failed} checkpoint(s) could not be saved on the way." if failed else ""
     of_best = f"; best {best['value']:.2f} % at step {best['step']:,}" if best else ""
     return (
         f"Done: top-1 {top1:.2f} % ({weights} weights, {head} head) after {result['steps']:,} "
         f"steps{of_best}. Everything is in {workdir}; "
-        f"python -m deit_jax report {workdir} shows it."
+        f"python -m deit_jax report {workdir} shows it.{unsaved}"
     )

@@ -22,7 +22,7 @@ from deit_jax.runs.going_on import as_begun
 from deit_jax.runs.interruption import Abandoned, Interruption
 from deit_jax.runs.lost_checkpoints import refuse_lost_checkpoints
 from deit_jax.runs.made_from import made_from
-from deit_jax.runs.processes import any_process, require_shared
+from deit_jax.runs.processes import any_process, from_all, require_shared
 from deit_jax.schema.learning import CheckpointOptions
 from deit_jax.sharding import put_batch, replicated
 from deit_jax.training.announcements import closing, opening
@@ -206,7 +206,7 @@ class _Run:
         """Do what is due after this step; return the evaluation if there was one."""
         last = step == self.setup.total_steps
         if last or step % self.config.log.every_steps == 0:
-            skipped = self.recorder.training(step, self.state, self.damaged)
+            skipped = self.recorder.training(step, self.state, from_all(self.damaged))
             stop_if_lost(self.config, self.run.checkpoints, step, skipped)
         else:
             self.progress.update(step)
@@ -225,7 +225,7 @@ class _Run:
                     step,
                     self.state,
                     evaluation,
-                    damaged=self.damaged,
+                    damaged=from_all(self.damaged),
                     owes_evaluation=due and not evaluation,
                 )
         if stop and not (last and evaluation):

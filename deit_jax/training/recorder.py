@@ -66,6 +66,7 @@ class Recorder:
         self._setup, self._config = setup, setup.config
         self._run, self._checkpoints, self._log = run, checkpoints, log
         self._progress, self._clock = progress, clock
+        self._failed_saves = int(meta.get("failed_saves", 0))
         # Only the first process has the log.
         self._first = jax.process_index() == 0
         self._lost_lines = (
@@ -145,9 +146,12 @@ class Recorder:
             damaged: numbers of the records that were found damaged.
             owes_evaluation: whether a signal has kept it from being evaluated.
         """
+        # Then it is known whether the one before is on disk.
+        self._checkpoints.wait()
         meta = {
             "seconds": self._clock.total(),
             "damaged": list(damaged),
+            "failed_saves": self._all_failed_saves(),
             "class_names": self._setup.train_source.class_names,
             "epoch": step / self._setup.steps_per_epoch,
             "log_lines": self._log.lines,
@@ -172,11 +176,16 @@ class Recorder:
             state,
             evaluation,
             seconds=self._clock.total(),
+            failed_saves=self._all_failed_saves(),
             best=self._best_evaluation() if self._first else {},
         )
         if self._first:
             self._run.write_result(result)
         return result
+
+    def _all_failed_saves(self) -> int:
+        """Checkpoints of the whole run that could not be written, and were tried again later."""
+        return self._failed_saves + self._checkpoints.failed_saves
 
     def _best_evaluation(self) -> dict[str, Any]:
         """Step and value of the evaluation that decides which checkpoint is the best."""

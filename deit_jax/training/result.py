@@ -31,6 +31,7 @@ def make_result(
     evaluation: dict[str, Metrics],
     *,
     seconds: float,
+    failed_saves: int,
     best: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the contents of `result.json`; accuracies in percent, all JSON types."""
@@ -43,6 +44,7 @@ def make_result(
         "epochs": int(state["step"]) / setup.steps_per_epoch,
         "seconds": seconds,
         "skipped_steps": int(state["skipped"]),
+        "failed_saves": failed_saves,
         "digest": digest({name: state[name] for name in ("params", "batch_stats", "ema")}),
         "distillation": {**asdict(config.distillation), "token": setup.has_distillation_head},
         "teacher": setup.taught_by,

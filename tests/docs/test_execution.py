@@ -33,6 +33,8 @@ NOT_EXECUTED = {
     "--steps train,evaluate": "likewise",
     "python -m benchmarks.gpu_slot --seconds 540": "needs a GPU; tests/benchmarks/test_gpu_slot.py "
     "asks all of it of tiny networks",
+    "python -m deit_jax launch -n 2 --restarts 3 -- train.py --config configs/digits.py:none "
+    "--workdir runs/none": "starts processes; tests/scale/test_training.py does",
     **FOREIGN,
 }
 # What sets small sizes; "" takes a flag away.
@@ -59,6 +61,7 @@ SMALL_BENCHMARKS = {
     "benchmarks.statistical_parity": {"--seeds": "2", "--kinds": "hard"},
     "benchmarks.digits": {"--seeds": "1"},
     "benchmarks.faults": {"--kills": "1", "--terms": "2", "--interrupts": "1"},
+    "benchmarks.faults_of_many": {"--kills": "1"},
 }
 # Seconds each; together they are what the quick tests have of this.
 QUICK = {

@@ -40,6 +40,9 @@ class Checkpoints:
 
     Saving is asynchronous and atomic: a step exists completely or not at all, however the process
     ends. All processes of a run must make the same calls; the directory must be shared by them.
+
+    Attributes:
+        failed_saves: how many checkpoints could not be written so far.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Checkpoints:
         self._pending: int | None = None
         self._failures = 0
         self._failure = ""
+        self.failed_saves = 0
 
     def __enter__(self) -> "Checkpoints":
         on_disk.remove_leftovers(self.directory)
@@ -253,7 +257,9 @@ class Checkpoints:
         free = f"{on_disk.free_disk_bytes(self.directory) / 1e6:,.0f} MB are free there"
         self._failures += 1
         self._failure = f"{self.directory / str(step)}: {reason} ({free})"
-        _LOG.warning("A checkpoint was not saved: %s. Training goes on.", self._failure)
+        self.failed_saves += 1
+        if error or jax.process_index() == 0:
+            _LOG.warning("A checkpoint was not saved: %s. Training goes on.", self._failure)
         # A new writer for the next save: this one might repeat its error then.
         self._close()
         on_disk.remove_leftovers(self.directory)
