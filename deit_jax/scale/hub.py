@@ -74,15 +74,24 @@ class Hub:
         threading.Thread(target=self._run, daemon=True, name="hub").start()
 
     def _run(self) -> None:
-        while True:
-            wait = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-            for key, _ in self._selector.select(wait):
-                if key.data is None:
-                    self._accept()
-                else:
-                    self._read(key.data)
-            if self._deadline is not None and time.monotonic() >= self._deadline:
-                self._time_is_over()
+        try:
+            while True:
+                self._turn()
+        finally:
+            # Only an error comes here; without a hub nobody would be watched over.
+            for member in self._members.values():
+                member.connection.close()
+
+    def _turn(self) -> None:
+        """Take what has come, or do what is due."""
+        wait = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        for key, _ in self._selector.select(wait):
+            if key.data is None:
+                self._accept()
+            else:
+                self._read(key.data)
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            self._time_is_over()
 
     def _time_is_over(self) -> None:
         self._deadline = None

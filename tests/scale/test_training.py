@@ -6,6 +6,7 @@ What comes of it is compared with a run of one process that nothing disturbed.
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,6 +93,7 @@ def story(tmp_path_factory):
     told["errors"] = (folder / "errors").read_text()
     told["steps"] = steps_logged(workdir)
     told["checkpoints"] = sorted(int(path.name) for path in workdir.glob("checkpoints/[0-9]*"))
+    shutil.copytree(workdir, folder / "eight")
     told["one"] = program.run(EXPERIMENT, workdir, *FLAGS)
     told["alone"] = program.run(EXPERIMENT, folder / "alone", *FLAGS)
     return told
@@ -137,4 +139,13 @@ def test_the_losses_are_those_of_one_process(story):
     assert len(many) == len(alone) == STEPS
     # Other sums in other orders: float32 rounding at first, which training then enlarges.
     np.testing.assert_allclose(many[:50], alone[:50], atol=2e-5, rtol=0)
+    np.testing.assert_allclose(many, alone, atol=2e-3, rtol=0)
+
+
+@pytest.mark.full
+def test_eight_devices_of_one_process_go_on_too(story):
+    code, output = program.run(EXPERIMENT, story["folder"] / "eight", *FLAGS, devices=8)
+    assert code == 0, output
+    assert "2 x cpu in 2 process(es) -> 8 x cpu in 1 process(es)" in output
+    many, alone = (losses(story["folder"] / name) for name in ("eight", "alone"))
     np.testing.assert_allclose(many, alone, atol=2e-3, rtol=0)
