@@ -56,9 +56,18 @@ def start(words: Sequence[str], interruption: Interruption | None = None) -> NoR
         print("\nTry --helpfull to get a list of all flags.")
         sys.exit(0)
     train = functools.partial(main, interruption=interruption)
-    with membership.joined(words, interruption):
+    with membership.joined(_with_files(words), interruption):
         app.run(train, argv=[_PROGRAM, *words], flags_parser=parse_flags)
     raise AssertionError("app.run() ends the process")
+
+
+def _with_files(words: Sequence[str]) -> list[str]:
+    """Put what stands in the file of --flagfile in its place."""
+    try:
+        return flags.FLAGS.read_flags_from_files([_PROGRAM, *words], force_gnu=False)[1:]
+    except flags.Error:
+        # It is answered with all other mistakes.
+        return list(words)
 
 
 def parse_flags(arguments: list[str]) -> list[str]:

@@ -23,14 +23,14 @@ FLAGS = (
     "--config.model.name=deit_micro_patch4_16",
     "--config.data.train_images=96",
     "--config.training.batch_size=32",
-    "--config.schedule.epochs=100",
+    "--config.schedule.epochs=50",
     "--config.schedule.warmup_epochs=2",
     "--config.checkpoint.every_steps=10",
     "--config.evaluation.every_epochs=1000",
     "--config.log.every_steps=1",
     "--config.log.tensorboard=False",
 )
-STEPS = 300
+STEPS = 150
 
 
 def start(words, errors, **environment):
@@ -99,7 +99,7 @@ def story(tmp_path_factory):
     return told
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_the_death_of_one_ends_the_other_at_once_with_its_name(story):

@@ -23,6 +23,7 @@ from absl import logging as absl_logging
 from deit_jax.files import write_json
 from deit_jax.runs.best import best_first
 from deit_jax.runs.checkpoints.manifest import DamagedCheckpoint, Manifest
+from deit_jax.runs.checkpoints.meeting import Meeting, MissingPart
 from deit_jax.runs.checkpoints.orbax_loops import let_loops_end, wait_for_threads
 from deit_jax.runs.checkpoints.reading_failures import (
     error_in_short,
@@ -81,7 +82,12 @@ class Writer:
 
     def __init__(self, directory: Path, retention: Retention) -> None:
         """Open the directory; it is made if it is missing."""
+        self._meeting = Meeting(str(directory))
+        many = jax.process_count() > 1
         options = ocp.CheckpointManagerOptions(
+            async_options=ocp.AsyncOptions(
+                barrier_sync_fn=self._meeting.wait if many else None,
+            ),
             preservation_policy=retention,
             # A rename, where deletion could be interrupted and leave half a checkpoint.
             todelete_subdir=_TRASH,
@@ -100,12 +106,21 @@ class Writer:
         arguments = ocp.args.Composite(meta=ocp.args.JsonSave(manifest.to_json()), **items)
         if manifest.score is not None:
             self._scores[manifest.step] = manifest.score
+        self._meeting.begin(manifest.step)
         # Forced: which steps are saved is for the caller to say.
         self._manager.save(manifest.step, args=arguments, force=True)
 
     def finish(self) -> None:
         """Wait until all is on disk and retention has been applied; raises whatever went wrong."""
-        self._manager.wait_until_finished()
+        try:
+            self._manager.wait_until_finished()
+        except BaseException as error:
+            self._meeting.give_up()
+            cause: BaseException = error
+            # Orbax meets the others once more when something has gone wrong here.
+            while isinstance(cause, MissingPart) and cause.__context__ is not None:
+                cause = cause.__context__
+            raise cause from None
 
     def close(self) -> None:
         """Finish, and end the background threads."""

@@ -40,6 +40,7 @@ def test_training_goes_on_when_the_disk_is_full(tmp_path, caplog):
             assert not checkpoints.wait()
             checkpoints.save(5, make_state(5, width=LARGE), meta={})
             assert not checkpoints.wait()
+        assert checkpoints.failed_saves == 2
         ours = [r.getMessage() for r in caplog.records if r.name == "deit_jax"]
         assert len(ours) == 2
         assert f"A checkpoint was not saved: {tmp_path}/4: " in ours[0]

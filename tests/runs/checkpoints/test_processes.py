@@ -1,9 +1,11 @@
 """Two processes with two devices each save, find damage and resume together."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -11,12 +13,13 @@ import pytest
 from deit_jax.runs.checkpoints.saved_weights import restore_parameters
 
 CHILD = """
-import sys
+import resource, sys
 from pathlib import Path
 import jax, jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 index, address, directory = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+full = {int(step) for step in sys.argv[4:]}
 jax.distributed.initialize(
     address, 2, index, coordinator_bind_address=address, initialization_timeout=60,
     heartbeat_timeout_seconds=20, shutdown_timeout_seconds=30,
@@ -49,12 +52,17 @@ with Checkpoints(directory) as checkpoints:
     assert state["params"]["split"].addressable_shards[0].data.shape == (16, 33)
     for step in range(start + 1, 5):
         state = train_step(state)
+        # For the second process alone: no file may grow as large as its part.
+        room = 2**10 if index == 1 and step in full else 2**30
+        checkpoints.wait()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
         checkpoints.save(step, state, meta={}, metrics={"top1": -float(step)})
-print("started at", start, flush=True)
+    checkpoints.wait()
+print("failed", checkpoints.failed_saves, "started at", start, flush=True)
 """
 
 
-def run_both(directory):
+def run_both(directory, *full):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -62,7 +70,7 @@ def run_both(directory):
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(index), address, str(directory)],
+            [sys.executable, "-c", CHILD, str(index), address, str(directory), *full],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -70,7 +78,7 @@ def run_both(directory):
         )
         for index in range(2)
     ]
-    outputs = [child.communicate(timeout=120) for child in children]
+    outputs = [child.communicate(timeout=250) for child in children]
     for child, (_, errors) in zip(children, outputs, strict=True):
         assert child.returncode == 0, errors
     return [output.split("started at")[-1].strip() for output, _ in outputs], outputs
@@ -93,3 +101,16 @@ def test_two_processes_agree(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "3", "4", "4.corrupt"]
     for name, values in restore_parameters(tmp_path, 4)[0].items():
         np.testing.assert_array_equal(values, expected[name])
+
+
+@pytest.mark.full
+def test_a_disk_that_is_full_for_one_process_is_for_both_and_training_goes_on(tmp_path):
+    begin = time.monotonic()
+    started, outputs = run_both(tmp_path, "2")
+    assert started == ["0", "0"]
+    # Orbax would wait for the other for ten minutes.
+    assert time.monotonic() - begin < 250
+    assert all("failed 1 started" in output for output, _ in outputs)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "3", "4"]
+    for (_, errors), reason in zip(outputs, ("another process", "File too large"), strict=True):
+        assert re.search(rf"A checkpoint was not saved: \S+/2: {reason}", errors), errors
