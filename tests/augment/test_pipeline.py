@@ -37,9 +37,7 @@ DEIT = replace(
 )
 
 # Quick to compile, with every way of working: tables, a blend, boxes of rows, boxes of noise.
-SMALL = replace(
-    NORMALISED, flip=0.5, policy="3a", crop_padding=2, erasing_probability=0.5, erasing_count=2
-)
+SMALL = replace(NORMALISED, flip=0.5, policy="3a", crop_padding=2, erasing_probability=0.5)
 AUGMENT = jax.jit(augment_images, static_argnums=(2, 3))
 NOISE = jax.jit(box_noise, static_argnums=(1, 2, 3, 4))
 

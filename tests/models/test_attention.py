@@ -199,10 +199,10 @@ def test_some_queries_give_the_rows_of_all(dtype):
     def whole(params, x):
         return first_tokens(nnx.merge(graphdef, params)(x, TOKENS, TOKENS), TOKENS, 2)
 
-    np.testing.assert_allclose(some(params, x), whole(params, x), atol=1e-6)
+    np.testing.assert_allclose(jax.jit(some)(params, x), jax.jit(whole)(params, x), atol=1e-6)
     weight = jax.random.normal(jax.random.key(2), (BATCH * 2, WIDTH))
     grads = [
-        jax.grad(lambda *given, f=f: (f(*given) * weight).sum(), argnums=(0, 1))(params, x)
+        jax.jit(jax.grad(lambda *given, f=f: (f(*given) * weight).sum(), argnums=(0, 1)))(params, x)
         for f in (some, whole)
     ]
     # In bfloat16 gradients of all queries are summed before they are rounded, here after.

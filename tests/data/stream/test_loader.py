@@ -88,7 +88,9 @@ def test_without_cropping_the_whole_image_is_resized(folder):
 
 
 @pytest.mark.parametrize(
-    ("workers", "threads"), [(0, 4), (2, 2), pytest.param(3, 1, marks=pytest.mark.full)]
+    # With processes, and damaged records, in test_damage.py.
+    ("workers", "threads"),
+    [(0, 4), *[pytest.param(*both, marks=pytest.mark.full) for both in ((2, 2), (3, 1))]],
 )
 def test_readers_do_not_change_the_stream(folder, workers, threads):
     sampling = dict(image_size=SIZE, batch_size=4, repeats=2, mix_group=2)
@@ -175,7 +177,7 @@ def test_evaluation_images_equal_torchvisions(folder):
     view = transforms.Compose(
         [transforms.Resize(256, InterpolationMode.BICUBIC), transforms.CenterCrop(224)]
     )
-    options = eval_input(image_size=(224, 224), batch_size=4, workers=1)
+    options = eval_input(image_size=(224, 224), batch_size=4)
     images = np.concatenate([b["image"][b["mask"]] for b in collect(eval_batches(folder, options))])
     assert len(images) == len(folder)
     for i, image in enumerate(images):

@@ -52,7 +52,9 @@ def processes(token):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.full)]
+)
 def test_readers_and_segments_end_with_a_killed_process(tmp_path, number):
     script = tmp_path / "reading.py"
     script.write_text(READING)
