@@ -112,7 +112,7 @@ TRICKS = {
     # Structure.
     "doubling tuples as a key": b"\x80\x02})"
     + b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(60)) + b"K\x01s.",
-    "many objects": b"\x80\x02" + b"}" * MOST,
+    "many objects": b"\x80\x02" + b"}" * (2 * MOST),
     "not a dict": b"\x80\x02K\x07.",
     "empty": b"\x80\x02}.",
     # Persistent ids.
