@@ -112,7 +112,9 @@ def _curve(series: Series, across: Axis, up: Axis) -> Markup:
     parts: list[str] = [element("title", series.label)] if series.label else []
     if deviation.any():
         over = _places(epochs, mean + deviation, across, up)
-        under = _places(epochs[::-1], (mean - deviation)[::-1], across, up)
+        # A share is never negative, though a mean less its deviation may be.
+        least = np.maximum(mean - deviation, up.low)
+        under = _places(epochs[::-1], least[::-1], across, up)
         parts.append(element("polygon", points=f"{over} {under}", fill=colour, class_="band"))
     dashes = " ".join(f"{length:g}" for length in DASHES[series.line.dash])
     more = {"stroke_dasharray": dashes} if dashes else {}

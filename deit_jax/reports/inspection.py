@@ -41,7 +41,7 @@ class Answered:
         heads: answers by head.
         inference: the head that the model answers with.
         teacher: its answers, if there is one.
-        teacher_name: for tables.
+        teacher_name: of its model, and where its weights are.
         without_teacher: why there is none, a sentence, or "".
         mistakes: that it is surest of.
         step: of the checkpoint.
@@ -53,7 +53,7 @@ class Answered:
     heads: dict[str, HeadAnswers]
     inference: str
     teacher: HeadAnswers | None
-    teacher_name: str
+    teacher_name: tuple[str, str]
     without_teacher: str
     mistakes: list[Mistake]
     step: int
@@ -86,7 +86,7 @@ class Inspector:
         self._answers: dict[tuple[str, ...], dict[str, HeadAnswers]] = {}
 
     def inspect(self, experiment: Experiment) -> Inspection:
-        """HeadAnswers into the first run of an experiment."""
+        """Look into the first run of an experiment."""
         run = experiment.first
         self._tell(f"Looking at what {run.path} sees and answers ...")
         seen: SeenImages | str
@@ -116,7 +116,7 @@ class Inspector:
             heads,
             run.inference_head,
             teacher,
-            f"teacher, {run.config['teacher']['name']}",
+            (run.config["teacher"]["name"], self._teacher or run.config["teacher"]["weights"]),
             without,
             worst_mistakes(subject, source, heads[run.inference_head]),
             subject.step,
@@ -156,8 +156,9 @@ def disagreement_of(
         The table, None where nobody has answered; and names of experiments on other images, which
         are left out.
     """
+    several = len({one.architecture for one in students}) > 1
     answered = {
-        one.label: found.answered
+        f"{one.label}, {one.model}" if several else one.label: found.answered
         for one, found in zip(students, inspections, strict=False)
         if isinstance(found.answered, Answered)
     }
@@ -166,9 +167,10 @@ def disagreement_of(
     first = next(iter(answered.values()))
     same = {label: found for label, found in answered.items() if found.place == first.place}
     answers: dict[str, Answers] = {"labels": first.labels}
-    for found in same.values():
-        if found.teacher:
-            answers[found.teacher_name] = found.teacher.answers
+    teachers = {found.teacher_name: found.teacher for found in same.values() if found.teacher}
+    for (model, path), values in teachers.items():
+        alone = [name for name, _ in teachers].count(model) == 1
+        answers[f"teacher, {model}" if alone else f"teacher, {model} of {path}"] = values.answers
     for label, found in same.items():
         for head, values in found.heads.items():
             name = label if len(found.heads) == 1 else f"{label}, {HEAD_NAMES[head]}"

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -189,7 +190,7 @@ def _tile(shown: Markup, title: str, lines: Sequence[str], file: str) -> Markup:
         "figcaption",
         element("strong", title),
         *(element("div", line) for line in lines),
-        element("div", file, class_="file"),
+        element("div", Path(file).name, class_="file", title=file),
     )
     return element("figure", shown, caption, class_="tile")
 

@@ -30,7 +30,8 @@ def draw_inspection(inspection: Inspection, number: int, directory: Path) -> lis
     if inspection.answered.mistakes:
         files.append(directory / f"mistakes-{number}.png")
         with written_whole(files[-1]) as partial:
-            draw_sheet(_mistakes(inspection.answered), _COLUMNS).save(partial, format="PNG")
+            columns = min(_COLUMNS, len(inspection.answered.mistakes))
+            draw_sheet(_mistakes(inspection.answered), columns).save(partial, format="PNG")
     if len(inspection.answered.class_names) <= MOST_CLASSES:
         files.append(directory / f"confusion-{number}.png")
         _draw_confusion(inspection.answered, files[-1])
@@ -59,12 +60,14 @@ def _draw_confusion(answered: Answered, path: Path) -> None:
     # The object interface: no global state, and no display is looked for.
     from matplotlib.figure import Figure
 
-    names = list(map(literal, answered.class_names))
+    names = [literal(_shortened(name)) for name in answered.class_names]
     head = answered.heads[answered.inference]
     counts = confusion(answered.labels, head.answers, len(names))
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    side = 1.8 + 0.36 * len(names)
-    figure = Figure(figsize=(side, side), dpi=150, layout="constrained")
+    # Inches, beside those that names take.
+    side, beside = 0.9 + 0.36 * len(names), 0.08 * max(map(len, names))
+    size = (side + beside, side + 0.7 * beside)
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
     axes = figure.subplots()
     axes.imshow(shares, cmap="Greys", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
@@ -78,3 +81,7 @@ def _draw_confusion(answered: Answered, path: Path) -> None:
     axes.set_xlabel("answer", fontsize=9)
     axes.set_ylabel("class", fontsize=9)
     save(figure, path)
+
+
+def _shortened(name: str, most: int = 24) -> str:
+    return name if len(name) <= most else f"{name[: most - 10]}...{name[-7:]}"

@@ -7,6 +7,8 @@ from deit_jax.files import printable
 from deit_jax.tables import Column, Rows
 
 _EMPTY = ("img", "path", "rect", "line", "polyline", "polygon", "circle", "meta")
+# Texts up to here are not broken into lines.
+_SHORT = 16
 
 
 class Markup(str):
@@ -48,7 +50,10 @@ def html_table(columns: Sequence[Column], rows: Rows, section_after: int = 0) ->
 
     def cells(name: str, texts: Sequence[str]) -> list[Markup]:
         kinds = ["number" if column.numbers else "text" for column in columns]
-        return [element(name, text, class_=kind) for text, kind in zip(texts, kinds, strict=True)]
+        return [
+            element(name, text, class_=kind if len(text) > _SHORT else f"{kind} short")
+            for text, kind in zip(texts, kinds, strict=True)
+        ]
 
     head = element("tr", *cells("th", [column.heading for column in columns]))
     lines = [element("tr", *cells("td", row)) for row in rows]

@@ -123,7 +123,7 @@ def _panels(panels: Sequence[Panel]) -> Markup:
 
 def _panel(panel: Panel) -> Markup:
     parts: list[str] = [element("figcaption", panel.title)]
-    if panel.legend:
+    if panel.legend and panel.series:
         parts.append(legend([(series.label, series.line) for series in panel.series]))
     missing = element("p", panel.missing, class_="note")
     return element("figure", *parts, chart(panel) if panel.series else missing)
@@ -133,7 +133,8 @@ def _bands_note(shown: Sequence[Experiment]) -> Markup:
     """Say what bands are, where there are any."""
     if all(len(one.runs) == 1 for one in shown):
         return Markup("")
-    return element("p", "Lines are means over seeds, bands one standard deviation.", class_="note")
+    text = "Lines are means over seeds, bands one standard deviation; averaged weights have none."
+    return element("p", text, class_="note")
 
 
 def legend(entries: Sequence[tuple[str, Stroke]]) -> Markup:

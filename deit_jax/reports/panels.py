@@ -102,12 +102,14 @@ def experiment_panels(experiment: Experiment) -> list[Panel]:
 
 def _by_head(experiment: Experiment, metric: str) -> tuple[Series, ...]:
     """Return a curve for each head, whole for raw and dashed for averaged weights."""
+
+    def of(kind: str, head: str) -> Float[np.ndarray, "3 points"]:
+        points = curve(experiment, "eval", f"{kind}/{head}/{metric}")
+        # Bands of all six would hide each other.
+        return points if kind == "raw" else points * np.array([[1.0], [1.0], [0.0]])
+
     return _several(
-        (
-            f"{name}, {words}",
-            Stroke(head, dash),
-            curve(experiment, "eval", f"{kind}/{head}/{metric}"),
-        )
+        (f"{name}, {words}", Stroke(head, dash), of(kind, head))
         for head, name in HEAD_NAMES.items()
         for kind, words, dash in (("raw", "raw", 0), ("ema", "EMA", 1))
     )

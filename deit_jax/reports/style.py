@@ -35,7 +35,8 @@ nav a{text-decoration:none;border-bottom:1px solid var(--muted)}
 table{border-collapse:collapse;font-size:.9375rem;line-height:1.35}
 th{font-weight:500;color:var(--muted);font-size:.8125rem;vertical-align:bottom}
 th,td{padding:.3rem 1rem .3rem 0;text-align:left;vertical-align:top}
-td.number,th.number{text-align:right;white-space:nowrap}
+.number{text-align:right}
+.number,.short{white-space:nowrap}
 td{max-width:26rem;overflow-wrap:break-word}
 th:first-child,td:first-child{min-width:9rem}
 thead tr{border-bottom:1px solid var(--ink)}
@@ -55,7 +56,7 @@ svg text{fill:var(--muted);font:11.5px var(--font);font-variant-numeric:tabular-
 .grid{stroke:var(--grid)}
 .axis{stroke:var(--muted)}
 .curve{fill:none;stroke-width:1.75;stroke-linejoin:round;stroke-linecap:round}
-.band{opacity:.18}
+.band{opacity:.15}
 ul.legend{display:flex;flex-wrap:wrap;gap:.25rem 1.5rem;list-style:none;margin:.75rem 0;padding:0;
   font-size:.875rem}
 ul.legend li{display:flex;align-items:center;gap:.5rem}
@@ -74,6 +75,8 @@ img.pixels{image-rendering:pixelated}
 .beside .scroll{max-width:100%}
 table.matrix{font-size:.8125rem}
 .matrix th{min-width:0;vertical-align:middle;padding:.2rem .4rem;text-align:right}
+.matrix thead th{max-width:6rem;vertical-align:bottom}
+.matrix tbody th{max-width:12rem}
 .matrix td{min-width:2.3rem;padding:.3rem .4rem;text-align:right;
   background:color-mix(in srgb,var(--ink) var(--share),var(--paper))}
 .matrix td.high{color:var(--paper)}

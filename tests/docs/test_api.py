@@ -1,5 +1,6 @@
 """The examples of docs/api.md and of the notebook, executed as a reader would, in their order."""
 
+import json
 import re
 import shutil
 
@@ -53,6 +54,24 @@ def test_the_page(reader, capsys):
     # What was trained is what was saved.
     again = space["again"].model(images)
     np.testing.assert_allclose(space["trained"](images), again, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.full
+def test_the_notebook(reader, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    file = ROOT / "docs" / "tour.ipynb"
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert "EPOCHS = 30" in code[2]
+    code[2] = code[2].replace("EPOCHS = 30", "EPOCHS = 1")
+    space = execute(code, file.name)
+    np.testing.assert_allclose(
+        space["loaded"].model(space["pixels"][:2]), space["student"](space["pixels"][:2]), rtol=1e-5
+    )
+    # Kept with what it has printed and drawn, small enough for a page of the repository.
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    assert {output["output_type"] for output in outputs} == {"stream", "display_data"}
+    assert file.stat().st_size < 200_000
 
 
 def test_all_public_names_are_on_the_page():

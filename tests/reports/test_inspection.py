@@ -31,7 +31,8 @@ def answered(seed, heads=("class", "distillation", "fused"), split="test"):
     pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
     mistake = Mistake("<i>file</i>.png", pixels, 0, 1, 0.99, 7)
     return Answered(
-        Place("digits", "", split), NAMES, labels, found, heads[-1], one(), "teacher, <u>x</u>", "",
+        Place("digits", "", split), NAMES, labels, found, heads[-1], one(), ("<u>x</u>", "runs/t"),
+        "",
         [mistake], 40,
     )  # fmt: skip
 
