@@ -1,21 +1,38 @@
-"""One mesh of all devices: the batch is split over it, everything else is replicated."""
+"""One mesh of all devices: the batch is split over all of it, large arrays over one of its axes.
 
+Along the axis `data` the state of training is copied, along `fsdp` ("fully sharded data parallel")
+its large arrays are split: each device holds its part of parameters, moments and averages, and
+gathers a layer's whole weights when it uses them. The batch is split over both axes alike.
+"""
+
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Float, Shaped
 
-DATA_AXIS = "data"
+DATA_AXIS, FSDP_AXIS = "data", "fsdp"
+
+SMALLEST_SPLIT = 8192
+"""Elements of the smallest array that is split. Smaller ones, and vectors whatever their length,
+are under a hundredth of a network, and each would cost the start of a collective operation."""
 
 
-def create_mesh() -> Mesh:
-    """Return a one-dimensional mesh over all devices of all processes."""
+def create_mesh(fsdp: int = 1) -> Mesh:
+    """Return a mesh of (data, fsdp) over all devices of all processes.
+
+    Args:
+        fsdp: length of the second axis, a divisor of the number of devices. Its devices are
+            neighbours: of one host, if it has so many.
+    """
+    shape = (jax.device_count() // fsdp, fsdp)
     # Explicit axes, JAX's default, would ask every product in the model for a sharding.
-    return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+    return jax.make_mesh(shape, (DATA_AXIS, FSDP_AXIS), axis_types=(AxisType.Auto,) * 2)
 
 
 def platform_of(mesh: Mesh) -> str:
@@ -24,20 +41,94 @@ def platform_of(mesh: Mesh) -> str:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Sharding of the state: a full copy on every device."""
+    """Sharding of what every device has a full copy of."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split_over_batch(mesh: Mesh) -> NamedSharding:
     """Sharding of inputs: the first axis is divided over the devices."""
-    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+    return NamedSharding(mesh, _rows(mesh))
+
+
+def _rows(mesh: Mesh | AbstractMesh) -> PartitionSpec:
+    return PartitionSpec(mesh.axis_names)
+
+
+def state_shardings(tree: Any, mesh: Mesh) -> Any:
+    """Return the sharding of each array that is held between steps.
+
+    Matrices and the like of at least `SMALLEST_SPLIT` elements are split over `fsdp` along the
+    longest axis that it divides, the last one only if it divides no other: the columns of a kernel
+    are what layers cut into query, key and value, and parts of rows adjoin in memory. All others
+    are replicated, and so is everything where there is no such axis, or its length is 1.
+
+    Args:
+        tree: arrays, or their shapes.
+        mesh: of the devices.
+    """
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, _split(leaf.shape, mesh)), tree)
+
+
+def place(tree: Any, mesh: Mesh) -> Any:
+    """Put arrays on the devices as `state_shardings` says."""
+    return jax.device_put(tree, state_shardings(tree, mesh))
+
+
+def _split(shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
+    parts = dict(mesh.shape).get(FSDP_AXIS, 1)
+    divisible = [axis for axis, length in enumerate(shape) if length % parts == 0]
+    if parts == 1 or len(shape) < 2 or math.prod(shape) < SMALLEST_SPLIT or not divisible:
+        return PartitionSpec()
+    axis = max(divisible, key=lambda axis: (axis < len(shape) - 1, shape[axis]))
+    return PartitionSpec(*[None] * axis, FSDP_AXIS)
+
+
+def whole(x: Float[Array, "*shape"], dtype: Any = None) -> Float[Array, "*shape"]:
+    """Return a parameter, of which each device may hold a part, as a whole array on all devices.
+
+    Its gradient is summed over the devices and split again. Where the function is not traced for a
+    mesh (`batch_split_over`) that splits the array, it is returned as it is.
+
+    Args:
+        x: of the shape that it is held with.
+        dtype: type in which it crosses between devices, if nothing but products of that type use
+            it; None for its own.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    split = PartitionSpec() if mesh.empty else _split(x.shape, mesh)
+    if split == PartitionSpec():
+        return x
+    return _gather(x, NamedSharding(mesh, split), dtype or x.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gather(x: Array, held: NamedSharding, dtype: Any) -> Array:
+    everywhere = NamedSharding(held.mesh, PartitionSpec())
+    return jax.lax.with_sharding_constraint(x.astype(dtype), everywhere).astype(x.dtype)
+
+
+_gather.defvjp(
+    lambda x, held, dtype: (_gather(x, held, dtype), None),
+    lambda held, dtype, _, grad: (jax.lax.with_sharding_constraint(grad, held),),
+)
+
+
+def keep_rows(batch: Shaped[Array, "batch ..."]) -> Shaped[Array, "batch ..."]:
+    """Return a batch, split over the devices and not otherwise, if arrays are split over some.
+
+    The partitioner might else split activations as the weights are, and move them.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or dict(mesh.shape).get(FSDP_AXIS, 1) == 1:
+        return batch
+    return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, _rows(mesh)))
 
 
 def batch_split_over(mesh: Mesh | AbstractMesh | None) -> AbstractContextManager[Any]:
     """While a function is traced, tell it the mesh that its batch is split over.
 
-    `per_device` then splits over it, and `devices.platform` knows what its devices are.
-    Without a mesh nothing is told.
+    `per_device` then splits over it, `whole` gathers, and `devices.platform` knows what its devices
+    are. Without a mesh nothing is told.
     """
     if mesh is None:
         return nullcontext()
@@ -55,13 +146,13 @@ def per_device(function: Callable[..., Array]) -> Callable[..., Array]:
         the whole arrays are summed over the devices.
     """
 
-    def apply(batch: Array, *whole: Array) -> Array:
+    def apply(batch: Array, *arrays: Array) -> Array:
         mesh = jax.sharding.get_abstract_mesh()
         if mesh.empty or mesh.size == 1 or batch.shape[0] % mesh.size:
-            return function(batch, *whole)
-        rows, everywhere = PartitionSpec(DATA_AXIS), PartitionSpec()
-        specs = (rows, *[everywhere] * len(whole))
-        return jax.shard_map(function, in_specs=specs, out_specs=rows)(batch, *whole)
+            return function(batch, *arrays)
+        rows = _rows(mesh)
+        specs = (rows, *[PartitionSpec()] * len(arrays))
+        return jax.shard_map(function, in_specs=specs, out_specs=rows)(batch, *arrays)
 
     return apply
 

@@ -15,7 +15,13 @@ _MOST_CLASSES = 1 << 16
 
 
 def size_problems(config: ConfigDict, device_count: int) -> Iterator[str]:
-    """Batches that cannot be divided, images that cannot be cut."""
+    """Devices and batches that cannot be divided, images that cannot be cut."""
+    fsdp = config.mesh.fsdp
+    if device_count % fsdp:
+        yield (
+            f"config.mesh.fsdp is {fsdp}, which {device_count} device(s) cannot be divided by; "
+            f"use a divisor of {device_count}."
+        )
     batch, slices = config.training.batch_size, config.training.micro_batches
     for name, size in (("training", batch), ("evaluation", config.evaluation.batch_size)):
         if size % device_count:
@@ -79,6 +85,11 @@ def recipe_problems(config: ConfigDict) -> Iterator[str]:
             yield (
                 f"config.optimizer.layer_decay is {decay} but {name} has no transformer blocks; "
                 "set it to 1.0."
+            )
+        if config.training.remat != "none":
+            yield (
+                f"config.training.remat is {config.training.remat!r} but {name} has no transformer "
+                "blocks; set it to 'none'."
             )
         if config.training.parts == "attention":
             yield f"config.training.parts is 'attention', which {name} has not; choose 'heads'."

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Key
 from deit_jax.models import cudnn_attention
 from deit_jax.models.layers import Linear, dropout
 from deit_jax.models.products import dense, dense_apart, materialise, product
+from deit_jax.sharding import whole
 
 AttentionForm = Literal["auto", "recompute"]
 """How attention is computed: "recompute" is `attend`, on any device; "auto" lets cuDNN do it where
@@ -139,7 +140,7 @@ class Attention(nnx.Module):
             and queries == tokens
             and cudnn_attention.takes(self.qkv.dtype, features)
         ):
-            kernel, bias = self.qkv.kernel[...], self.qkv.bias[...]
+            kernel, bias = whole(self.qkv.kernel[...], self.qkv.dtype), self.qkv.bias[...]
             query, key, value = dense_apart(x.astype(self.qkv.dtype), kernel, bias, 3)
             mixed = cudnn_attention.attend_cudnn(query, key, value, batch, self.num_heads)
         else:
@@ -163,7 +164,7 @@ class Attention(nnx.Module):
             return jnp.split(self.qkv(x, out_dtype=self.qkv.dtype), 3, axis=-1)
         # The first third of the columns for some tokens, the others for all.
         width = x.shape[-1]
-        kernel, bias = self.qkv.kernel[...], self.qkv.bias[...]
+        kernel, bias = whole(self.qkv.kernel[...], self.qkv.dtype), self.qkv.bias[...]
         x = x.astype(self.qkv.dtype)
         query = dense(first_tokens(x, tokens, queries), kernel[:, :width], bias[:width], x.dtype)
         key_value = dense(x, kernel[:, width:], bias[width:], x.dtype)

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from deit_jax.devices import platform
-from deit_jax.sharding import per_device
+from deit_jax.sharding import per_device, whole
 
 GroupForm = Literal["split", "shifts", "native"]
 Pads = tuple[tuple[int, int], tuple[int, int]]
@@ -155,7 +155,8 @@ class Convolution(nnx.Module):
         self, images: Float[Array, "batch height width channels_in"]
     ) -> Float[Array, "batch height_out width_out channels_out"]:
         """Convolve; the result has the type that `convolve` gives it, with a bias float32."""
-        images, kernel = images.astype(self.dtype), self.kernel[...].astype(self.dtype)
+        images = images.astype(self.dtype)
+        kernel = whole(self.kernel[...], self.dtype).astype(self.dtype)
         if kernel.shape[0] == 1:
             outputs = pointwise(images, kernel, stride=self.stride)
         else:

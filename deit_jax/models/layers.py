@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from deit_jax.models.products import dense, materialise
+from deit_jax.sharding import whole
 
 INIT_STD = 0.02
 """Of linear weights and embeddings. The reference truncates at 100 standard deviations: never."""
@@ -63,7 +64,8 @@ class Linear(nnx.Module):
         self, x: Float[Array, "rows in"], out_dtype: Any = jnp.float32
     ) -> Float[Array, "rows out"]:
         """Return `x @ kernel + bias`, accumulated in float32 and returned as `out_dtype`."""
-        return dense(x.astype(self.dtype), self.kernel[...], self.bias[...], out_dtype)
+        kernel = whole(self.kernel[...], self.dtype)
+        return dense(x.astype(self.dtype), kernel, self.bias[...], out_dtype)
 
 
 class LayerScale(nnx.Module):
@@ -127,7 +129,7 @@ class PatchEmbed(nnx.Module):
         rows, columns = height // size, width // size
         patches = images.reshape(batch, rows, size, columns, size, channels)
         patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch * rows * columns, -1)
-        kernel = self.proj.kernel[...]
+        kernel = whole(self.proj.kernel[...], self.dtype)
         kernel = kernel.reshape(-1, kernel.shape[-1])
         embedded = dense(
             materialise(patches.astype(self.dtype)), kernel, self.proj.bias[...], jnp.float32

@@ -67,6 +67,7 @@ def model_builder(
     num_heads: int = 0,
     epsilon: float = LAYER_NORM_EPSILON,
     residual_dtype: Any = jnp.float32,
+    remat: bool = False,
 ) -> Builder:
     """Return a function from `nnx.Rngs` to the named model, for `functional.abstract` and jit.
 
@@ -83,6 +84,7 @@ def model_builder(
         num_heads: of a transformer's attention; the model's own if 0.
         epsilon: of a transformer's layer normalisation.
         residual_dtype: type of a transformer's residual stream.
+        remat: whether a transformer computes its blocks again in the backward pass.
 
     Raises:
         ValueError: there is no such model, or it is a convnet and has no such option.
@@ -100,11 +102,18 @@ def model_builder(
     options: dict[str, Any] = {}
     heads = checked.pop("num_heads")
     if spec.transformer:
-        options = {"attention": attention, "epsilon": epsilon, "residual_dtype": residual_dtype}
+        options = {
+            "attention": attention,
+            "epsilon": epsilon,
+            "residual_dtype": residual_dtype,
+            "remat": remat,
+        }
         spec = spec.resized(num_heads=heads) if heads else spec
-    elif heads or epsilon != LAYER_NORM_EPSILON or jnp.dtype(residual_dtype) != jnp.float32:
+    elif (
+        heads or remat or epsilon != LAYER_NORM_EPSILON or jnp.dtype(residual_dtype) != jnp.float32
+    ):
         raise ValueError(
-            f"{name} is a convnet, which takes neither num_heads, epsilon nor residual_dtype."
+            f"{name} is a convnet, which takes no num_heads, epsilon, residual_dtype or remat."
         )
 
     def build(rngs: nnx.Rngs) -> Any:

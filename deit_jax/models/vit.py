@@ -21,6 +21,8 @@ from deit_jax.models.functional import HeadLogits
 from deit_jax.models.fusion import fuse
 from deit_jax.models.layer_norm import LAYER_NORM_EPSILON, LayerNorm
 from deit_jax.models.layers import INIT_STD, Linear, PatchEmbed, dropout, fold_keys
+from deit_jax.models.rematerialise import rematerialised
+from deit_jax.sharding import whole
 from deit_jax.trees import TreePath
 
 
@@ -39,6 +41,7 @@ class VisionTransformer(nnx.Module):
         rngs: for the initialisation.
         attention: how attention is computed.
         epsilon: of the layer normalisation, added to the variance.
+        remat: whether blocks are computed again in the backward pass, which saves memory.
 
     Raises:
         ValueError: the image cannot be cut into patches, the width not into heads, or a probability
@@ -63,6 +66,7 @@ class VisionTransformer(nnx.Module):
         attention: AttentionForm = "auto",
         epsilon: float = LAYER_NORM_EPSILON,
         residual_dtype: Any = jnp.float32,
+        remat: bool = False,
     ) -> None:
         patch_size, width, depth, num_heads, distilled, deit3 = astuple(architecture)
         _check_image_size(image_size, patch_size)
@@ -83,6 +87,7 @@ class VisionTransformer(nnx.Module):
         self.num_heads = num_heads
         self.epsilon = epsilon
         self.residual_dtype = jnp.dtype(residual_dtype)
+        self.remat = remat
         patches = (image_size[0] // patch_size) * (image_size[1] // patch_size)
         self.num_tokens = self.num_prefix_tokens + patches
         self.depth = depth
@@ -197,7 +202,10 @@ class VisionTransformer(nnx.Module):
         for i, block in enumerate(self._blocks_in_order()):
             parts: dict[str, Array] | None = None if seen is None else {}
             count = queries if i == self.depth - 1 else self.num_tokens
-            x = block(x, self.num_tokens, count, keys=fold_keys(keys, i), seen=parts)
+            if self.remat and seen is None:
+                x = rematerialised(block)(x, self.num_tokens, count, keys=fold_keys(keys, i))
+            else:
+                x = block(x, self.num_tokens, count, keys=fold_keys(keys, i), seen=parts)
             if seen is not None and parts is not None:
                 seen |= {f"blocks.{i}.{name}": part for name, part in parts.items()}
                 seen[f"blocks.{i}"] = x
@@ -218,7 +226,7 @@ class VisionTransformer(nnx.Module):
         if self.has_distillation_head:
             prefix.append(self.dist_token[...])
         prefix = [jnp.broadcast_to(token, (batch, 1, width)) for token in prefix]
-        positions = self.pos_embed[...]
+        positions = whole(self.pos_embed[...])
         if self.deit3:
             tokens = jnp.concatenate([*prefix, patches + positions], axis=1)
         else:

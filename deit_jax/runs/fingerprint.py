@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Shaped, UInt32
 
+from deit_jax.runs.processes import fetched
+
 _WORD_TYPES = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 
@@ -30,9 +32,12 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 
 
 def digest(tree: Any) -> str:
-    """SHA-256 over names, types, shapes and bytes of all arrays: equal only if every bit is."""
+    """SHA-256 over names, types, shapes and bytes of all arrays: equal only if every bit is.
+
+    In a run of many processes, all of them must call this if arrays are split over them.
+    """
     total = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree)):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(fetched(tree)):
         array = np.ascontiguousarray(leaf)
         total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         total.update(array.tobytes())

@@ -28,9 +28,11 @@ MAY_CHANGE = (
     "data.workers",
     "evaluation.every_*",
     "log.*",
+    "mesh.*",
     "teacher.labels",
+    "training.remat",
 )
-"""Keys that decide when something is read, shown or saved, but not what is computed."""
+"""Keys that decide when something is read, shown or saved, or how, but not what, is computed."""
 
 
 def config_changes(workdir: str | Path, config: Any) -> dict[str, list[Any]]:

@@ -50,6 +50,7 @@ def made_from(setup: "Setup", initial: "Fitted | None") -> MadeFrom:
             "kind": devices[0].device_kind,
             "count": len(devices),
             "processes": jax.process_count(),
+            "fsdp": setup.config.mesh.fsdp,
         },
     }
 
@@ -76,6 +77,8 @@ def changes(saved: Mapping[str, Any], now: MadeFrom) -> Changes:
     if isinstance(old, dict) and new and _differ(old, new, "digest"):
         refused.append(f"the weights to start from, {new['weights']}: other values")
     old, new = saved.get("devices", {}), now["devices"]
+    # Records from before the key are of runs that copied the state.
+    old = {"fsdp": 1, **old} if old else old
     if any(_differ(old, new, key) for key in new):
         warned.append(f"{_devices(old)} -> {_devices(new)}")
     return Changes(refused, warned)
@@ -100,6 +103,6 @@ def _steps(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def _devices(record: Mapping[str, Any]) -> str:
-    return "{count} x {kind} in {processes} process(es)".format(
-        **{"count": "?", "kind": "?", "processes": "?", **record}
-    )
+    known = {"count": "?", "kind": "?", "processes": "?", "fsdp": 1, **record}
+    split = ", fsdp {fsdp}" if known["fsdp"] != 1 else ""
+    return ("{count} x {kind} in {processes} process(es)" + split).format(**known)

@@ -30,6 +30,17 @@ def any_process(condition: bool) -> bool:
     return not all_processes(not condition)
 
 
+def fetched(tree: Any) -> Any:
+    """Return arrays as numpy's, also those that are split over processes; all must ask."""
+
+    def fetch(leaf: Any) -> Any:
+        if getattr(leaf, "is_fully_addressable", True) or leaf.is_fully_replicated:
+            return jax.device_get(leaf)
+        return multihost_utils.process_allgather(leaf, tiled=True)
+
+    return jax.tree.map(fetch, tree)
+
+
 def from_first(arrays: Any) -> Any:
     """Return the first process's arrays on every process; all must ask, with arrays of one form."""
     if jax.process_count() == 1:

@@ -17,6 +17,7 @@ from deit_jax.schema.learning import (
     EmaOptions,
     EvaluationOptions,
     LogOptions,
+    MeshOptions,
     OptimizerOptions,
     ScheduleOptions,
     TrainingOptions,
@@ -41,6 +42,7 @@ class Config:
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
+    mesh: MeshOptions = field(default_factory=MeshOptions)
     ema: EmaOptions = field(default_factory=EmaOptions)
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)

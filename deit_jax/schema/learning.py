@@ -75,6 +75,9 @@ class TrainingOptions(Options):
     batch_size: int = key(1024, POSITIVE)
     # Run the batch as so many slices and add their gradients: same result, less memory.
     micro_batches: int = key(1, POSITIVE)
+    # "blocks" keeps the input of each transformer block alone, and computes it again in the
+    # backward pass: a fraction of the memory, for another forward pass of time.
+    remat: str = key("none", choices=("none", "blocks"))
     label_smoothing: float = key(0.1, FRACTION)
     # "cross_entropy"; "binary_cross_entropy" with the same targets; or
     # "multi_hot_binary_cross_entropy", where every class mixed in counts in full (DeiT III).
@@ -94,6 +97,15 @@ class TrainingOptions(Options):
     repeatable: bool = key(False)
     # Stop after so many steps with non-finite loss or gradient in a row.
     max_skipped_steps: int = key(10, POSITIVE)
+
+
+@dataclass(frozen=True)
+class MeshOptions(Options):
+    """How the devices share the work; all of them share every batch."""
+
+    # Split parameters, moments and averages over so many devices, of which each holds a part, where
+    # memory is short; 1: each has a copy. A divisor of the number of devices.
+    fsdp: int = key(1, POSITIVE)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from deit_jax.devices import PEAK_TFLOPS
 from deit_jax.models.flops import forward_flops
 from deit_jax.models.registry import model_builder
 from deit_jax.schema import Config
-from deit_jax.sharding import create_mesh, put_batch, replicated
+from deit_jax.sharding import create_mesh, place, put_batch
 from deit_jax.training.setup import open_train_source, set_up, train_input, with_classes
 
 # Of the peak: what DeiT-S reached in training on an H200 (benchmarks/results/2026-11-26-h200.md).
@@ -162,7 +162,7 @@ def _measure_model(config: ConfigDict, limit: float) -> dict[str, Any]:
     setup = set_up(config)
     batch, _ = TrainBatches(setup.train_source, setup.train_input, 0, 1)(0)
     placed = put_batch(batch, setup.mesh)
-    teacher = jax.device_put(setup.teacher.params if setup.teacher else {}, replicated(setup.mesh))
+    teacher = place(setup.teacher.params if setup.teacher else {}, setup.mesh)
     state, seconds, steps = setup.initial_state(), 0.0, 0
     # The first step compiles.
     state = jax.block_until_ready(setup.train_step(state, teacher, placed))

@@ -24,7 +24,7 @@ from deit_jax.runs.lost_checkpoints import refuse_lost_checkpoints
 from deit_jax.runs.made_from import made_from
 from deit_jax.runs.processes import any_process, from_all, require_shared
 from deit_jax.schema.learning import CheckpointOptions
-from deit_jax.sharding import put_batch, replicated
+from deit_jax.sharding import place, put_batch
 from deit_jax.training.announcements import closing, opening
 from deit_jax.training.clock import Clock
 from deit_jax.training.continuation import say_if_epochs_moved
@@ -142,7 +142,7 @@ class _Run:
         if setup.lessons:
             setup.lessons.go_on_from(meta.get("labels", {}))
         elif setup.teacher:
-            self.teacher_params = jax.device_put(setup.teacher.params, replicated(setup.mesh))
+            self.teacher_params = place(setup.teacher.params, setup.mesh)
         log = stack.enter_context(open_log(setup, run, self.start, self.owes_evaluation))
         say_if_epochs_moved(meta, self.start, setup.steps_per_epoch)
         self.stack = stack

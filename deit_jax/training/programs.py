@@ -17,7 +17,7 @@ from deit_jax.evaluation.metrics import EvalStep, make_eval_step
 from deit_jax.models.functional import Builder, abstract
 from deit_jax.models.registry import model_builder
 from deit_jax.schema import Config
-from deit_jax.sharding import platform_of, replicated
+from deit_jax.sharding import platform_of, state_shardings
 from deit_jax.training.distillation.view import TeacherView
 from deit_jax.training.freezing import trainable
 from deit_jax.training.optimizer import make_optimizer
@@ -68,7 +68,10 @@ def build_programs(
     student, params, _ = abstract(build)
     options = compiler_options(platform_of(mesh), kernel_choices=kernel_choices)
     optimizer = make_optimizer(config.optimizer, params, trainable(params, config))
-    steps = StepPrograms(student, optimizer, config, mesh, steps_per_epoch, options)
+    create = partial(create_state, build, optimizer, ema=config.ema.decay > 0)
+    shapes = jax.eval_shape(create, jax.random.key(0))
+    shardings = state_shardings(shapes, mesh)
+    steps = StepPrograms(student, optimizer, config, mesh, steps_per_epoch, options, shardings)
     eval_step = make_eval_step(
         student,
         mean=config.augment.mean,
@@ -77,17 +80,16 @@ def build_programs(
         mesh=mesh,
         options=options,
     )
-    everywhere = replicated(mesh)
-    create = partial(create_state, build, optimizer, ema=config.ema.decay > 0)
     abstract_state = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
-        jax.eval_shape(create, jax.random.key(0)),
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        shardings,
     )
     return Programs(
         steps=steps,
         train_step=steps.whole(teacher),
         eval_step=eval_step,
-        create_state=jax.jit(create, out_shardings=everywhere, compiler_options=options),
+        create_state=jax.jit(create, out_shardings=shardings, compiler_options=options),
         abstract_state=abstract_state,
         has_distillation_head="head_dist" in params,
     )
@@ -105,4 +107,5 @@ def _student_builder(config: Config) -> Builder:
         dtype=jnp.dtype(model.dtype),
         residual_dtype=jnp.dtype(model.residual_dtype),
         attention="recompute" if config.training.repeatable else "auto",
+        remat=config.training.remat == "blocks",
     )

@@ -19,7 +19,7 @@ from deit_jax.evaluation.metrics import EvalStep
 from deit_jax.preprocessing import EvalView
 from deit_jax.schema import Config
 from deit_jax.seeds import seed_key
-from deit_jax.sharding import create_mesh, replicated
+from deit_jax.sharding import create_mesh, place
 from deit_jax.training.distillation.open_labels import OpenLabels, open_labels, reload_teacher
 from deit_jax.training.distillation.teacher import Teacher, load_teacher
 from deit_jax.training.learning_rate import steps_of_epoch, total_steps
@@ -61,7 +61,7 @@ class Setup:
     total_steps: int
 
     def initial_state(self, weights: Fitted | None = None) -> TrainState:
-        """Compute the state before the first step, replicated over the mesh.
+        """Compute the state before the first step, placed on the mesh.
 
         Weights take the place of the initialisation, in the moving average too.
         """
@@ -112,7 +112,7 @@ def set_up(config: ConfigDict, kernel_choices: Path | None = None, *, start: int
 
 
 def _assemble(config: Config, kernel_choices: Path | None, start: int) -> Setup:
-    mesh = create_mesh()
+    mesh = create_mesh(config.mesh.fsdp)
     train_source, eval_source = _open_sources(config)
     config = with_classes(config, train_source)
     steps_per_epoch = steps_of_epoch(config, len(train_source))
@@ -155,7 +155,7 @@ def _lessons(labels: OpenLabels, programs: StepPrograms, source: Source) -> Less
         teacher = labels.teacher
         if teacher is None:
             teacher = reload_teacher(programs.config, source, labels.store.directory)
-        params = jax.device_put(teacher.params, replicated(programs.mesh))
+        params = place(teacher.params, programs.mesh)
         return programs.answering(teacher.function, labels.kept), params
 
     return Lessons(labels, programs, begin)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 from deit_jax.augment.keys import purpose
 from deit_jax.models.functional import ModelFunction
 from deit_jax.schema import Config
+from deit_jax.sharding import keep_rows
 from deit_jax.training.distillation.labels import Kept
 from deit_jax.training.ema import update_ema
 from deit_jax.training.example import AnyTeacher, Batch, Example, ask, make_prepare, on_mesh
@@ -111,6 +112,7 @@ def _loss_function(student: ModelFunction, config: Config) -> Callable:
         images, keys = example.images, example.model_keys
         if config.training.cosub:
             images, keys = _for_two_submodels(images, keys)
+        images = keep_rows(images)
         heads, batch_stats = student.head_logits(
             stop_gradients(params, trainable(params, config)),
             batch_stats,

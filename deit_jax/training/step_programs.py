@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from deit_jax.models.functional import ModelFunction
 from deit_jax.schema import Config
-from deit_jax.sharding import replicated, split_over_batch
+from deit_jax.sharding import split_over_batch
 from deit_jax.training.distillation.labels import Kept, TeacherLabels
 from deit_jax.training.distillation.view import TeacherView
 from deit_jax.training.example import Batch, Example, Images, ask, make_prepare, on_mesh
@@ -38,6 +38,7 @@ class StepPrograms:
         mesh: that batches are split over.
         steps_per_epoch: need not be whole.
         options: for the compiler.
+        state: sharding of each array of the state.
     """
 
     student: ModelFunction
@@ -46,6 +47,7 @@ class StepPrograms:
     mesh: Mesh
     steps_per_epoch: float
     options: dict[str, Any] | None
+    state: Tree
 
     def whole(self, teacher: TeacherView | None) -> TrainStep:
         """Return `step(state, teacher_params, batch) -> state`."""
@@ -57,8 +59,9 @@ class StepPrograms:
             steps_per_epoch=self.steps_per_epoch,
             sharding=self._rows,
         )
-        everywhere = replicated(self.mesh)
-        return self._jit(step, (everywhere, everywhere, self._rows), everywhere, donate_argnums=0)
+        # Of the teacher's parameters: as they are placed.
+        inputs = (self.state, None, self._rows)
+        return self._jit(step, inputs, self.state, donate_argnums=0)
 
     def preparing(self) -> Prepare:
         """Return `prepare(batch) -> example`."""
@@ -70,8 +73,7 @@ class StepPrograms:
         def answer(params: Tree, images: Images) -> TeacherLabels:
             return kept.encode(ask(teacher, params, images))
 
-        inputs = (replicated(self.mesh), self._rows)
-        return self._jit(on_mesh(answer, self._rows), inputs, self._rows)
+        return self._jit(on_mesh(answer, self._rows), (None, self._rows), self._rows)
 
     def learning(self, kept: Kept) -> Learn:
         """Return `learn(state, example, labels) -> state`."""
@@ -82,8 +84,8 @@ class StepPrograms:
         def learn(state: TrainState, example: Example, labels: TeacherLabels) -> TrainState:
             return update(state, replace(example, teacher_logits=kept.decode(labels)))
 
-        everywhere = replicated(self.mesh)
-        return self._jit(learn, (everywhere, self._rows, self._rows), everywhere, donate_argnums=0)
+        inputs = (self.state, self._rows, self._rows)
+        return self._jit(learn, inputs, self.state, donate_argnums=0)
 
     @property
     def _rows(self) -> NamedSharding:

@@ -28,6 +28,9 @@ def test_the_default_is_valid_on_one_and_eight_devices():
         ("training.batch_size", 1020, "8 devices cannot share"),
         ("evaluation.batch_size", 1001, "multiple of 8"),
         ("training.micro_batches", 5, "5 micro-batches"),
+        ("training.remat", "block", "must be one of none, blocks. Did you mean 'blocks'?"),
+        ("mesh.fsdp", 0, "must be positive"),
+        ("mesh.fsdp", 3, "8 device(s) cannot be divided by; use a divisor of 8"),
         ("schedule.epochs", float("nan"), "must be positive"),
         ("optimizer.weight_decay", -1.0, "at least 0"),
         ("training.label_smoothing", 1.5, "between 0 and 1"),
@@ -100,6 +103,14 @@ def test_options_of_a_teacher_of_its_own_kind(tmp_path, key, value, words):
     config.teacher[key] = value
     (problem,) = validate(config)
     assert f"config.teacher.{key}" in problem and words in problem
+
+
+def test_a_convnet_has_no_blocks_to_compute_again():
+    config = valid()
+    config.model.name = "regnety_160"
+    config.training.remat = "blocks"
+    (problem,) = validate(config)
+    assert "config.training.remat is 'blocks' but regnety_160 has no transformer" in problem
 
 
 def test_micro_batches_of_a_convnet_are_refused():

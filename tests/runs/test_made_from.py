@@ -150,6 +150,17 @@ def test_other_devices_are_told_and_hold_up_nothing(record, tmp_path, caplog):
     assert "16 x TPU v4 in 2 process(es) -> 8 x cpu in 1 process(es)" in line
 
 
+def test_a_state_that_is_split_otherwise_is_told(record):
+    split = altered(record, devices__fsdp=4)
+    (phrase,) = changes(split, record).warned
+    assert phrase == "8 x cpu in 1 process(es), fsdp 4 -> 8 x cpu in 1 process(es)"
+    # Before the key every device had a copy.
+    older = altered(record)
+    del older["devices"]["fsdp"]
+    assert changes(older, record).warned == []
+    assert changes(older, split).warned
+
+
 def test_a_run_without_a_record_goes_on_and_has_one(record, tmp_path, caplog):
     open_run(tmp_path, CONFIG).close()
     for _ in range(2):

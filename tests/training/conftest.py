@@ -1,7 +1,6 @@
 """What tests of kept labels share."""
 
 import shutil
-from functools import partial
 
 import jax
 import pytest
@@ -25,9 +24,9 @@ def on_devices(monkeypatch):
 
     def use(devices):
         axes = {"axis_types": (AxisType.Auto,), "devices": jax.devices()[:devices]}
-        make = partial(jax.make_mesh, (devices,), ("data",), **axes)
+        mesh = jax.make_mesh((devices,), ("data",), **axes)
         for module in (setups, labelling):
-            monkeypatch.setattr(module, "create_mesh", make)
+            monkeypatch.setattr(module, "create_mesh", lambda fsdp=1: mesh)
 
     use(1)
     return use

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from deit_jax.runs.checkpoints.saved_weights import restore_parameters
+from deit_jax.runs.fingerprint import digest
 
 CHILD = """
 import resource, sys
@@ -58,6 +59,9 @@ with Checkpoints(directory) as checkpoints:
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
         checkpoints.save(step, state, meta={}, metrics={"top1": -float(step)})
     checkpoints.wait()
+from deit_jax.runs.fingerprint import digest
+
+print("digest", digest(state["params"]))
 print("failed", checkpoints.failed_saves, "started at", start, flush=True)
 """
 
@@ -86,9 +90,11 @@ def run_both(directory, *full):
 
 @pytest.mark.full
 def test_two_processes_agree(tmp_path):
-    assert run_both(tmp_path)[0] == ["0", "0"]
+    started, outputs = run_both(tmp_path)
+    assert started == ["0", "0"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "3", "4"]
     expected = restore_parameters(tmp_path, 4)[0]
+    assert all(f"digest {digest(expected)}\n" in output for output, _ in outputs)
     # All of what the second process has written: single bits of values pass TensorStore, and are
     # then found by the fingerprints that both compute.
     for data in tmp_path.glob("4/params/ocdbt.process_1/d/*"):
