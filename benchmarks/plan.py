@@ -140,7 +140,7 @@ def _plan(job: Any, wanted: Wanted, mesh: "Mesh", arguments: argparse.Namespace)
         images=planned.images,
     )
     flags = [f"compiled with {key}={value}" for key, value in options.items()]
-    notes = [*plan.notes, *flags, *([note] if note else [])]
+    notes = [*plan.notes, *flags, *filter(None, (note, planned.foreseen.rstrip(".")))]
     return replace(plan, notes=notes, compile_seconds=round(seconds, 1))
 
 

@@ -82,11 +82,16 @@ def compiler_options(platform: str, *, kernel_choices: Path | None = None) -> di
     return options
 
 
+def memory_bytes() -> int:
+    """Return the memory that programs may take of each device; 0 where the device does not say."""
+    return int((jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0))
+
+
 def out_of_memory(error: Exception) -> str:
     """Say what to do about a step that needs more memory than the device has."""
     first = str(error).splitlines()[0]
     return (
         f"The device has too little memory for this run ({first}); use a smaller "
         "training.batch_size or model.image_size, or more training.micro_batches, in a new "
-        "--workdir."
+        "--workdir, or go on with --config.training.remat=blocks or more --config.mesh.fsdp."
     )

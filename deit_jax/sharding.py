@@ -74,13 +74,17 @@ def place(tree: Any, mesh: Mesh) -> Any:
     return jax.device_put(tree, state_shardings(tree, mesh))
 
 
-def _split(shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
-    parts = dict(mesh.shape).get(FSDP_AXIS, 1)
+def split_axis(shape: tuple[int, ...], parts: int) -> int | None:
+    """Return the axis along which an array is split into parts; None where it is copied."""
     divisible = [axis for axis, length in enumerate(shape) if length % parts == 0]
     if parts == 1 or len(shape) < 2 or math.prod(shape) < SMALLEST_SPLIT or not divisible:
-        return PartitionSpec()
-    axis = max(divisible, key=lambda axis: (axis < len(shape) - 1, shape[axis]))
-    return PartitionSpec(*[None] * axis, FSDP_AXIS)
+        return None
+    return max(divisible, key=lambda axis: (axis < len(shape) - 1, shape[axis]))
+
+
+def _split(shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
+    axis = split_axis(shape, dict(mesh.shape).get(FSDP_AXIS, 1))
+    return PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, FSDP_AXIS)
 
 
 def whole(x: Float[Array, "*shape"], dtype: Any = None) -> Float[Array, "*shape"]:

@@ -11,11 +11,13 @@ from jax.stages import Lowered, Wrapped
 from benchmarks import programs
 from benchmarks.cases import IMAGENET_TRAIN_IMAGES, Case
 from benchmarks.jax_side import NAME
+from benchmarks.planning.target import with_fsdp
 from deit_jax.models.registry import model_spec
 from deit_jax.schema import Config
-from deit_jax.sharding import platform_of, replicated, split_over_batch
+from deit_jax.sharding import platform_of, replicated, split_over_batch, state_shardings
 from deit_jax.training.distillation.labels import Kept
 from deit_jax.training.distillation.view import TeacherView
+from deit_jax.training.memory import say_memory
 from deit_jax.training.programs import Programs, build_programs
 from deit_jax.trees import Tree
 
@@ -28,11 +30,13 @@ class Planned:
         name: what it is.
         images: of a call, on all devices together.
         lowered: for the compiler.
+        foreseen: what the run itself says of its memory, before it is compiled; "" of others.
     """
 
     name: str
     images: int
     lowered: Lowered
+    foreseen: str = ""
 
 
 def lower_case(case: Case, mesh: Mesh) -> Planned:
@@ -65,22 +69,25 @@ def lower_experiment(name: str, config: Config, step: str, mesh: Mesh) -> Planne
         step: as `--steps` of `benchmarks.plan` has it.
         mesh: the devices.
     """
+    mesh = with_fsdp(mesh, config.mesh.fsdp)
     teacher, teacher_params = _teacher(config)
     steps = IMAGENET_TRAIN_IMAGES / config.training.batch_size
     built = build_programs(config, mesh, teacher, steps_per_epoch=steps)
-    size = config.training.batch_size
+    size, foreseen = config.training.batch_size, ""
     if step == "evaluate":
         size = config.evaluation.batch_size
         lowered = _lower_evaluation(built, _batch(config, size, mesh, "label"))
     else:
         batch = _batch(config, size, mesh, "label", "epoch", "index", "copy")
-        params = _placed(teacher_params, replicated(mesh))
+        params = jax.tree.map(_shape, teacher_params, state_shardings(teacher_params, mesh))
         if step == "train":
+            foreseen = say_memory(config, built.abstract_state, teacher_params, mesh, 0)
             train = cast(Wrapped, built.train_step)
             lowered = train.lower(built.abstract_state, params, batch)
         else:
             lowered = _lower_part(step, built, teacher, params, batch)
-    return Planned(f"{name} {step}, batch {size}, {config.model.dtype}", size, lowered)
+    what = f"{name} {step}, batch {size}, {config.model.dtype}"
+    return Planned(what, size, lowered, foreseen)
 
 
 def _lower_part(
@@ -135,9 +142,11 @@ def _batch(config: Config, size: int, mesh: Mesh, *numbers: str) -> dict[str, An
 
 
 def _placed(tree: Any, sharding: NamedSharding) -> Any:
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
-    )
+    return jax.tree.map(lambda leaf: _shape(leaf, sharding), tree)
+
+
+def _shape(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def _check_batch(size: int, mesh: Mesh) -> None:

@@ -13,7 +13,7 @@ from jax.sharding import AxisType, Mesh
 from jax.stages import Compiled, Lowered
 
 from benchmarks.planning.devices import Wanted
-from deit_jax.sharding import DATA_AXIS
+from deit_jax.sharding import DATA_AXIS, FSDP_AXIS
 
 INSTALL = "pip install 'deit_jax[plan]' (some 5 GB)"
 _NEEDED = {"gpu": "JAX's plug-in for CUDA", "tpu": "libtpu"}
@@ -58,6 +58,18 @@ def open_mesh(wanted: Wanted) -> Mesh:
         # The smallest machine of some TPUs has several chips.
         devices = devices[:1]
     return Mesh(devices.reshape(-1), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def with_fsdp(mesh: Mesh, fsdp: int) -> Mesh:
+    """Return the same devices as they are for `mesh.fsdp`.
+
+    Raises:
+        ValueError: it is no divisor of their number.
+    """
+    if mesh.size % fsdp:
+        raise ValueError(f"config.mesh.fsdp is {fsdp}, which does not divide {mesh.size} devices.")
+    devices = mesh.devices.reshape(-1, fsdp)
+    return Mesh(devices, (DATA_AXIS, FSDP_AXIS), axis_types=(AxisType.Auto,) * 2)
 
 
 def _is_installed(package: str) -> bool:

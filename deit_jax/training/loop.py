@@ -155,6 +155,7 @@ class _Run:
         if self.load_report:
             self.progress.message(self.load_report.table())
         self.progress.message(opening(setup, self.state, self.start))
+        self.progress.message(setup.memory)
         if setup.teacher and setup.teacher.note:
             self.progress.message(setup.teacher.note)
         batches = setup.train_batches(self.start, known_damaged=self.damaged)

@@ -64,7 +64,7 @@ def build_programs(
         steps_per_epoch: for the schedule; need not be whole.
         kernel_choices: for `training.repeatable`, see `compiler_options`.
     """
-    build = _student_builder(config)
+    build = student_builder(config)
     student, params, _ = abstract(build)
     options = compiler_options(platform_of(mesh), kernel_choices=kernel_choices)
     optimizer = make_optimizer(config.optimizer, params, trainable(params, config))
@@ -95,7 +95,8 @@ def build_programs(
     )
 
 
-def _student_builder(config: Config) -> Builder:
+def student_builder(config: Config) -> Builder:
+    """Return what makes the network that is trained."""
     model = config.model
     return model_builder(
         model.name,

@@ -10,7 +10,7 @@ _LARGEST_STEP = 2**31 - 1
 
 
 def refuse_early(setup: Setup, reached: int) -> None:
-    """Check lengths and input, and trace the train step, which is then not traced again.
+    """Check lengths, input and memory, and trace the train step, which is then not traced again.
 
     Args:
         setup: of the run.
@@ -25,6 +25,8 @@ def refuse_early(setup: Setup, reached: int) -> None:
         (setup.eval_source, setup.eval_input),
     ):
         check_stream(source, options, jax.process_index(), jax.process_count())
+    # Of which it raises an error where not even the state fits.
+    _ = setup.memory
     _trace(setup)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from deit_jax.data.identity import identity_of
 from deit_jax.data.open import open_source
 from deit_jax.data.source import Source, require_same_classes
 from deit_jax.data.stream.loader import Batches, EvalInput, TrainInput, eval_batches, train_batches
+from deit_jax.devices import memory_bytes
 from deit_jax.evaluation.metrics import EvalStep
 from deit_jax.preprocessing import EvalView
 from deit_jax.schema import Config
@@ -24,6 +26,7 @@ from deit_jax.training.distillation.open_labels import OpenLabels, open_labels, 
 from deit_jax.training.distillation.teacher import Teacher, load_teacher
 from deit_jax.training.learning_rate import steps_of_epoch, total_steps
 from deit_jax.training.lessons import Lessons
+from deit_jax.training.memory import say_memory
 from deit_jax.training.programs import build_programs
 from deit_jax.training.state import TrainState
 from deit_jax.training.step import TrainStep
@@ -59,6 +62,12 @@ class Setup:
     has_distillation_head: bool
     steps_per_epoch: float
     total_steps: int
+
+    @cached_property
+    def memory(self) -> str:
+        """A sentence about what is planned to be in each device's memory; see `say_memory`."""
+        teacher = self.teacher.params if self.teacher else {}
+        return say_memory(self.config, self.abstract_state, teacher, self.mesh, memory_bytes())
 
     def initial_state(self, weights: Fitted | None = None) -> TrainState:
         """Compute the state before the first step, placed on the mesh.

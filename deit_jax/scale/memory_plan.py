@@ -1,0 +1,263 @@
+"""What a run needs of each device's memory, from shapes alone, before anything is compiled.
+
+What is held between steps is exact. Activations are what the backward pass is given by the forward
+pass as it is written; compilers keep a little more or less (docs/scaling.md has both).
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Jaxpr, Var
+from jax.sharding import AbstractMesh, Mesh
+from jaxtyping import Array
+
+from deit_jax.sharding import DATA_AXIS, FSDP_AXIS, batch_split_over, split_axis
+from deit_jax.trees import Tree
+
+# So many that what does not grow with them, such as a reshaped kernel, does not count.
+_TRACED = 256
+
+Remat = str
+Forward = Callable[[Tree, Tree, Array, Array], Any]
+"""(parameters, statistics, normalised images, a key for each) -> logits."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes on one device.
+
+    Attributes:
+        parameters: of the student, and statistics of its batches.
+        optimizer: its moments.
+        average: of the weights.
+        teacher: its parameters.
+        gradients: as many as parameters; twice with micro-batches, which are added up.
+        gathered: whole weights, in the type of products, of which the device holds a part. With
+            blocks that are computed again those of two blocks, else all until the backward pass.
+        activations: kept from the forward pass for the backward pass.
+        batch: images as they come, and as they are shown to the networks.
+    """
+
+    parameters: int
+    optimizer: int
+    average: int
+    teacher: int
+    gradients: int
+    gathered: int
+    activations: int
+    batch: int
+
+    @property
+    def held(self) -> int:
+        """Bytes that are held between steps, whatever the batch."""
+        return self.parameters + self.optimizer + self.average + self.teacher
+
+    @property
+    def total(self) -> int:
+        """Bytes of everything at once."""
+        return sum(getattr(self, field.name) for field in fields(self))
+
+    def sentence(self) -> str:
+        """Say what is planned, part by part."""
+        parts = [
+            f"{getattr(self, field.name) / 1e9:.2f} {field.name}"
+            for field in fields(self)
+            if getattr(self, field.name)
+        ]
+        return f"{self.total / 1e9:.2f} GB ({', '.join(parts)})"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides how much of a device's memory a run needs.
+
+    Attributes:
+        batch: images on all devices together.
+        devices: that share it.
+        fsdp: over how many the state is split.
+        micro_batches: slices of the batch that are computed one after the other.
+        remat: "none" or "blocks".
+    """
+
+    batch: int
+    devices: int
+    fsdp: int = 1
+    micro_batches: int = 1
+    remat: Remat = "none"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What does not change with the settings.
+
+    Attributes:
+        state: shapes of the train state.
+        teacher: shapes of the teacher's parameters.
+        pixels: of an image.
+        product_bytes: of a number in a product.
+        blocks: of a transformer; 0 of a convnet, which has none to compute again.
+        kept: bytes of one image that the backward pass needs, by `Settings.remat`.
+    """
+
+    state: Tree
+    teacher: Tree
+    pixels: int
+    product_bytes: int
+    blocks: int
+    kept: Callable[[Remat], int]
+
+    def plan(self, settings: Settings) -> MemoryPlan:
+        """Return what each device needs."""
+        held = partial(part_of, parts=settings.fsdp)
+        student = {name: self.state[name] for name in ("params", "batch_stats")}
+        parameters = held(student["params"])
+        return MemoryPlan(
+            parameters=held(student),
+            optimizer=held(self.state["opt_state"]),
+            average=held(self.state["ema"]),
+            teacher=held(self.teacher),
+            gradients=parameters * (1 if settings.micro_batches == 1 else 2),
+            gathered=self._gathered(settings),
+            activations=self._activations(settings),
+            batch=settings.batch // settings.devices * self.pixels * 3 * (1 + 4),
+        )
+
+    def _gathered(self, settings: Settings) -> int:
+        sizes = [
+            math.prod(leaf.shape) * self.product_bytes
+            for leaf in jax.tree.leaves(self.state["params"])
+            if split_axis(leaf.shape, settings.fsdp) is not None
+        ]
+        if settings.remat == "none":
+            return sum(sizes)
+        return 2 * sum(sizes) // self.blocks
+
+    def _activations(self, settings: Settings) -> int:
+        images = settings.batch // (settings.devices * settings.micro_batches)
+        if settings.remat == "none":
+            return images * self.kept("none")
+        inputs = self.kept("blocks")
+        # One block at a time is computed again, and is then as if it had been kept; the last one
+        # computes two tokens alone.
+        return images * (inputs + (self.kept("none") - inputs) // max(self.blocks - 1, 1))
+
+
+def part_of(tree: Any, parts: int) -> int:
+    """Return the bytes of a state on one device, where it is split over so many."""
+    return sum(
+        math.prod(leaf.shape)
+        * leaf.dtype.itemsize
+        // (1 if split_axis(leaf.shape, parts) is None else parts)
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def kept_by_image(
+    forwards: Mapping[Remat, Forward],
+    shapes: tuple[Tree, Tree],
+    image_size: tuple[int, int],
+    mesh: Mesh,
+) -> Callable[[Remat], int]:
+    """Return what counts the bytes of one image that the backward pass needs; traces when asked.
+
+    Args:
+        forwards: the student's forward pass, by `Settings.remat`.
+        shapes: of its parameters and statistics.
+        image_size: (height, width) in pixels.
+        mesh: of the devices, whose kind decides how some layers are computed.
+    """
+    single = AbstractMesh(
+        (1, 1), (DATA_AXIS, FSDP_AXIS), abstract_device=mesh.abstract_mesh.abstract_device
+    )
+    images = jax.ShapeDtypeStruct((_TRACED, *image_size, 3), jnp.float32)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), _TRACED))
+
+    @cache
+    def count(remat: Remat) -> int:
+        def backward(params: Tree, batch_stats: Tree, images: Array, keys: Array) -> Any:
+            return jax.vjp(lambda p: forwards[remat](p, batch_stats, images, keys), params)[1]
+
+        with batch_split_over(single):
+            sizes = _kept(jax.make_jaxpr(backward)(*shapes, images, keys).jaxpr)
+        # Beside them two gradients on their way: of the widest layer, and of what it was made from.
+        return (sum(sizes) + 2 * max(sizes, default=0)) // _TRACED
+
+    return count
+
+
+def _kept(program: Jaxpr) -> list[int]:
+    """Return the bytes of each array that a program returns and was not given.
+
+    Parameters are needed too, but are there anyway; what is reshaped is the same memory.
+    """
+    origin = {e.outvars[0]: e.invars[0] for e in program.eqns if e.primitive.name == "reshape"}
+    kept = set()
+    for var in program.outvars:
+        while var in origin:
+            var = origin[var]
+        if isinstance(var, Var):
+            kept.add(var)
+    kept -= {*program.invars, *program.constvars}
+    return [var.aval.size * var.aval.dtype.itemsize for var in kept]
+
+
+def remedies(work: Workload, now: Settings, limit: int) -> list[str]:
+    """Return what to set, each alone, so that a run fits into a device's memory.
+
+    Args:
+        work: of the run.
+        now: its settings, with which it does not fit.
+        limit: bytes of a device.
+
+    Returns:
+        Flags; of each key the change that costs least. Where none alone suffices, all together;
+        empty where not even that does.
+    """
+    each = now.batch // now.devices
+    slices = [n for n in range(2, each + 1) if each % n == 0 and n > now.micro_batches]
+    smaller = [n for n in range(each - 1, 0, -1) if n % now.micro_batches == 0]
+    splits = [n for n in range(2, now.devices + 1) if now.devices % n == 0 and n > now.fsdp]
+    # BatchNorm's statistics are of the whole batch.
+    blocks = work.blocks > 0
+    choices: dict[str, list[Settings]] = {
+        "mesh.fsdp": [replace(now, fsdp=n) for n in splits],
+        "training.remat": [replace(now, remat="blocks")] * (blocks and now.remat == "none"),
+        "training.micro_batches": [replace(now, micro_batches=n) for n in slices] * blocks,
+        "training.batch_size": [replace(now, batch=n * now.devices) for n in smaller],
+    }
+
+    def fits(settings: Settings) -> bool:
+        return work.plan(settings).total <= limit
+
+    found = [next((s for s in of_key if fits(s)), None) for of_key in choices.values()]
+    alone = [
+        _flag(key, settings)
+        for key, settings in zip(choices, found, strict=True)
+        if settings is not None
+    ]
+    if alone:
+        return alone
+    last = Settings(
+        now.devices * now.micro_batches,
+        now.devices,
+        now.devices,
+        now.micro_batches,
+        "blocks" if blocks else "none",
+    )
+    keys = [key for key, of_key in choices.items() if of_key and "micro" not in key]
+    return [" ".join(_flag(key, last) for key in keys)] if fits(last) else []
+
+
+def _flag(key: str, settings: Settings) -> str:
+    value = {
+        "mesh.fsdp": settings.fsdp,
+        "training.remat": settings.remat,
+        "training.micro_batches": settings.micro_batches,
+        "training.batch_size": settings.batch,
+    }[key]
+    return f"--config.{key}={value}"
