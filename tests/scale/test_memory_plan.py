@@ -64,9 +64,15 @@ def test_what_would_make_it_fit_is_found_for_each_key():
         "--config.training.batch_size=56",
     ]
     assert "--config.training.micro_batches=8" in remedies(workload(), now, total - 2_100_000)
-    # 20 MB of state, and a convnet has no blocks and is not sliced.
-    assert remedies(workload(blocks=0), now, 12_000_000) == []
+    # Neither split nor computed again alone, but both.
+    assert remedies(workload(), now, 7_000_000)[0] == (
+        "--config.mesh.fsdp=8 --config.training.remat=blocks"
+    )
+    # A convnet has no blocks and is not sliced.
     assert remedies(workload(blocks=0), now, 21_000_000) == ["--config.mesh.fsdp=2"]
+    all_together = ["--config.mesh.fsdp=8 --config.training.batch_size=8"]
+    assert remedies(workload(blocks=0), now, 12_000_000) == all_together
+    assert remedies(workload(blocks=0), now, 5_000_000) == []
 
 
 def test_a_run_is_told_and_refused():
