@@ -203,7 +203,8 @@ def _kept(program: Jaxpr) -> list[int]:
         if isinstance(var, Var):
             kept.add(var)
     kept -= {*program.invars, *program.constvars}
-    return [var.aval.size * var.aval.dtype.itemsize for var in kept]
+    shapes: list[Any] = [var.aval for var in kept]
+    return [shape.size * shape.dtype.itemsize for shape in shapes]
 
 
 def remedies(work: Workload, now: Settings, limit: int) -> list[str]:

@@ -66,8 +66,9 @@ def _forward(config: Config, remat: str) -> Callable[..., HeadLogits]:
     ) -> HeadLogits:
         function, _, _ = abstract(student_builder(config))
         params = stop_gradients(params, trainable(params, config))
-        options = {"keys": None if frozen else keys, "train": not frozen}
-        return function.head_logits(params, batch_stats, images, **options)[0]
+        return function.head_logits(
+            params, batch_stats, images, keys=None if frozen else keys, train=not frozen
+        )[0]
 
     return forward
 
