@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr, Var
-from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import AbstractMesh, AxisType, Mesh
 from jaxtyping import Array
 
 from deit_jax.sharding import DATA_AXIS, FSDP_AXIS, batch_split_over, split_axis
@@ -64,12 +64,10 @@ class MemoryPlan:
 
     def sentence(self) -> str:
         """Say what is planned, part by part."""
-        parts = [
-            f"{getattr(self, field.name) / 1e9:.2f} {field.name}"
-            for field in fields(self)
-            if getattr(self, field.name)
-        ]
-        return f"{self.total / 1e9:.2f} GB ({', '.join(parts)})"
+        one, unit = (1e9, "GB") if self.total >= 1e9 else (1e6, "MB")
+        sizes = {field.name: getattr(self, field.name) / one for field in fields(self)}
+        parts = [f"{size:.2f} {name}" for name, size in sizes.items() if size]
+        return f"{self.total / one:.2f} {unit} ({', '.join(parts)})"
 
 
 @dataclass(frozen=True)
@@ -172,8 +170,13 @@ def kept_by_image(
         mesh: of the devices, whose kind decides how some layers are computed.
     """
     single = AbstractMesh(
-        (1, 1), (DATA_AXIS, FSDP_AXIS), abstract_device=mesh.abstract_mesh.abstract_device
+        (1, 1),
+        (DATA_AXIS, FSDP_AXIS),
+        axis_types=(AxisType.Auto,) * 2,
+        abstract_device=mesh.abstract_mesh.abstract_device,
     )
+    # Without the mesh that they are to be on.
+    bare = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), shapes)
     images = jax.ShapeDtypeStruct((_TRACED, *image_size, 3), jnp.float32)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), _TRACED))
 
@@ -183,7 +186,7 @@ def kept_by_image(
             return jax.vjp(lambda p: forwards[remat](p, batch_stats, images, keys), params)[1]
 
         with batch_split_over(single):
-            sizes = _kept(jax.make_jaxpr(backward)(*shapes, images, keys).jaxpr)
+            sizes = _kept(jax.make_jaxpr(backward)(*bare, images, keys).jaxpr)
         # Beside them two gradients on their way: of the widest layer, and of what it was made from.
         return (sum(sizes) + 2 * max(sizes, default=0)) // _TRACED
 
