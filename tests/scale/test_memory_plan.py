@@ -121,8 +121,8 @@ def test_the_state_is_what_devices_hold(fsdp, heads, eight_devices):
     assert plan.optimizer == 2 * plan.parameters + 4
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("fsdp", [pytest.param(1, marks=pytest.mark.full), 4])
+@pytest.mark.full
+@pytest.mark.parametrize("fsdp", [1, 4])
 def test_the_compiler_holds_what_was_planned(fsdp, eight_devices, quick_compilation):
     config, mesh = digits(fsdp), create_mesh(fsdp)
     programs = build_programs(config, mesh, None, steps_per_epoch=10.0)

@@ -10,6 +10,7 @@ from jax.sharding import AxisType
 from configs.digits import get_config
 from deit_jax.runs.checkpoints.directory import read_manifests
 from deit_jax.runs.checkpoints.manager import Checkpoints
+from deit_jax.scale.memory_plan import part_of
 from deit_jax.sharding import put_batch
 from deit_jax.training import setup as setups
 from deit_jax.training.loop import train
@@ -65,6 +66,7 @@ def test_losses_and_memory_of_a_state_in_four_parts(eight_devices):
         # By the rule, from the shapes alone: all of these models' large matrices have a side of 64.
         large = sum(x.nbytes for x in leaves if x.ndim > 1 and x.size >= 8192)
         assert held_by_one(parts[name]) == held_by_one(whole[name]) - large * 3 // 4
+        assert held_by_one(parts[name]) == part_of(whole[name], 4)
         assert held_by_one(parts[name]) < 0.4 * held_by_one(whole[name])
 
 
