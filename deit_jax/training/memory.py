@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, Key
 
 from deit_jax.models.functional import HeadLogits, abstract
 from deit_jax.models.registry import model_spec
-from deit_jax.scale.memory_plan import Settings, Workload, kept_by_image, remedies
+from deit_jax.scale.memory_plan import Settings, Workload, kept_by_image
+from deit_jax.scale.remedies import remedies
 from deit_jax.schema import Config
 from deit_jax.training.freezing import stop_gradients, trainable
 from deit_jax.training.programs import student_builder

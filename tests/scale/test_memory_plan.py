@@ -8,7 +8,8 @@ import pytest
 
 from configs.digits import get_config
 from deit_jax.models.functional import abstract
-from deit_jax.scale.memory_plan import Settings, Workload, kept_by_image, part_of, remedies
+from deit_jax.scale.memory_plan import Settings, Workload, kept_by_image, part_of
+from deit_jax.scale.remedies import remedies
 from deit_jax.schema import Config
 from deit_jax.sharding import create_mesh, split_over_batch
 from deit_jax.training.memory import memory_sentence, settings_of, workload_of
