@@ -133,8 +133,7 @@ def _bands_note(shown: Sequence[Experiment]) -> Markup:
     """Say what bands are, where there are any."""
     if all(len(one.runs) == 1 for one in shown):
         return Markup("")
-    text = "Lines are means over seeds, bands one standard deviation; averaged weights have none."
-    return element("p", text, class_="note")
+    return element("p", "Lines are means over seeds, bands one standard deviation.", class_="note")
 
 
 def legend(entries: Sequence[tuple[str, Stroke]]) -> Markup:

@@ -193,6 +193,7 @@ def _sweep(args, printed):
 def _report(args, printed):
     written = {file.name for file in Path(args.output).iterdir()}
     assert {"report.html", "report.md", "curves.png"} <= written
+    assert not args.images or {"agreement.png", "confusion-1.png", "seen-1.png"} <= written
     assert "class head" in printed
 
 
