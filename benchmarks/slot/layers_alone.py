@@ -57,11 +57,11 @@ def _elementwise(part: str, chosen: Sizes) -> Callable[[], Any]:
 
 
 def _attention(chosen: Sizes) -> dict[str, Any]:
-    """Time cuDNN's attention, both passes, at three numbers of tokens; and 197 without padding."""
+    """Time cuDNN's attention, both passes, at three numbers of tokens; and 197 padded."""
     if not cudnn_attention.takes(_HALF, 64):
         raise NeedsDevice("cuDNN's attention needs an NVIDIA GPU of compute capability 8.0")
     programs, errors = {}, {}
-    for tokens, names in ((197, ()), (197, ("unpadded attention",)), (198, ()), (208, ())):
+    for tokens, names in ((197, ()), (197, ("padded attention",)), (198, ()), (208, ())):
         rows, width, heads = _rows(chosen, tokens)
         x = [_normal((rows, width), _HALF, seed) for seed in range(4)]
 
@@ -69,7 +69,7 @@ def _attention(chosen: Sizes) -> dict[str, Any]:
             out, back = jax.vjp(lambda *parts: form(*parts, chosen.batch, heads), q, k, v)
             return (out, *back(g.astype(out.dtype)))
 
-        label = f"{tokens} tokens" + ", unpadded" * bool(names)
+        label = f"{tokens} tokens" + ", padded" * bool(names)
         with formulated(names):
             programs[label] = _jitted(functools.partial(both, cudnn_attention.attend_cudnn), *x)
         if tokens == 197:

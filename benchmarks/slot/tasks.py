@@ -83,8 +83,8 @@ TASKS: tuple[Task, ...] = (
         "what each formulation of the train step changes",
         "variants",
         {
-            **{"A": 45, "B": 8, "C": 8, "D": 45, "E": 8, "F": 8, "F+": 35, "G": 8},
-            **{"A in full": 25, "G in full": 25, "large, G in full": 30},
+            **{"A": 45, "B": 8, "C": 8, "D": 45, "E": 8, "F": 8, "G": 35, "T": 8},
+            **{"A in full": 25, "F in full": 25, "G in full": 25, "large, G in full": 30},
         },
         sources=(*_STEP, "benchmarks/slot/formulations.py"),
     ),
@@ -101,7 +101,7 @@ TASKS: tuple[Task, ...] = (
         "teacher",
         "what distillation costs with the teacher inside the step",
         "teacher",
-        {"teacher alone": 30, "teacher, narrow epilogues": 25, "student alone": 30, "step": 45},
+        {"teacher alone": 30, "teacher, wide epilogues": 25, "student alone": 30, "step": 45},
         sources=(*_STEP, "benchmarks/slot/formulations.py"),
     ),
     Task(

@@ -10,7 +10,7 @@ from benchmarks.slot.formulations import formulated
 from benchmarks.slot.sizes import sizes
 from benchmarks.timing import spread, take_turns
 
-_NARROW = "teacher, narrow epilogues"
+_WIDE = "teacher, wide epilogues"
 
 
 def prepare(parts: Sequence[str], small: bool) -> Callable[[str], dict[str, Any]]:
@@ -18,7 +18,7 @@ def prepare(parts: Sequence[str], small: bool) -> Callable[[str], dict[str, Any]
     chosen = sizes(small)
 
     def timed(name: str, case: Case) -> dict[str, Any]:
-        with formulated(["narrow epilogues"] if name == _NARROW else []):
+        with formulated(["wide epilogues"] if name == _WIDE else []):
             program = jax_side.build(case)
         (times,) = take_turns([program], rounds=chosen.rounds, turn_seconds=chosen.turn_seconds)
         seconds = spread(times)
@@ -33,7 +33,7 @@ def prepare(parts: Sequence[str], small: bool) -> Callable[[str], dict[str, Any]
 
     taught = chosen.distill()
     cases = {
-        _NARROW: chosen.inference(chosen.teacher),
+        _WIDE: chosen.inference(chosen.teacher),
         "teacher alone": chosen.inference(chosen.teacher),
         # The same student without a teacher: what is left of the step is the teacher's.
         "student alone": replace(taught, mode="train", teacher=""),

@@ -7,7 +7,7 @@ takes seconds; the whole depth is timed for the first and the last alone.
 import gc
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -18,8 +18,6 @@ from benchmarks.slot.formulations import formulated
 from benchmarks.slot.sizes import Sizes, sizes
 from benchmarks.timing import Program, speedup, spread, take_turns
 
-_NO_TRITON = {"xla_gpu_enable_triton_gemm": False}
-_UNPADDED = ("unpadded attention",)
 _LARGE = "large, "
 
 
@@ -31,38 +29,36 @@ class Variant:
         text: what is changed.
         formulations: switched on, see `formulations.FORMULATIONS`.
         flags: of XLA.
+        residual: type of the residual stream.
     """
 
     text: str
     formulations: tuple[str, ...] = ()
     flags: dict[str, Any] = field(default_factory=dict)
+    residual: str = "float32"
 
 
-_SEPARATE = Variant(
-    "D + bfloat16 residual, separate projections, products not merged",
-    (*_UNPADDED, "bfloat16 residual", "separate projections"),
-    {**_NO_TRITON, "xla_gpu_dot_merger_threshold_mb": 0},
-)
+_BEFORE = ("padded attention", "normal rows", "one projection")
+# XLA's own defaults.
+_MERGED = {"xla_gpu_dot_merger_threshold_mb": 32}
+_TRITON = {"xla_gpu_enable_triton_gemm": True}
 VARIANTS: dict[str, Variant] = {
-    "A": Variant("as measured on 2026-11-26"),
-    "B": Variant("A, products by cuBLAS, none by Triton", flags=_NO_TRITON),
+    "A": Variant("as measured on 2026-11-26", _BEFORE, {**_MERGED, **_TRITON}),
+    "B": Variant("A, products by cuBLAS, none by Triton", _BEFORE, _MERGED),
     "C": Variant(
         "B with cuBLASLt, tiles searched exhaustively",
-        flags={
-            **_NO_TRITON,
+        _BEFORE,
+        {
+            **_MERGED,
             "xla_gpu_enable_cublaslt": True,
             "xla_gpu_exhaustive_tiling_search": True,
         },
     ),
-    "D": Variant("B, 197 tokens without padding", _UNPADDED, _NO_TRITON),
-    "E": Variant("D + LayerNorm keeps its statistics", (*_UNPADDED, "kept statistics"), _NO_TRITON),
-    "F": Variant("D + bfloat16 residual", (*_UNPADDED, "bfloat16 residual"), _NO_TRITON),
-    "F+": _SEPARATE,
-    "G": Variant(
-        "E + F+: everything in plain JAX",
-        (*_SEPARATE.formulations, "kept statistics"),
-        _SEPARATE.flags,
-    ),
+    "D": Variant("B, 197 tokens without padding", _BEFORE[1:], _MERGED),
+    "E": Variant("D, LayerNorm keeps its statistics", _BEFORE[2:], _MERGED),
+    "F": Variant("E, separate projections: the step as it is"),
+    "G": Variant("F with a residual stream in bfloat16", residual="bfloat16"),
+    "T": Variant("F, products by Triton where it is faster", flags=_TRITON),
 }
 CHUNK = 3
 """Variants that are compiled at once, before the first of them is timed."""
@@ -142,6 +138,7 @@ class _Bench:
 def _lower(name: str, case: Case, depth: int) -> Callable[[], Program]:
     """Trace a variant now; return the function that compiles it."""
     variant = VARIANTS[name]
+    case = replace(case, residual=variant.residual)
     with formulated(variant.formulations):
         return jax_side.lower(case, depth=depth, options=variant.flags)
 

@@ -4,10 +4,12 @@ import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
+from deit_jax.devices import platform
 from deit_jax.models.architecture import ConvNetArchitecture, Stage
 from deit_jax.models.convnet_layers import ACTIVATION_FUNCTIONS, Layers, LinearHead
 from deit_jax.models.functional import HeadLogits
@@ -161,6 +163,10 @@ class ConvNet(nnx.Module):
         blocks = self._blocks()
         for number, block in enumerate(blocks.values()):
             x = block(x, keys=fold_keys(keys, number), train=train)
+            if not train and platform() != "cpu":
+                # Else XLA adds shortcut and branch where the next block reads them, not as part of
+                # the branch's last product.
+                x = jax.lax.optimization_barrier(x)
         features = self._tail(x, train).mean((1, 2), dtype=jnp.float32)
         features = dropout(features, self.drop_rate, fold_keys(keys, len(blocks)))
         return self._at(self.HEADS[0])(features), None

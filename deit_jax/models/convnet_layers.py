@@ -41,7 +41,7 @@ class SqueezeExcite(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch height width channels"]:
-        """Return `x` times its gate, in float32."""
+        """Return `x` times its gate, in the wider type of both."""
         means = x.mean((1, 2), keepdims=True, dtype=jnp.float32)
         return x * jax.nn.sigmoid(self.fc2(self.activation(self.fc1(means))))
 

@@ -154,7 +154,7 @@ class Convolution(nnx.Module):
     def __call__(
         self, images: Float[Array, "batch height width channels_in"]
     ) -> Float[Array, "batch height_out width_out channels_out"]:
-        """Convolve; the result has the type that `convolve` gives it, with a bias float32."""
+        """Convolve and add the bias, both in the type that `convolve` gives its result."""
         images = images.astype(self.dtype)
         kernel = whole(self.kernel[...], self.dtype).astype(self.dtype)
         if kernel.shape[0] == 1:
@@ -167,4 +167,5 @@ class Convolution(nnx.Module):
                 groups=self.groups,
                 same_padding=self.same_padding,
             )
-        return outputs if self.bias is None else outputs + self.bias[...]
+        # In float32 the sum would be a kernel of its own on accelerators, not part of the product.
+        return outputs if self.bias is None else outputs + self.bias[...].astype(outputs.dtype)

@@ -10,6 +10,8 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from deit_jax.models import convnet, convolution
+from deit_jax.models.frozen import freeze
 from deit_jax.models.functional import abstract, count_parameters
 from deit_jax.models.registry import model_spec
 
@@ -52,6 +54,27 @@ def test_state_is_parameters_and_batch_statistics_only():
     state = nnx.state(nnx.eval_shape(lambda: micro(nnx.Rngs(0))))
     variables = jax.tree.leaves(state, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
     assert {type(variable) for variable in variables} == {nnx.Param, nnx.BatchStat}
+
+
+def test_frozen_in_bfloat16_as_accelerators_do_it(trained, images, monkeypatch):
+    """Biases join the products, in bfloat16; a block's sum is finished before the next begins."""
+    exact = freeze("regnety_micro", *trained)
+    narrow, params = freeze("regnety_micro", *trained, dtype=jnp.bfloat16)
+
+    def traced():
+        return jax.jit(lambda params: narrow.head_logits(params, {}, images)[0][0]).trace(params)
+
+    assert "optimization_barrier" not in str(traced().jaxpr)
+    for module in (convolution, convnet):
+        monkeypatch.setattr(module, "platform", lambda: "gpu")
+    told = str(traced().jaxpr)
+    assert told.count("optimization_barrier") == 4
+    assert "bf16[16,8,8,16] = add" in told and ":f32[16,8,8,16] = add" not in told
+    expected = exact[0].head_logits(exact[1], {}, images)[0][0]
+    found = traced().lower().compile()(params)
+    distance = jnp.linalg.norm(found - expected) / jnp.linalg.norm(expected)
+    # Four blocks of four layers, each rounded to 8 bits.
+    assert distance < 2e-2
 
 
 @pytest.mark.slow
