@@ -99,6 +99,9 @@ def model_builder(
     }
     # One rule for a value, wherever it is given.
     checked = {key: conform(key, value, RULES[f"model.{key}"]) for key, value in given.items()}
+    if not checked["num_classes"]:
+        # Which a configuration may leave to the data: they are counted before a model is built.
+        raise ValueError("num_classes is 0; it must be positive.")
     options: dict[str, Any] = {}
     heads = checked.pop("num_heads")
     if spec.transformer:
