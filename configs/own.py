@@ -24,7 +24,7 @@ Cost: for up to 8,500 images, fine-tuning is 2,000 steps of 128 images, which is
 of ImageNet; from scratch ten times that; both grow with the images from there on.
 Deviations: from configs/deit.py, for small data. Each image once per batch (the authors saw no gain
 of repeated augmentation for small models: facebookresearch/deit issue 89) and no erasing in
-fine-tuning (their transfer recipe: issue 45); mixing in groups of 16, so that a batch of 128 has
+fine-tuning (their transfer recipe: issue 45); mixing in groups of 8, so that a batch of 128 has
 several draws; a batch of 128; a moving average that looks back over a ninth of what was trained,
 however long that is, and decides the best checkpoint. Soft distillation weighs the teacher by 0.9,
 as in configs/digits.py: with few labels there is little else to learn from.
@@ -48,7 +48,7 @@ def get_config(what: str = "finetune") -> ConfigDict:
     config.model.num_classes = 0
     config.training.batch_size = 128
     config.evaluation.update(batch_size=128, weights="ema")
-    config.mix.group = 16
+    config.mix.group = 8
     config.ema.update(decay=0.9999, warmup=True)
     config.schedule.final_learning_rate = 0.0
     config.checkpoint.every_steps = 500

@@ -135,6 +135,12 @@ LITE = (_lite(0, "57934424", 224), _lite(1, "77cc7160", 240), _lite(2, "9656183e
 """The files of EfficientNet-Lite."""
 
 
+def published_at(path: str | Path) -> str:
+    """Return the address of the authors' file of this name; "" where there is none."""
+    known = (entry for entry in (*PUBLISHED, *DEIT3) if entry.file == Path(path).name)
+    return next((entry.url for entry in known), "")
+
+
 def named_like(path: str | Path) -> PublishedFile | None:
     """Return the published file of DeiT III that has this name, or None."""
     return next((entry for entry in DEIT3 if entry.file == Path(path).name), None)

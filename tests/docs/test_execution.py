@@ -25,6 +25,7 @@ NOT_EXECUTED = {
     "make test-quick": "likewise",
     "pip install -e .": "installs packages",
     "pip install 'deit_jax[pretrained]'": "installs packages",
+    "pip install 'deit_jax[tutorial]'": "installs packages",
     "pip install 'deit_jax[fast]'": "installs packages",
     "pip install 'deit_jax[plan]'": "installs packages",
     "python -m benchmarks.plan --devices h200,h100 --models deit_small_patch16_224 "

@@ -10,6 +10,7 @@ import pytest
 
 from configs.digits import get_config
 from deit_jax.cli.evaluate import _logged
+from deit_jax.cli.predict import class_names
 from deit_jax.evaluation import subjects
 from deit_jax.files import strict_json
 from deit_jax.models.functional import abstract
@@ -86,7 +87,7 @@ def evaluate(path):
 
 
 def predict(path):
-    read_weights(path)
+    class_names(read_weights(path))
 
 
 def teach(path):

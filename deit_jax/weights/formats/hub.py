@@ -12,6 +12,7 @@ from deit_jax.messages import in_short
 from deit_jax.weights.formats.any import PREPROCESSOR
 from deit_jax.weights.formats.shards import INDEX_NAMES, WEIGHT_NAMES, files_of, is_complete
 from deit_jax.weights.pretrained import packaged_weights
+from deit_jax.weights.published import published_at
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _DESCRIPTIONS = ("config.json", PREPROCESSOR)
@@ -60,6 +61,8 @@ def locate_weights(name_or_path: str | Path, download: bool = False) -> Path:
     name = str(name_or_path)
     if packaged := packaged_weights(name):
         return packaged
+    if address := published_at(name):
+        raise FileNotFoundError(f"There is no file {name}; it is published at {address}.")
     if not _REPO_ID.fullmatch(name):
         raise FileNotFoundError(f"There is no file {name}.")
     if (found := find_in_cache(name)) is not None:

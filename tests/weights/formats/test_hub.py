@@ -83,6 +83,13 @@ def test_names_that_are_no_repositories(cache, name):
         locate_weights(name or "nothing", download=True)
 
 
+@pytest.mark.parametrize("name", ["", "weights/", "../"])
+def test_where_published_files_are_is_said(name):
+    file = f"{name}deit_small_patch16_224-cd65a155.pth"
+    with pytest.raises(FileNotFoundError, match=r"published at https://\S+/deit_small\S+\.pth\.$"):
+        locate_weights(file)
+
+
 def test_paths_come_first(cache, tmp_path, monkeypatch):
     fill(cache)
     monkeypatch.chdir(tmp_path)

@@ -1,1 +1,0 @@
-"""Models for programs that know nothing of this project: StableHLO, ONNX, timm, transformers."""
