@@ -9,6 +9,7 @@ Example:
 """
 
 import argparse
+import os
 import sys
 
 from deit_jax.cli.arguments import between, positive_count
@@ -20,9 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-n",
         "--processes",
         type=positive_count,
-        required=True,
         metavar="N",
-        help="how many processes",
+        help="how many (default: one for each GPU, or 2 without any)",
     )
     parser.add_argument(
         "--restarts",
@@ -39,10 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Launch; return the exit code."""
     from deit_jax.scale.launcher import launch
+    from deit_jax.scale.place import visible_gpus
 
     return launch(
         [sys.executable, *args.command],
-        args.processes,
+        args.processes or visible_gpus(os.environ) or 2,
         args.restarts,
         lambda text: print(text, file=sys.stderr, flush=True),
     )
