@@ -39,7 +39,7 @@ demo: .venv/.installed
 	  --teacher $(DEMO_DIR)/teacher --output $(DEMO_DIR)/report
 
 # What needs neither PyTorch nor seconds of compilation; in an environment of its own for each
-# Python, as in `make test-quick PYTHON=python3.13`. Some 130 seconds of processor time.
+# Python, as in `make test-quick PYTHON=python3.13`. Some 100 seconds of processor time.
 test-quick: $(QUICK)/.installed
 	$(QUICK)/bin/python -m pytest --quick -n 2 --dist loadfile
 

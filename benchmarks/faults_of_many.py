@@ -2,13 +2,15 @@
 
     python -m benchmarks.faults_of_many --kills 100 --output runs/faults_of_many
 
-The small run of `benchmarks.faults`, in two processes, is hit by SIGKILL at moments drawn uniformly
-from its whole life: process 1, process 0 (where all meet), or both at once, in turn; in a fourth
-kind the number of reader processes changes with every start as well. The same command is given
-again until there have been a few kills, then once more to the end. Counted are: ends that differ in
-a bit of weights, averages or metrics from the run of two processes that was left alone; seconds
-until the other process had ended too; exit codes and last lines of it that do not name the cause;
-what was left. Goodput is the time that the steps of all runs take when nothing disturbs them,
+The small run of `benchmarks.faults`, in two processes, is hit by SIGKILL: when a step that is drawn
+from those that are left has been taken, or every other time at a moment drawn uniformly from the
+life of a start, most of which is importing and compiling. What is killed is process 1, process 0
+(where all meet), or both at once; in a fourth kind the number of reader processes changes with
+every start as well. The same command is given again until there have been a few kills, then once
+more to the end. Counted are: ends that differ in a bit of weights, averages or metrics from the run
+of two processes that was left alone; seconds until the other process had ended too; exit codes and
+last lines of it that do not name the cause; what was left. Goodput is the time that the steps of
+all runs take when nothing disturbs them,
 divided by the time of all starts: of a run of seconds most is starting. Linux only.
 """
 
@@ -48,6 +50,9 @@ LOST = 4
 # Of what must be over at once, killed or not; longer is a hang.
 _PATIENCE_SECONDS = 60.0
 _JOIN_SECONDS = 20.0
+_POLL_SECONDS = 0.02
+# A start that has not come to its step by then hangs; what is killed is told.
+_LONGEST_SECONDS = 600.0
 
 
 class Together:
@@ -78,6 +83,13 @@ class Together:
             not member.run(max(0.0, self.begin + moment - time.monotonic()))[0]
             for member in self.members
         )
+
+    def end_or_reach(self, step: int) -> bool:
+        """Wait until a step is logged; return whether all have ended before."""
+        while steps_taken(self.workdir) < step and self.seconds < _LONGEST_SECONDS:
+            if self.end_by(self.seconds + _POLL_SECONDS):
+                return True
+        return False
 
     def kill(self, which: Sequence[int]) -> float:
         """Kill some; return the seconds until the others had ended too."""
@@ -160,8 +172,13 @@ def kill_runs(kind: str, kills: int, folder: Path, moments: random.Random) -> Ta
     while tally.kills < kills:
         workdir, ended = folder / f"{kind.replace(' ', '-')}-{tally.runs}", None
         for _ in range(min(KILLS_PER_RUN, kills - tally.kills)):
-            together, before = start(workdir), steps_taken(workdir)
-            if together.end_by(moments.uniform(0, life)):
+            before = steps_taken(workdir)
+            together = start(workdir)
+            if tally.kills % 2:
+                over = together.end_by(moments.uniform(0, life))
+            else:
+                over = together.end_or_reach(moments.randint(before + 1, expected["steps"]))
+            if over:
                 ended = together
                 break
             tally.seconds.append(together.kill(which))

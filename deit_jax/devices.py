@@ -1,10 +1,15 @@
 """What is known of accelerators: how fast they are, and what their compiler has to be told."""
 
+import contextlib
 import os
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import jax
+
+_TRACED_FOR: ContextVar[str] = ContextVar("traced_for", default="")
 
 # Dense TFLOP/s of the vendors' data sheets, by `device_kind`: bfloat16, and float32 as JAX
 # multiplies it by default on that device (TF32 on NVIDIA, bfloat16 passes on TPU).
@@ -41,12 +46,24 @@ def check_devices() -> None:
         ) from error
 
 
+@contextlib.contextmanager
+def traced_for(platform: str) -> Iterator[None]:
+    """Let what is traced inside be for this platform, whatever devices are here."""
+    token = _TRACED_FOR.set(platform)
+    try:
+        yield
+    finally:
+        _TRACED_FOR.reset(token)
+
+
 def platform() -> str:
     """Return what the program that is traced will run on: "cpu", "gpu" or "tpu".
 
-    It is told by the mesh of `sharding.batch_split_over`, whose devices may be elsewhere; outside
-    of it programs are for the default device.
+    It is told by `traced_for`, or by the mesh of `sharding.batch_split_over`, whose devices may be
+    elsewhere; outside of both programs are for the default device.
     """
+    if named := _TRACED_FOR.get():
+        return named
     told = jax.sharding.get_abstract_mesh().abstract_device
     if told is None:
         return jax.default_backend()

@@ -22,6 +22,7 @@ COMMANDS = {
     TRAIN: "train a model; a stopped run goes on with the same command",
     "models": "list the models by name",
     "convert": "translate weights to the layout of timm, transformers or the reference",
+    "export": "write a model for StableHLO, ONNX, timm or transformers",
     "compare": "prove that PyTorch computes the same from the same weights",
     "predict": "say what is on images",
     "attention": "look at what class and distillation token attend to",

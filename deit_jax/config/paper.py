@@ -31,8 +31,3 @@ class PaperTable(NamedTuple):
     title: str
     columns: tuple[str, ...]
     rows: dict[str, tuple[Cell | None, ...]]
-
-
-def experiment_arguments(table: PaperTable) -> set[tuple[str, str]]:
-    """Return (family, argument) of all figures; the family is "" for that of the table."""
-    return {(cell.family, cell.argument) for row in table.rows.values() for cell in row if cell}

@@ -121,32 +121,6 @@ class _CountingStream(nnx.RngStream):
         return jax.random.fold_in(self.key[...], self.drawn - 1)
 
 
-def require_shapes(found: tuple[Tree, Tree], expected: tuple[Tree, Tree], source: str) -> None:
-    """Refuse arrays that a model does not have, or has with another shape.
-
-    Args:
-        found: parameters and BatchNorm statistics that were read.
-        expected: those of the model, or their shapes.
-        source: where the arrays are from, for the message.
-
-    Raises:
-        ValueError: naming the first difference.
-    """
-    there, wanted = (
-        {
-            jax.tree_util.keystr(path[1:], simple=True, separator="."): tuple(leaf.shape)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(trees)
-        }
-        for trees in (found, expected)
-    )
-    for name in {**wanted, **there}:
-        if there.get(name) != wanted.get(name):
-            raise ValueError(
-                f"{source} does not hold the model that its configuration names: {name} is "
-                f"{there.get(name, 'absent')} instead of {wanted.get(name, 'absent')}."
-            )
-
-
 def count_parameters(params: Tree) -> int:
     """Count the scalars in a parameter tree (arrays or shapes)."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

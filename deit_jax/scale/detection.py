@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from deit_jax.scale import tpu
-from deit_jax.scale.place import DEFAULT_PORT, Place, read_address
+from deit_jax.scale.place import DEFAULT_PORT, ProcessPlace, read_address
 
 Variables = Mapping[str, str]
 
@@ -50,7 +50,7 @@ class Given:
     process: int | None = None
 
 
-def find_place(environ: Variables, given: Given = Given()) -> Place | None:
+def find_place(environ: Variables, given: Given = Given()) -> ProcessPlace | None:
     """Return where this process stands, or None where it is the only one of its run.
 
     Flags go before JAX's variables (JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID, for
@@ -71,7 +71,8 @@ def find_place(environ: Variables, given: Given = Given()) -> Place | None:
     if count is not None and count < 1:
         raise ValueError(f"There cannot be {count} processes; give --processes=N, at least 1.")
     if address and count and index is not None:
-        return Place(count, index, *read_address(address), "the command line or JAX's variables")
+        host, port = read_address(address)
+        return ProcessPlace(count, index, host, port, "the command line or JAX's variables")
     told = next((found for ask in _SCHEDULERS if (found := ask(environ))), None)
     if told is None:
         _require_nothing_given(address, count, index)
@@ -95,7 +96,7 @@ def find_place(environ: Variables, given: Given = Given()) -> Place | None:
             f"{told.by} says that this is process {told.index} of {told.count}, but not where they "
             "can meet; give --coordinator=HOST:PORT, on the machine of process 0."
         )
-    return Place(told.count, told.index, host, port, told.by, told.machines)
+    return ProcessPlace(told.count, told.index, host, port, told.by, told.machines)
 
 
 def _require_nothing_given(address: str, count: int | None, index: int | None) -> None:

@@ -189,21 +189,12 @@ class Hub:
                 member,
             )
             return
+        before = next(iter(self._members.values()), None)
         member.index, member.hello = index, hello
         self._members[index] = member
-        for name, words in (("count", "counts"), ("versions", "runs"), ("words", "was given")):
-            theirs, ours = (self._members[i].hello.get(name) for i in (index, min(self._members)))
-            if theirs != ours:
-                self._note(
-                    Failure(
-                        REFUSED,
-                        2,
-                        f"error: {who} {words} {_words(theirs)}, and process {min(self._members)} "
-                        f"{_words(ours)}; start all with the same.",
-                        0,
-                    )
-                )
-        if len(self._members) == self._count and not self._failures:
+        if before and (problem := _difference(who, hello, before)):
+            self._end(Failure(REFUSED, 2, problem, 0))
+        if len(self._members) == self._count and not (self._failures or self._left):
             self._welcome()
 
     def _welcome(self) -> None:
@@ -273,6 +264,18 @@ def _beside(hellos: dict[int, dict[str, Any]], index: int) -> Beside:
     if len({str(hellos[i].get("devices")) for i in here}) > 1:
         return Beside(0, 1)
     return Beside(here.index(index), len(here))
+
+
+def _difference(who: str, hello: dict[str, Any], other: _Member) -> str:
+    """Say in what a process is not like another of its run; "" if it is."""
+    for name, does in (("count", "counts"), ("versions", "runs"), ("words", "was given")):
+        theirs, ours = hello.get(name), other.hello.get(name)
+        if theirs != ours:
+            return (
+                f"error: {who} {does} {_words(theirs)}, and process {other.index} {_words(ours)}; "
+                "start all with the same."
+            )
+    return ""
 
 
 def _words(value: Any) -> str:

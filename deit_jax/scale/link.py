@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn
 from deit_jax.runs.interruption import leave_at_once
 from deit_jax.scale.failure import LOST, REFUSED, Failure, lost
 from deit_jax.scale.hub import Hub, let_go_of_the_dead
-from deit_jax.scale.place import Beside, Place, write_address
+from deit_jax.scale.place import Beside, ProcessPlace, write_address
 from deit_jax.version import __version__
 
 _RETRY_SECONDS: Final = 0.2
@@ -32,7 +32,7 @@ class Link:
         beside: the processes on the same machine.
     """
 
-    def __init__(self, place: Place, connection: socket.socket) -> None:
+    def __init__(self, place: ProcessPlace, connection: socket.socket) -> None:
         """Watch nothing yet."""
         self.place = place
         self.jax_address = ""
@@ -153,7 +153,7 @@ class Link:
         leave_at_once(cause.code, "".join(parts))
 
 
-def meet(place: Place, words: Sequence[str], seconds: float) -> Link:
+def meet(place: ProcessPlace, words: Sequence[str], seconds: float) -> Link:
     """Meet the other processes of the run.
 
     Args:
@@ -179,7 +179,7 @@ def meet(place: Place, words: Sequence[str], seconds: float) -> Link:
     return link
 
 
-def _listen(place: Place, seconds: float) -> tuple[socket.socket, str]:
+def _listen(place: ProcessPlace, seconds: float) -> tuple[socket.socket, str]:
     """Listen at the address that was given, and at no other; return that too."""
     family, where = _resolve(place, time.monotonic() + seconds)
     if place.machines > 1 and where[0].startswith("127."):
@@ -201,7 +201,7 @@ def _listen(place: Place, seconds: float) -> tuple[socket.socket, str]:
     return listener, where[0]
 
 
-def _connect(place: Place, seconds: float) -> socket.socket:
+def _connect(place: ProcessPlace, seconds: float) -> socket.socket:
     """Connect to process 0, which may not be there yet."""
     deadline = time.monotonic() + seconds
     while True:
@@ -223,7 +223,7 @@ def _connect(place: Place, seconds: float) -> socket.socket:
             time.sleep(_RETRY_SECONDS)
 
 
-def _resolve(place: Place, deadline: float) -> tuple[int, Any]:
+def _resolve(place: ProcessPlace, deadline: float) -> tuple[int, Any]:
     """Return family and socket address of process 0, whose name may not be known yet."""
     while True:
         try:

@@ -15,7 +15,7 @@ _BOUND: Final = ("SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK")
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessPlace:
     """One of the processes of a run, as flags or a scheduler's variables say.
 
     Attributes:

@@ -3,12 +3,11 @@
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from deit_jax.runs.interruption import Interrupted, taken_signals
+from deit_jax.scale.launcher import Say
 from deit_jax.sweeps.plan import PlannedRun
-
-Say = Callable[[str], None]
 
 
 def run_all(runs: Sequence[PlannedRun], say: Say) -> list[str]:

@@ -25,6 +25,7 @@ _SAME = (
 
 # Neither of this project nor able to change with it, and why no test runs it.
 FOREIGN = {
+    "python serve.py photo.jpg": "of an exported directory; tests/export/test_formats.py runs it",
     "python3 -m venv .venv && . .venv/bin/activate": "makes an environment",
     "python main.py --model deit_small_patch16_224 --batch-size 256 --data-path IMAGENET "
     "--output_dir OUT": "a command of the reference, which the page translates",

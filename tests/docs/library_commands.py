@@ -178,6 +178,11 @@ def _attention(args, printed):
     assert len(pictures) == 2 * len(args.images)
 
 
+def _export(args, printed):
+    assert "Largest difference from the model: " in printed
+    assert (Path(args.out) / "README.md").exists()
+
+
 def _sweep(args, printed):
     if args.print_slurm:
         assert printed.startswith("#!/bin/bash\n")
@@ -237,6 +242,7 @@ PRODUCTS = {
     "convert": _convert,
     "compare": _compare,
     "predict": _predict,
+    "export": _export,
     "attention": _attention,
     "sweep": _sweep,
     "report": _report,

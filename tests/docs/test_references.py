@@ -17,6 +17,7 @@ QUOTED = re.compile(r"`([A-Za-z_][\w./]*\w)(?:\(\))?`")
 FILES = (
     *(".py", ".md", ".json", ".jsonl", ".toml", ".txt", ".pth", ".safetensors", ".corrupt"),
     *(".c", ".html", ".ini", ".db", ".mat", ".csv", ".gz", ".JPEG", ".png", ".tar", ".zip"),
+    *(".onnx", ".stablehlo"),
 )
 ELSEWHERE = {
     *("torch", "timm", "jax", "optax", "flax", "nnx", "PIL", "transformers", "torchvision", "tf"),

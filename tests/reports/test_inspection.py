@@ -67,6 +67,7 @@ def test_without_asking_the_page_says_how_to_ask(study):
     assert any("report --images shows them" in text for text in page.texts("p"))
 
 
+@pytest.mark.slow
 def test_images_tables_and_names_are_on_the_page(study, tmp_path):
     comparison = compare_runs([study["none0"], study["hard0"]])
     found = [

@@ -3,7 +3,7 @@
 import pytest
 
 from deit_jax.scale.detection import Given, find_place, first_host
-from deit_jax.scale.place import Beside, Place, read_address, share_of_gpus, visible_gpus
+from deit_jax.scale.place import Beside, ProcessPlace, read_address, share_of_gpus, visible_gpus
 
 # As srun sets them for the second of four tasks on two nodes (SLURM's manual, srun(1)).
 SRUN = {
@@ -148,7 +148,7 @@ def test_the_first_node(nodes, first):
 
 def test_addresses():
     assert read_address("[fe80::1]:70") == ("fe80::1", 70)
-    assert Place(2, 0, "fe80::1", 70, "").address == "[fe80::1]:70"
+    assert ProcessPlace(2, 0, "fe80::1", 70, "").address == "[fe80::1]:70"
     assert read_address("10.0.0.1") == ("10.0.0.1", 8476)
     for wrong in ("", "a:b", "http://a:1", "a b:1", "fe80::1"):
         with pytest.raises(ValueError, match="HOST:PORT"):

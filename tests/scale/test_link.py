@@ -14,7 +14,7 @@ from deit_jax.scale import link as link_module
 from deit_jax.scale.failure import DEVICE, ERROR, LOST, REFUSED, Failure, cause_of
 from deit_jax.scale.link import meet
 from deit_jax.scale.membership import _read_flags, _same_words
-from deit_jax.scale.place import Place
+from deit_jax.scale.place import ProcessPlace
 
 
 def free_port():
@@ -45,7 +45,7 @@ def gather(count, *, words=None, seconds=20.0, indices=None):
     port, links = free_port(), {}
 
     def come(number, index):
-        place = Place(count, index, "127.0.0.1", port, "the test")
+        place = ProcessPlace(count, index, "127.0.0.1", port, "the test")
         links[number] = meet(place, words[number] if words else [], seconds)
 
     threads = [
@@ -158,7 +158,7 @@ def test_the_cause_goes_before_what_follows_from_it():
     [
         ({"indices": [0, 1, 1], "count": 3}, "there are two processes 1"),
         ({"indices": [0, 2], "count": 3}, "2 of 3 processes have come"),
-        ({"count": 2, "words": [["--a"], ["--b"]]}, "process 1 on "),
+        ({"count": 2, "words": [["--a"], ["--b"]]}, "start all with the same"),
     ],
 )
 def test_those_that_cannot_be_one_run_are_told(ends, options, words):
@@ -173,7 +173,7 @@ def test_a_stranger_at_the_port_is_not_heard(ends):
     port, links = free_port(), {}
 
     def come(index):
-        links[index] = meet(Place(2, index, "127.0.0.1", port, "the test"), [], 20.0)
+        links[index] = meet(ProcessPlace(2, index, "127.0.0.1", port, "the test"), [], 20.0)
 
     threads = [threading.Thread(target=come, args=(i,), daemon=True) for i in range(2)]
     threads[0].start()
@@ -190,14 +190,14 @@ def test_a_stranger_at_the_port_is_not_heard(ends):
 def test_nobody_there_and_a_port_in_use_are_sentences():
     port = free_port()
     with pytest.raises(ValueError, match=r"Process 0 was not at 127\.0\.0\.1:.* within 0\.3 s"):
-        meet(Place(2, 1, "127.0.0.1", port, "the test"), [], 0.3)
+        meet(ProcessPlace(2, 1, "127.0.0.1", port, "the test"), [], 0.3)
     with socket.socket() as other:
         other.bind(("127.0.0.1", port))
         other.listen()
         with pytest.raises(ValueError, match=r"cannot be met at .* in use"):
-            meet(Place(2, 0, "127.0.0.1", port, "the test"), [], 1.0)
+            meet(ProcessPlace(2, 0, "127.0.0.1", port, "the test"), [], 1.0)
     with pytest.raises(ValueError, match="itself, where no other machine can reach it"):
-        meet(Place(2, 0, "localhost", port, "SLURM", machines=2), [], 1.0)
+        meet(ProcessPlace(2, 0, "localhost", port, "SLURM", machines=2), [], 1.0)
 
 
 def test_all_stop_after_one_step_that_none_has_begun_when_it_is_agreed(ends):

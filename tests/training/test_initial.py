@@ -18,7 +18,7 @@ from tests.weights.description.described import timm_directory
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation", "one_device")
+@pytest.mark.usefixtures("quick_compilation", "on_devices", "programs_made_once")
 def test_a_student_goes_on_from_the_weights_of_another_run(tmp_path, capsys):
     train(small(), str(tmp_path / "first"))
     weights = read_weights(tmp_path / "first", checkpoint="latest")

@@ -24,7 +24,7 @@ def small(**changes):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation", "one_device")
+@pytest.mark.usefixtures("quick_compilation", "on_devices", "programs_made_once")
 def test_nothing_is_left_behind_and_the_corrected_command_works(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     workdir = tmp_path / "run"
@@ -52,7 +52,7 @@ def test_nothing_is_left_behind_and_the_corrected_command_works(tmp_path, monkey
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation", "one_device")
+@pytest.mark.usefixtures("quick_compilation", "on_devices", "programs_made_once")
 def test_a_run_that_never_took_a_step_has_failed(tmp_path):
     # Pixels divided by so little are not finite, and all steps are fewer than are put up with.
     config = small(augment__std=(1e-38, 1e-38, 1e-38))

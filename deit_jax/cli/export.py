@@ -1,0 +1,70 @@
+"""Export a model for programs that know nothing of this project; OUT is a new directory.
+
+  stablehlo     a program of jax.export for CPUs, CUDA and TPUs (needs the extra `export`)
+  onnx          a program for ONNX Runtime and others (needs the extra `onnx`)
+  timm          weights and config.json for timm's create_model("local-dir:OUT", pretrained=True)
+  transformers  weights, config and preprocessor for pipeline("image-classification", model="OUT")
+
+Class names, preprocessing and a model card with what is known of the weights come along. What was
+written is read back and compared with the model before it gets its name.
+
+Example:
+  python -m deit_jax export runs/small_hard served --format stablehlo --preprocess
+  python -m deit_jax export runs/small_hard hub --format transformers --which ema
+"""
+
+import argparse
+from pathlib import Path
+
+from deit_jax.cli.arguments import checkpoint
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("weights", metavar="WEIGHTS", help="file, directory or run of train.py")
+    parser.add_argument("out", metavar="OUT", help="a directory that does not exist yet")
+    parser.add_argument(
+        "--format",
+        required=True,
+        choices=("stablehlo", "onnx", "timm", "transformers"),
+        help="who is to read it",
+    )
+    parser.add_argument(
+        "--preprocess",
+        action="store_true",
+        help="stablehlo, onnx: images of any size in as they were decoded, probabilities out",
+    )
+    parser.add_argument(
+        "--which", choices=("model", "ema"), default="model", help="of a run or training checkpoint"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=checkpoint,
+        default="best",
+        metavar="best|latest|STEP",
+        help="of a run (default: best)",
+    )
+    parser.add_argument(
+        "--model", default="", metavar="NAME", help="where the model is not recognised"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, write, compare, and say how far both are apart."""
+    from rich.console import Console
+
+    from deit_jax.export.formats import export
+    from deit_jax.export.subject import open_subject
+    from deit_jax.reports.terminal import say
+
+    out, console = Path(args.out), Console()
+    subject = open_subject(
+        args.weights, which=args.which, checkpoint=args.checkpoint, model=args.model
+    )
+    for note in subject.weights.notes:
+        say(console, note)
+    done = export(subject, out, args.format, preprocess=args.preprocess)
+    files = ", ".join(f"{name} ({size:,} bytes)" for name, size in done.files.items())
+    say(console, f"Written: {out}: {files}.")
+    say(console, f"Largest difference from the model: {done.difference:.2g} ({done.what}).")
+    return 0

@@ -1,0 +1,137 @@
+"""The model card, README.md: what is known of the weights, and nothing else."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from deit_jax.config.keys import leaves_by_key
+from deit_jax.export.subject import Subject
+from deit_jax.models.functional import count_parameters
+from deit_jax.models.registry import model_spec
+from deit_jax.runs.log_lines import read_lines
+from deit_jax.runs.open_weights import RunWeights
+from deit_jax.runs.read import load_run
+from deit_jax.tables import Column, markdown_table
+
+_LIBRARIES = {"timm": "timm", "transformers": "transformers", "onnx": "onnx"}
+_RECIPE = (
+    "training.batch_size",
+    "schedule.epochs",
+    "optimizer.name",
+    "optimizer.learning_rate",
+    "optimizer.per_images",
+    "optimizer.weight_decay",
+    "training.loss",
+    "training.label_smoothing",
+    "augment.policy",
+    "augment.erasing_probability",
+    "mix.mixup_alpha",
+    "mix.cutmix_alpha",
+    "data.repeats",
+    "model.drop_path_rate",
+    "ema.decay",
+    "seed",
+)
+_TAUGHT = ("weight", "temperature")
+_HEADS = {"fused": "both heads", "class": "class head", "distillation": "distillation head"}
+
+
+def model_card(subject: Subject, layout: str, title: str, usage: str) -> str:
+    """Write the card, in Markdown with the header that Hugging Face's hub reads.
+
+    Args:
+        subject: the model.
+        layout: format that it is exported to.
+        title: of the card.
+        usage: how the files are used, in Markdown.
+    """
+    weights = subject.weights
+    family = "deit" if model_spec(weights.model_name).transformer else weights.model_name
+    header = ["---", *_library(layout), "pipeline_tag: image-classification", "tags:"]
+    parts = [
+        "\n".join([*header, f"- {family}", "- deit_jax", "---"]),
+        f"# {title}",
+        _model(subject),
+        usage,
+    ]
+    if isinstance(weights, RunWeights):
+        parts += _run(weights, subject.which)
+    else:
+        parts += ["## Where the weights are from", " ".join(weights.notes)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _library(layout: str) -> list[str]:
+    return [f"library_name: {_LIBRARIES[layout]}"] if layout in _LIBRARIES else []
+
+
+def _model(subject: Subject) -> str:
+    weights, shown = subject.weights, subject.weights.facts.preprocessing
+    (height, width), (tall, wide) = subject.size, shown.view.sides(subject.size)
+    rows = [
+        ["architecture", weights.model_name],
+        ["parameters", f"{count_parameters(subject.trees[0]):,}"],
+        ["classes", str(weights.num_classes)],
+        [
+            "images",
+            f"resized to {tall}x{wide} ({shown.view.fit}, {shown.view.interpolation}), "
+            f"{height}x{width} cut out of the middle",
+        ],
+        ["mean, deviation", f"{_listed(shown.mean)}; {_listed(shown.std)}"],
+    ]
+    named = "" if subject.labels else "\nNothing says what the classes are called.\n"
+    note = f"\n{shown.note}\n" if shown.assumed or shown.remark else ""
+    return markdown_table([Column("model"), Column("")], rows) + "\n" + named + note
+
+
+def _run(weights: RunWeights, which: str) -> Iterator[str]:
+    """Say how a run was trained and how good this checkpoint was."""
+    run = load_run(weights.source)
+    config, flat = weights.config, leaves_by_key(weights.config)
+    yield "## Training"
+    images = run.record.get("made_from", {}).get("data", {})
+    counts = [
+        f"{images[part]['images']:,} images to {verb}"
+        for part, verb in (("train", "train"), ("eval", "evaluate"))
+        if part in images
+    ]
+    said = [f"Trained with deit_jax on `{config['data']['source']}` data"]
+    said[0] += f" ({', '.join(counts)})." if counts else "."
+    if (kind := config["distillation"]["kind"]) != "none":
+        taught = ", ".join(f"{key} {config['distillation'][key]}" for key in _TAUGHT)
+        said.append(f"Taught by {config['teacher']['name']}: {kind} distillation ({taught}).")
+    if start := config["model"]["weights"]:
+        said.append(f"Started from other weights ({start.rstrip('/').rpartition('/')[2]}).")
+    yield " ".join(said)
+    rows = [[f"`{key}`", str(flat[key])] for key in _RECIPE if key in flat]
+    yield markdown_table([Column("key"), Column("value")], rows)
+    yield _accuracy(weights, which)
+    if versions := run.record.get("versions"):
+        yield "Versions: " + ", ".join(f"{name} {text}" for name, text in versions.items()) + "."
+
+
+def _accuracy(weights: RunWeights, which: str) -> str:
+    """Return what the run measured of just these weights."""
+    path, averaged = load_run(weights.source).path / "metrics.jsonl", which == "ema"
+    rows = [row for _, row in read_lines(path)] if path.is_file() else []
+    found = [row for row in rows if row["split"] == "eval" and row["step"] == weights.step]
+    lines = _measured(found[-1], "ema" if averaged else "raw") if found else []
+    if not lines:
+        return f"These weights (step {weights.step:,}) were not evaluated by the run."
+    table = markdown_table([Column("head"), Column("top-1 (%)", True), Column("loss", True)], lines)
+    what = "the moving average of the weights" if averaged else "the weights"
+    return f"On the evaluation split, {what} at step {weights.step:,}:\n\n{table}"
+
+
+def _measured(row: Mapping[str, Any], prefix: str) -> list[list[str]]:
+    values = {
+        head: [row.get(f"{prefix}/{head}/{key}") for key in ("top1", "loss")] for head in _HEADS
+    }
+    return [
+        [_HEADS[head], f"{top1:.2f}", f"{loss:.4f}"]
+        for head, (top1, loss) in values.items()
+        if top1 is not None and loss is not None
+    ]
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)

@@ -1,0 +1,38 @@
+"""A new directory that is there whole, or not at all."""
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from deit_jax.files import naming
+
+
+@contextlib.contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Give a temporary directory to write to; on success it gets its name, else it goes.
+
+    Raises:
+        FileExistsError: there is something of that name already.
+        FileNotFoundError: the directory it is to be in does not exist.
+        OSError: it cannot be written; with the final path.
+    """
+    _refuse_existing(path)
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{path} cannot be written: there is no directory {path.parent}.")
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    try:
+        with naming(path, instead_of=partial):
+            partial.mkdir()
+            yield partial
+            _refuse_existing(path)
+            partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _refuse_existing(path: Path) -> None:
+    if os.path.lexists(path):
+        raise FileExistsError(f"{path} exists already; name a directory that does not.")

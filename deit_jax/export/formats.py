@@ -1,0 +1,91 @@
+"""Exporting: a new directory in one of four formats, compared with the model before it is there."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from deit_jax.export.card import model_card
+from deit_jax.export.directory import new_directory
+from deit_jax.export.examples import example, usage
+from deit_jax.export.programs import write_onnx, write_stablehlo
+from deit_jax.export.serving import Served
+from deit_jax.export.subject import Subject, open_subject
+from deit_jax.files import write_json, write_text
+from deit_jax.weights.formats.any import PREPROCESSOR
+from deit_jax.weights.save import write_weights
+
+PROGRAMS = {"stablehlo": write_stablehlo, "onnx": write_onnx}
+FORMATS = (*PROGRAMS, "timm", "transformers")
+
+
+class Exported(NamedTuple):
+    """What was written, and how far it is from the model.
+
+    Attributes:
+        files: with their bytes.
+        difference: largest, of logits or probabilities.
+        what: these are.
+    """
+
+    files: dict[str, int]
+    difference: float
+    what: str
+
+
+def export(subject: Subject, out: Path, layout: str, *, preprocess: bool = False) -> Exported:
+    """Write a model for other programs.
+
+    Args:
+        subject: from `open_subject`.
+        out: a directory that does not exist; it is there whole afterwards, or not at all.
+        layout: one of `FORMATS`.
+        preprocess: put preprocessing into a program.
+
+    Raises:
+        FileExistsError: there is something at `out`.
+        ModuleNotFoundError: a package is missing; names the extra.
+        ValueError: the format has no such model or preprocessing, or what was written is not what
+            the model computes.
+    """
+    if layout not in FORMATS:
+        raise ValueError(f"There is no format {layout!r}; choose one of {', '.join(FORMATS)}.")
+    if preprocess and layout not in PROGRAMS:
+        raise ValueError(
+            f"The format {layout} has its preprocessing in a file beside the weights; leave "
+            "--preprocess out."
+        )
+    with new_directory(out) as directory:
+        if layout in PROGRAMS:
+            served = Served(subject, preprocess)
+            difference = PROGRAMS[layout](served, directory / f"model.{layout}")
+            write_json(
+                directory / "serving.json",
+                served.description() | {"largest_difference": difference},
+            )
+            if text := example(served, layout):
+                write_text(directory / "serve.py", text)
+            what, how = served.output[0], usage(layout, served)
+        else:
+            difference = _write_directory(subject, directory, layout)
+            what, how = "logits", usage(layout)
+        write_text(directory / "README.md", model_card(subject, layout, out.name, how))
+    return Exported(
+        {path.name: path.stat().st_size for path in sorted(out.iterdir())}, difference, what
+    )
+
+
+def _write_directory(subject: Subject, directory: Path, layout: str) -> float:
+    """Write weights with all that timm or transformers read beside them, and read them back."""
+    written = write_weights(subject.weights, directory, layout=layout)
+    if layout == "transformers" and PREPROCESSOR not in [path.name for path in written]:
+        raise ValueError(
+            "transformers has no image processor that prepares images as these weights want them; "
+            "choose another format."
+        )
+    again = open_subject(str(directory))
+    if again.labels != subject.labels:
+        raise ValueError(f"The format {layout} cannot hold the names of these classes.")
+    height, width = subject.size
+    images = np.random.default_rng(0).standard_normal((2, height, width, 3)).astype(np.float32)
+    return float(np.abs(np.asarray(again.logits(images)) - subject.logits(images)).max())
