@@ -95,8 +95,8 @@ def whole(x: Float[Array, "*shape"], dtype: Any = None) -> Float[Array, "*shape"
 
     Args:
         x: of the shape that it is held with.
-        dtype: type in which it crosses between devices, if nothing but products of that type use
-            it; None for its own.
+        dtype: type in which it may cross between devices, if nothing but products of that type use
+            it; None for its own. Compilers may take float32 all the same.
     """
     mesh = jax.sharding.get_abstract_mesh()
     split = PartitionSpec() if mesh.empty else _split(x.shape, mesh)
