@@ -6,9 +6,11 @@ mypy's business (stand-ins of tests are no subclasses of what they replace).
 """
 
 import collections.abc
+import contextlib
 import functools
 import operator
 import types
+from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
 import jaxtyping
@@ -55,6 +57,16 @@ NO_ARRAYS = (None, type(None), ...)
 def install() -> None:
     """Check shapes in all modules of the package that are imported from now on."""
     jaxtyping.install_import_hook(CHECKED, f"{__name__}.checked")
+
+
+@contextlib.contextmanager
+def unchecked() -> Iterator[None]:
+    """Check nothing meanwhile: sides of symbolic length, as in exports, are no numbers."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def checked(function: Any) -> Any:

@@ -1,10 +1,10 @@
-import jaxtyping
 import pytest
+
+from tests import shapes
 
 
 @pytest.fixture(scope="module", autouse=True)
 def symbolic_sizes():
-    """Leave shapes unchecked: sides of any number of elements are no numbers to check."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    """Batches of any number of images."""
+    with shapes.unchecked():
+        yield
