@@ -84,8 +84,7 @@ def classify(kernel: Kernel, seconds: float, launch_seconds: float) -> str:
 def is_of_the_teacher(kernel: Kernel) -> bool:
     """Whether anything of it is from the forward pass that a train step asks a teacher for."""
     return any(
-        any("step.py" in name and ".prepare" in name for name in functions)
-        and any(":ModelFunction.head_logits" in name for name in functions)
+        any(name.endswith("training/example.py:ask") for name in functions)
         for functions, _ in kernel.origins
     )
 
