@@ -14,10 +14,12 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+import jax
+
 from deit_jax.cli.main import main
 from deit_jax.config.validate import validate
 from deit_jax.data.open import open_source
-from deit_jax.sweeps import local
+from deit_jax.sweeps import local, plan
 from deit_jax.sweeps.plan import read_config
 from deit_jax.training.loop import train
 from tests import shapes
@@ -80,9 +82,23 @@ class Reader:
             if words[1] == "train.py":
                 self.train(words[2:])
                 return 0
-            symbolic = words[3] == "export"
-            with shapes.unchecked() if symbolic else contextlib.nullcontext():
+            with self._around(words[3]):
                 return main(words[3:])
+
+    def _around(self, name):
+        """Return what a command of the library is run in."""
+        if name == "label":
+            return self._labelling()
+        # Checked shapes have no symbolic sides.
+        return shapes.unchecked() if name == "export" else contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def _labelling(self):
+        """Let `label` have the reduced configuration of the runs that read its labels."""
+        shrunk = mock.patch.object(plan, "read_config", lambda *a: self.shrink(read_config(*a)))
+        # As in `shrink`.
+        with shrunk, mock.patch.object(jax, "device_count", return_value=1):
+            yield
 
     def train(self, words, *, always=False):
         """Run a command of train.py, unless an equal run is there to be linked to."""
@@ -118,6 +134,7 @@ class Reader:
         if full.distillation.kind != "none":
             assert full.teacher.weights, "needs --config.teacher.weights"
             config.teacher.weights = self.weights(full.teacher.weights, config.teacher.name)
+            config.teacher.labels = full.teacher.labels
         # As for one device: a group that mixes is half of a batch.
         assert validate(config, device_count=1) == []
         return config

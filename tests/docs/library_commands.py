@@ -28,15 +28,6 @@ REDUCTIONS = {
         "--config.data.workers=1",
         f"--config.model.num_classes={stand_ins.CLASSES}",
     ],
-    # Two epochs of one batch of eight, by the stand-in of the teacher.
-    "label": [
-        f"--config.training.batch_size={BATCH}",
-        "--config.schedule.epochs=2",
-        "--config.schedule.warmup_epochs=0",
-        "--config.mix.group=0",
-        "--config.model.image_size=16,16",
-        f"--config.model.num_classes={stand_ins.CLASSES}",
-    ],
     # In place of deit_tiny_distilled_patch16_224, its default.
     "compare random:0": ["--model=deit_micro_distilled_patch4_16"],
     "compare random:0 --model deit_tiny_patch16_224": ["--model=deit_micro_patch4_16"],
@@ -68,8 +59,8 @@ def reduced_words(name, words, reader):
         words = [*words, "--seeds", *(["0"] if len(_variants(args)) > 2 else ["0", "1"])]
     changed = []
     for before, word in zip([name, *words], words, strict=False):
-        # What the runs of a sweep name is replaced when their configuration is reduced.
-        kept = name in ("prepare", "sweep") or before in WRITTEN
+        # What runs name is replaced when their configuration is reduced.
+        kept = name in ("prepare", "sweep", "label") or before in WRITTEN
         changed += [word] if kept else _stand_in(word, reader)
     line = " ".join([name, *words])
     extra = [flags for start, flags in REDUCTIONS.items() if line.startswith(start)]
