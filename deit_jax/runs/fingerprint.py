@@ -58,7 +58,12 @@ def fingerprints(tree: Any) -> dict[str, str]:
     Raises:
         TypeError: an array has elements of 64 bits or of a complex type.
     """
-    halves = {name: _halves(_raw(name, leaf)) for name, leaf in named_leaves(tree).items()}
+    halves = {}
+    for name, leaf in named_leaves(tree).items():
+        halves[name] = _halves(_raw(name, leaf))
+        # Sums across devices one at a time: CPU devices deadlock over many programs in flight.
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_replicated:
+            jax.block_until_ready(halves[name])
     return {name: f"{a:08x}{b:08x}" for name, (a, b) in jax.device_get(halves).items()}
 
 
