@@ -12,6 +12,6 @@ from deit_jax.runs.interruption import Interruption
 if __name__ == "__main__":
     _INTERRUPTION = Interruption.install()
 
-    from deit_jax.cli.train import start
+    from deit_jax.cli.train import start_training
 
-    start(sys.argv[1:], _INTERRUPTION)
+    start_training(sys.argv[1:], _INTERRUPTION)

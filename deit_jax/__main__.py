@@ -14,7 +14,7 @@ def start() -> NoReturn:
         interruption = Interruption.install()
         from deit_jax.cli import train
 
-        train.start(words[1:], interruption)
+        train.start_training(words[1:], interruption)
     from deit_jax.cli.main import main
 
     sys.exit(main(words))

@@ -68,7 +68,7 @@ def run_here(experiment, workdir, *flags):
         contextlib.redirect_stderr(printed),
     ):
         try:
-            train.main(train.parse_flags(words))
+            train.run_training(train.parse_flags(words))
         except SystemExit as end:
             code = end.code
         finally:

@@ -54,11 +54,11 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from deit_jax.export.formats import export
-    from deit_jax.export.subject import open_subject
+    from deit_jax.export.subject import open_export_subject
     from deit_jax.reports.terminal import say
 
     out, console = Path(args.out), Console()
-    subject = open_subject(
+    subject = open_export_subject(
         args.weights, which=args.which, checkpoint=args.checkpoint, model=args.model
     )
     for note in subject.weights.notes:

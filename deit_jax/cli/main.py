@@ -17,9 +17,9 @@ PROGRAM = "python -m deit_jax"
 # Each command is the module of its name in this package, with a docstring that begins with what
 # it does and shows an example, `add_arguments(parser)` and `run(args) -> exit code`. `train` alone
 # reads its flags itself, those of train.py.
-TRAIN = "train"
+_TRAIN = "train"
 COMMANDS = {
-    TRAIN: "train a model; a stopped run goes on with the same command",
+    _TRAIN: "train a model; a stopped run goes on with the same command",
     "models": "list the models by name",
     "convert": "translate weights to the layout of timm, transformers or the reference",
     "export": "write a model for StableHLO, ONNX, timm or transformers",
@@ -66,10 +66,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
-    if name == TRAIN:
-        from deit_jax.cli.train import start
+    if name == _TRAIN:
+        from deit_jax.cli.train import start_training
 
-        start(arguments)
+        start_training(arguments)
     keep_compiled_programs()
     command = importlib.import_module(f"deit_jax.cli.{name}")
     return command.run(parse(parser_of(name), arguments))

@@ -44,7 +44,7 @@ flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bo
 flags.DEFINE_float("join_seconds", membership.JOIN_SECONDS, "How long they wait for each other.")
 
 
-def start(words: Sequence[str], interruption: Interruption | None = None) -> NoReturn:
+def start_training(words: Sequence[str], interruption: Interruption | None = None) -> NoReturn:
     """Train as the words behind `train.py` say, and end the process.
 
     Args:
@@ -55,7 +55,7 @@ def start(words: Sequence[str], interruption: Interruption | None = None) -> NoR
         print(f"{__doc__}\n{flags.FLAGS.module_help(__name__)}")
         print("\nTry --helpfull to get a list of all flags.")
         sys.exit(0)
-    train = functools.partial(main, interruption=interruption)
+    train = functools.partial(run_training, interruption=interruption)
     with membership.joined(_with_files(words), interruption):
         app.run(train, argv=[_PROGRAM, *words], flags_parser=parse_flags)
     raise AssertionError("app.run() ends the process")
@@ -89,7 +89,7 @@ def parse_flags(arguments: list[str]) -> list[str]:
         _fail([explain_flag_error(error)])
 
 
-def main(arguments: list[str], interruption: Interruption | None = None) -> None:
+def run_training(arguments: list[str], interruption: Interruption | None = None) -> None:
     """Check everything, then train."""
     print_any_name()
     if len(arguments) > 1:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from deit_jax.config.keys import leaves_by_key
-from deit_jax.export.subject import Subject
+from deit_jax.export.subject import ExportSubject
 from deit_jax.models.functional import count_parameters
 from deit_jax.models.registry import model_spec
 from deit_jax.runs.log_lines import read_lines
@@ -35,7 +35,7 @@ _TAUGHT = ("weight", "temperature")
 _HEADS = {"fused": "both heads", "class": "class head", "distillation": "distillation head"}
 
 
-def model_card(subject: Subject, layout: str, title: str, usage: str) -> str:
+def model_card(subject: ExportSubject, layout: str, title: str, usage: str) -> str:
     """Write the card, in Markdown with the header that Hugging Face's hub reads.
 
     Args:
@@ -64,7 +64,7 @@ def _library(layout: str) -> list[str]:
     return [f"library_name: {_LIBRARIES[layout]}"] if layout in _LIBRARIES else []
 
 
-def _model(subject: Subject) -> str:
+def _model(subject: ExportSubject) -> str:
     weights, shown = subject.weights, subject.weights.facts.preprocessing
     (height, width), (tall, wide) = subject.size, shown.view.sides(subject.size)
     rows = [

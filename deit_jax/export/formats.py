@@ -10,7 +10,7 @@ from deit_jax.export.directory import new_directory
 from deit_jax.export.examples import example, usage
 from deit_jax.export.programs import write_onnx, write_stablehlo
 from deit_jax.export.serving import Served
-from deit_jax.export.subject import Subject, open_subject
+from deit_jax.export.subject import ExportSubject, open_export_subject
 from deit_jax.files import write_json, write_text
 from deit_jax.weights.formats.any import PREPROCESSOR
 from deit_jax.weights.save import write_weights
@@ -33,11 +33,11 @@ class Exported(NamedTuple):
     what: str
 
 
-def export(subject: Subject, out: Path, layout: str, *, preprocess: bool = False) -> Exported:
+def export(subject: ExportSubject, out: Path, layout: str, *, preprocess: bool = False) -> Exported:
     """Write a model for other programs.
 
     Args:
-        subject: from `open_subject`.
+        subject: from `open_export_subject`.
         out: a directory that does not exist; it is there whole afterwards, or not at all.
         layout: one of `FORMATS`.
         preprocess: put preprocessing into a program.
@@ -75,7 +75,7 @@ def export(subject: Subject, out: Path, layout: str, *, preprocess: bool = False
     )
 
 
-def _write_directory(subject: Subject, directory: Path, layout: str) -> float:
+def _write_directory(subject: ExportSubject, directory: Path, layout: str) -> float:
     """Write weights with all that timm or transformers read beside them, and read them back."""
     written = write_weights(subject.weights, directory, layout=layout)
     if layout == "transformers" and PREPROCESSOR not in [path.name for path in written]:
@@ -83,7 +83,7 @@ def _write_directory(subject: Subject, directory: Path, layout: str) -> float:
             "transformers has no image processor that prepares images as these weights want them; "
             "choose another format."
         )
-    again = open_subject(str(directory))
+    again = open_export_subject(str(directory))
     if again.labels != subject.labels:
         raise ValueError(f"The format {layout} cannot hold the names of these classes.")
     height, width = subject.size

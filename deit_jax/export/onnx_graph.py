@@ -37,7 +37,7 @@ class Value(NamedTuple):
         return isinstance(self.what, np.ndarray)
 
 
-Rule = Callable[["Graph", list[Value], Any], Value | list[Value]]
+Translation = Callable[["Graph", list[Value], Any], Value | list[Value]]
 """From graph, operands and equation of the trace to what it gives."""
 
 
@@ -48,7 +48,7 @@ class Graph:
         rules: by the name of the primitive.
     """
 
-    def __init__(self, rules: Mapping[str, Rule]) -> None:
+    def __init__(self, rules: Mapping[str, Translation]) -> None:
         self._onnx: Any = require("onnx", "onnx", "Exporting to ONNX")
         self._rules = rules
         self.nodes: list[Any] = []

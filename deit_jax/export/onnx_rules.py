@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from deit_jax.export.onnx_graph import Graph, Rule, Value
+from deit_jax.export.onnx_graph import Graph, Translation, Value
 
-RULES: dict[str, Rule] = {}
+TRANSLATIONS: dict[str, Translation] = {}
 _ELEMENTWISE = {
     "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min",
     "exp": "Exp", "log": "Log", "erf": "Erf", "sin": "Sin", "sqrt": "Sqrt", "abs": "Abs",
@@ -18,9 +18,9 @@ _ELEMENTWISE = {
 _REDUCTIONS = {"reduce_sum": "ReduceSum", "reduce_max": "ReduceMax"}
 
 
-def _rule(*names: str) -> Callable[[Rule], Rule]:
-    def register(rule: Rule) -> Rule:
-        RULES.update(dict.fromkeys(names, rule))
+def _rule(*names: str) -> Callable[[Translation], Translation]:
+    def register(rule: Translation) -> Translation:
+        TRANSLATIONS.update(dict.fromkeys(names, rule))
         return rule
 
     return register

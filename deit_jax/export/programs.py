@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from deit_jax.export.onnx_graph import Graph
-from deit_jax.export.onnx_rules import RULES
+from deit_jax.export.onnx_rules import TRANSLATIONS
 from deit_jax.export.serving import Served
 from deit_jax.extras import require
 from deit_jax.files import strict_json
@@ -44,7 +44,7 @@ def write_onnx(served: Served, path: Path) -> float:
             or the program is not what the model computes.
     """
     runtime: Any = require("onnxruntime", "onnx", "Verifying ONNX")
-    graph = Graph(RULES)
+    graph = Graph(TRANSLATIONS)
     (name, dtype, shape), (output, *_), argument = served.input, served.output, served.argument
     result, kind = graph.trace(served, argument, name)
     graph.rename(result, output)

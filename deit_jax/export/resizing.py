@@ -70,7 +70,7 @@ def require_computable(view: EvalView, size: Size) -> None:
         )
 
 
-def shown(
+def shown_pixels(
     pixels: UInt8[Array, "batch height width 3"], size: Size, view: EvalView
 ) -> Float[Array, "batch {size[0]} {size[1]} 3"]:
     """Return whole numbers from 0 to 255: images of one size, resized, and the middle cut out.

@@ -11,8 +11,8 @@ from jaxtyping import Array, UInt8
 from deit_jax.augment.normalise import to_input
 from deit_jax.augment.pipeline import normalise
 from deit_jax.data.images.crop import evaluation_view
-from deit_jax.export.resizing import require_computable, shown
-from deit_jax.export.subject import Subject
+from deit_jax.export.resizing import require_computable, shown_pixels
+from deit_jax.export.subject import ExportSubject
 from deit_jax.version import __version__
 
 # Programs and the model add up in another order.
@@ -31,7 +31,7 @@ class Served:
             normalised images, and logits.
     """
 
-    subject: Subject
+    subject: ExportSubject
     preprocess: bool
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ class Served:
             return self.subject.folded(batch)
         wanted = self.subject.weights.facts.preprocessing
         with jax.default_matmul_precision("highest"):
-            levels = shown(batch, self.subject.size, wanted.view).astype(jnp.uint8)
+            levels = shown_pixels(batch, self.subject.size, wanted.view).astype(jnp.uint8)
         return jax.nn.softmax(self.subject.folded(normalise(levels, wanted.mean, wanted.std)))
 
     def examples(self) -> list[np.ndarray]:

@@ -22,7 +22,7 @@ from deit_jax.weights.reading import Weights
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class ExportSubject:
     """A model with its weights.
 
     Attributes:
@@ -74,7 +74,7 @@ class Subject:
             return fuse(first, second)
 
 
-def open_subject(path: str, **options: Any) -> Subject:
+def open_export_subject(path: str, **options: Any) -> ExportSubject:
     """Read weights of any known kind, and complete them to a model.
 
     Args:
@@ -97,7 +97,7 @@ def open_subject(path: str, **options: Any) -> Subject:
     function, params, batch_stats = complete_model(weights, dtype=jnp.float32)
     trees = _arrays((params, batch_stats))
     folded, params = fold_batch_norm(function, *trees)
-    return Subject(
+    return ExportSubject(
         weights, function, trees, (folded, _arrays(params)), options.get("which", "model")
     )
 

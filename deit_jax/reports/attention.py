@@ -29,7 +29,7 @@ _NARROWEST = 3.6
 _COLOUR_SHARE = 0.65
 _PAPER = {"learned": 0.06, "final norm": 0.93}
 
-Grids = Float[np.ndarray, "depth heads rows columns"]
+_Grids = Float[np.ndarray, "depth heads rows columns"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Seen:
     rollout: Float[np.ndarray, "prefix depth rows columns"]
 
     @property
-    def rows(self) -> list[tuple[str, Grids]]:
+    def rows(self) -> list[tuple[str, _Grids]]:
         """What is drawn one below the other: name; heads, their mean and rollout by block."""
         parts = [self.heads, self.heads.mean(2, keepdims=True), self.rollout[:, :, None]]
         every = np.concatenate(parts, axis=2)
@@ -186,7 +186,7 @@ def _bar(canvas: _Canvas, place: tuple[float, float, float], largest: float, sig
         canvas.text(x + width / 2, y + 0.15, "0", 6.5)
 
 
-def _all_heads(seen: Seen, name: str, values: Grids, path: Path) -> None:
+def _all_heads(seen: Seen, name: str, values: _Grids, path: Path) -> None:
     """Draw all heads of all blocks, and in two more columns their mean and the rollout."""
     depth, columns = values.shape[:2]
     width, height = _panel(seen.pixels, 0.9)

@@ -21,7 +21,7 @@ from deit_jax.trees import Tree
 
 Batch = dict[str, Shaped[Array, "batch ..."]]
 AnyTeacher = ModelFunction | TeacherView
-Images = Float[Array, "batch height width 3"]
+BatchImages = Float[Array, "batch height width 3"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def make_prepare(
     return on_mesh(prepare, sharding)
 
 
-def ask(teacher: AnyTeacher, params: Tree, images: Images) -> Logits:
+def ask(teacher: AnyTeacher, params: Tree, images: BatchImages) -> Logits:
     """Return the teacher's logits for the very images the student sees (paper, section 4)."""
     heads, _ = teacher.head_logits(params, {}, images)
     return jax.lax.stop_gradient(fuse(*heads))

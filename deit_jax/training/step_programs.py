@@ -17,13 +17,13 @@ from deit_jax.schema import Config
 from deit_jax.sharding import split_over_batch
 from deit_jax.training.distillation.labels import Kept, TeacherLabels
 from deit_jax.training.distillation.view import TeacherView
-from deit_jax.training.example import Batch, Example, Images, ask, make_prepare, on_mesh
+from deit_jax.training.example import Batch, BatchImages, Example, ask, make_prepare, on_mesh
 from deit_jax.training.state import TrainState
 from deit_jax.training.step import TrainStep, make_train_step, make_update
 from deit_jax.trees import Tree
 
 Prepare = Callable[[Batch], Example]
-Answer = Callable[[Tree, Images], TeacherLabels]
+Answer = Callable[[Tree, BatchImages], TeacherLabels]
 Learn = Callable[[TrainState, Example, TeacherLabels], TrainState]
 
 
@@ -70,7 +70,7 @@ class StepPrograms:
     def answering(self, teacher: TeacherView, kept: Kept) -> Answer:
         """Return `answer(teacher_params, images) -> labels`."""
 
-        def answer(params: Tree, images: Images) -> TeacherLabels:
+        def answer(params: Tree, images: BatchImages) -> TeacherLabels:
             return kept.encode(ask(teacher, params, images))
 
         return self._jit(on_mesh(answer, self._rows), (None, self._rows), self._rows)

@@ -17,7 +17,7 @@ import deit_jax
 from deit_jax.cli.main import main
 from deit_jax.config.defaults import default_config
 from deit_jax.export import programs
-from deit_jax.export.onnx_rules import RULES
+from deit_jax.export.onnx_rules import TRANSLATIONS
 from deit_jax.models.functional import split
 from deit_jax.preprocessing import EvalView, Preprocessing
 from deit_jax.runs.checkpoints.manager import Checkpoints
@@ -214,8 +214,8 @@ def test_what_is_refused(exported, tmp_path, capsys, monkeypatch):
     (tmp_path / "cut.safetensors").write_bytes((exported / "w.safetensors").read_bytes()[:-9])
     assert "cut.safetensors" in refused("timm", weights=str(tmp_path / "cut.safetensors"))
     # A translation that computes something else is found before anybody can use it.
-    monkeypatch.setitem(RULES, "sub", RULES["add"])
-    monkeypatch.setitem(RULES, "erf", lambda graph, operands, equation: operands[0])
+    monkeypatch.setitem(TRANSLATIONS, "sub", TRANSLATIONS["add"])
+    monkeypatch.setitem(TRANSLATIONS, "erf", lambda graph, operands, equation: operands[0])
     assert "differs from the model by" in refused("onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert "pip install 'deit_jax[onnx]'" in refused("onnx")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deit_jax.export.onnx_graph import Graph
-from deit_jax.export.onnx_rules import RULES
+from deit_jax.export.onnx_rules import TRANSLATIONS
 from deit_jax.models.convolution import convolve
 from deit_jax.models.frozen import fold_batch_norm
 from deit_jax.models.resnet import max_pool
@@ -21,7 +21,7 @@ MATRIX = np.random.default_rng(2).standard_normal((4, 6)).astype(np.float32)
 
 def translated(function, shape):
     """What runs a function's translation, for a batch of any size."""
-    graph, text = Graph(RULES), ", ".join(["b", *map(str, shape)])
+    graph, text = Graph(TRANSLATIONS), ", ".join(["b", *map(str, shape)])
     argument = jax.ShapeDtypeStruct(jax.export.symbolic_shape(text), jnp.float32)
     result, kind = graph.trace(function, argument, "x")
     graph.rename(result, "y")

