@@ -11,7 +11,7 @@ from deit_jax.cli import main
 from deit_jax.cli.arguments import Parser, parse
 
 # `train` reads the flags of absl.
-COMMANDS = [name for name in main.COMMANDS if name != main.TRAIN]
+COMMANDS = [name for name in main.COMMANDS if name != "train"]
 BENCHMARKS = ("augmentation", "digits", "input", "statistical_parity", "throughput")
 WRONG = (
     "",

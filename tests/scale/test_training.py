@@ -130,7 +130,12 @@ def test_one_process_goes_on_and_says_that_bits_differ(story):
     assert f"continuing at step {story['steps']}" in output
     assert "2 x cpu in 2 process(es) -> 1 x cpu in 1 process(es)" in output
     record = json.loads((story["folder"] / "run" / "config.json").read_text())
-    assert record["made_from"]["devices"] == {"kind": "cpu", "count": 1, "processes": 1}
+    assert record["made_from"]["devices"] == {
+        "kind": "cpu",
+        "count": 1,
+        "processes": 1,
+        "fsdp": 1,
+    }
     assert any("2 process(es)" in text for h in record["history"] for text in h.get("replaced", ()))
 
 
