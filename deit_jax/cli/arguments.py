@@ -34,6 +34,23 @@ def parse(
     return parsed
 
 
+def add_weights_choice(parser: argparse.ArgumentParser) -> None:
+    """Declare which of a run's weights are meant, and of which model."""
+    parser.add_argument(
+        "--which", choices=("model", "ema"), default="model", help="of a run or training checkpoint"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=checkpoint,
+        default="best",
+        metavar="best|latest|STEP",
+        help="of a run (default: best)",
+    )
+    parser.add_argument(
+        "--model", default="", metavar="NAME", help="where the model is not recognised"
+    )
+
+
 def add_overrides(parser: argparse.ArgumentParser, action: Any = "store") -> None:
     """Declare --config.a.b=VALUE for every key, unseen in the help."""
     from deit_jax.config.defaults import default_config

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deit_jax.cli.arguments import checkpoint, share
+from deit_jax.cli.arguments import add_weights_choice, share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,19 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", required=True, help="file, directory, run of train.py or cached repository"
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="where the pictures go")
-    parser.add_argument(
-        "--which", choices=("model", "ema"), default="model", help="of a run or training checkpoint"
-    )
-    parser.add_argument(
-        "--checkpoint",
-        type=checkpoint,
-        default="best",
-        metavar="best|latest|STEP",
-        help="of a run (default: best)",
-    )
-    parser.add_argument(
-        "--model", default="", metavar="NAME", help="where the model is not recognised"
-    )
+    add_weights_choice(parser)
     parser.add_argument(
         "--crop-ratio",
         type=share,

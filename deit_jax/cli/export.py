@@ -16,7 +16,7 @@ Example:
 import argparse
 from pathlib import Path
 
-from deit_jax.cli.arguments import checkpoint
+from deit_jax.cli.arguments import add_weights_choice
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,19 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="stablehlo, onnx: images of any size in as they were decoded, probabilities out",
     )
-    parser.add_argument(
-        "--which", choices=("model", "ema"), default="model", help="of a run or training checkpoint"
-    )
-    parser.add_argument(
-        "--checkpoint",
-        type=checkpoint,
-        default="best",
-        metavar="best|latest|STEP",
-        help="of a run (default: best)",
-    )
-    parser.add_argument(
-        "--model", default="", metavar="NAME", help="where the model is not recognised"
-    )
+    add_weights_choice(parser)
 
 
 def run(args: argparse.Namespace) -> int:
