@@ -51,6 +51,7 @@ def figures(arguments, capsys):
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_images_in_a_folder(folder, capsys):
     facts = figures([*MICRO, *folder_flags(folder)], capsys)
     assert facts["data"] == f"{folder.name}/train, 9 images"

@@ -42,7 +42,7 @@ def test_initialise_is_the_module_and_works_inside_jit():
 
 
 def test_state_holds_string_keys_and_parameters_only():
-    module = builder()(nnx.Rngs(0))
+    module = builder(2)(nnx.Rngs(0))
     _, params, rest = nnx.split(module, nnx.Param, ...)
     assert not jax.tree.leaves(rest)
     for path, leaf in jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(params)):

@@ -56,6 +56,7 @@ def test_state_is_parameters_and_batch_statistics_only():
     assert {type(variable) for variable in variables} == {nnx.Param, nnx.BatchStat}
 
 
+@pytest.mark.slow
 def test_frozen_in_bfloat16_as_accelerators_do_it(trained, images, monkeypatch):
     """Biases join the products, in bfloat16; a block's sum is finished before the next begins."""
     exact = freeze("regnety_micro", *trained)

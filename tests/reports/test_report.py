@@ -3,7 +3,6 @@ import sys
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
@@ -20,6 +19,15 @@ from tests.test_files import full_disk
 @pytest.fixture
 def output(tmp_path):
     return tmp_path / "report"
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures are made, and not drawn: for tests that look at something else."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", lambda _, path, **__: path.touch())
+    return Figure
 
 
 def _cells(line):
@@ -94,9 +102,9 @@ def test_report_command_writes_table_and_picture(study, output, capsys):
         assert len(image.convert("RGB").getcolors(1 << 20)) > 50
 
 
-def test_curves_are_titled_with_the_models_that_were_trained(study, output, monkeypatch):
+def test_curves_are_titled_with_the_models_that_were_trained(study, output, undrawn, monkeypatch):
     titles = []
-    monkeypatch.setattr(Figure, "suptitle", lambda self, text, **_: titles.append(text))
+    monkeypatch.setattr(undrawn, "suptitle", lambda self, text, **_: titles.append(text))
     output.mkdir()
     draw_curves(compare_runs([study["hard0"]]), output / "curves.png")
     draw_curves(compare_runs([study["none0"], study["hard0"]]), output / "curves.png")
@@ -120,6 +128,7 @@ def test_without_matplotlib_the_table_still_comes(study, output, capsys, monkeyp
     assert "pip install 'deit_jax[demo]'" in (output / "report.md").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_unfinished_runs_are_reported_as_such(study, run_directory, output, capsys):
     path = run_directory("going", "hard", finished=False, teacher=study["teacher"])
     assert main(["report", str(path), str(study["none0"]), "--output", str(output)]) == 0

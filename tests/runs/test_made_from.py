@@ -17,6 +17,7 @@ from deit_jax.training import setup as setups
 from deit_jax.training.initial import load_initial
 
 CONFIG = get_config("none")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,6 @@ def altered(record, **values):
     return record
 
 
-@pytest.mark.slow
 def test_the_record_says_what_the_run_is_made_from(record, weights):
     train = record["data"]["train"]
     assert (train["images"], train["classes"]) == (CONFIG.data.train_images, 10)
@@ -61,7 +61,6 @@ def test_the_record_says_what_the_run_is_made_from(record, weights):
     assert record["devices"]["count"] == jax.device_count()
 
 
-@pytest.mark.slow
 def test_another_teacher_of_the_same_name_is_seen(record, weights, tmp_path):
     tensors = load_file(weights)
     name = next(name for name, tensor in tensors.items() if tensor.ndim == 4)
@@ -79,7 +78,6 @@ def test_another_teacher_of_the_same_name_is_seen(record, weights, tmp_path):
     assert "normalisation" in phrase
 
 
-@pytest.mark.slow
 def test_other_pixels_in_one_image_are_seen(record, weights, monkeypatch):
     original = setups.open_source
 
@@ -98,7 +96,6 @@ def test_other_pixels_in_one_image_are_seen(record, weights, monkeypatch):
     ]
 
 
-@pytest.mark.slow
 def test_weights_to_start_from_are_seen_only_where_they_are_read(tmp_path):
     config = get_config("none")
     config.model.name = "deit_micro_patch4_16"

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,12 @@ def config():
     return config
 
 
+@cache
+def zeros():
+    trees = abstract(model_builder(NAME))[1:]
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), trees)
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """A run with a log and a result, whose checkpoint is of zeros."""
@@ -57,8 +64,7 @@ def run(tmp_path, monkeypatch):
     result |= {"distillation": {"token": True}, "data": {"train_images": 9, "eval_images": 8}}
     result |= {"teacher": {"step": 7}, "best": {"step": 10}}
     (path / "result.json").write_text(strict_json(result))
-    trees = abstract(model_builder(NAME))[1:]
-    params, stats = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), trees)
+    params, stats = zeros()
     notes = {"step": 10, "metrics": {"top1": 50.0}, "seconds": 9.0}
     # Asking git takes longer than all else.
     monkeypatch.setattr(run_directory, "circumstances", lambda: circumstances)

@@ -29,7 +29,11 @@ def configuration(**mix):
 
 @pytest.mark.parametrize(
     ("group", "mode", "count"),
-    [(0, "pair", 6), (8, "elem", 6), (4, "batch", 9)],
+    [
+        pytest.param(0, "pair", 6, marks=pytest.mark.slow),
+        pytest.param(8, "elem", 6, marks=pytest.mark.slow),
+        (4, "batch", 9),
+    ],
 )
 def test_images_and_soft_labels_are_those_of_the_whole_batch(group, mode, count):
     config = Config.of(configuration(group=group, mode=mode))

@@ -132,6 +132,13 @@ def test_leftovers_of_a_killed_save_are_ignored_and_removed(tmp_path):
         assert names(tmp_path) == ["1"]
 
 
+@pytest.fixture(scope="module")
+def two_steps(tmp_path_factory):
+    """Checkpoints of steps 1 and 2, to be read only."""
+    save_all(folder := tmp_path_factory.mktemp("two_steps"), [1.0, 2.0])
+    return folder
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -155,14 +162,13 @@ def test_leftovers_of_a_killed_save_are_ignored_and_removed(tmp_path):
     ],
     ids=["shape", "dtype", "missing", "left over", "optimiser"],
 )
-def test_another_model_is_named_and_not_taken_for_damage(tmp_path, change, message):
-    save_all(tmp_path, [1.0, 2.0])
+def test_another_model_is_named_and_not_taken_for_damage(two_steps, change, message):
     state = make_state(0)
     change(state)
     with pytest.raises(ValueError, match=message) as caught:
-        Checkpoints(tmp_path).restore_latest(abstract(state))
+        Checkpoints(two_steps).restore_latest(abstract(state))
     assert "new --workdir" in str(caught.value)
-    assert names(tmp_path) == ["1", "2"]
+    assert names(two_steps) == ["1", "2"]
 
 
 def test_weights_are_read_without_the_optimiser(tmp_path):
@@ -181,14 +187,21 @@ def test_weights_are_read_without_the_optimiser(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-@pytest.mark.parametrize("item", ["params", "batch_stats", "ema"])
-def test_plain_orbax_reads_them_as_documented(tmp_path, monkeypatch, item):
-    with Checkpoints(tmp_path / "RUN" / "checkpoints") as checkpoints:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where a run called RUN has saved step 25."""
+    folder = tmp_path_factory.mktemp("run")
+    with Checkpoints(folder / "RUN" / "checkpoints") as checkpoints:
         checkpoints.save(25, make_state(25), meta={"seconds": 1.5}, metrics={"top1": 50.0})
+    return folder
+
+
+@pytest.mark.parametrize("item", ["params", "batch_stats", "ema"])
+def test_plain_orbax_reads_them_as_documented(folder, monkeypatch, item):
     text = (pathlib.Path(__file__).parents[3] / "docs" / "weights.md").read_text(encoding="utf-8")
     code = re.search(r"with plain Orbax\n.*?```python\n(.*?)```", text, re.DOTALL)[1]
     assert "deit_jax" not in code
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(folder)
     found = {}
     exec(code.replace('"params"', repr(item)), found)
     assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(found["params"]))
