@@ -35,18 +35,14 @@ def timm_argument(monkeypatch, name, level, sign, uniform):
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_arguments_equal_timm(monkeypatch, name):
     signs = (1, -1) if name in SIGNED or name.endswith("Increasing") else (1,)
-    for level in LEVELS:
-        if "Blur" in name and level > 10:
-            continue
-        for sign in signs:
-            expected = timm_argument(monkeypatch, name, level, sign, 0.375)
-            assert argument_at(name, level, sign, 0.375, HEIGHT, WIDTH) == expected
-            draw = Draw(
-                jnp.float32([level]), jnp.float32([sign]), jnp.float32([0.375]), HEIGHT, WIDTH
-            )
-            # Three roundings to float32, relative to the largest intermediate value.
-            found = float(operation_arguments((name,), jnp.array([0]), draw)[0])
-            assert found == pytest.approx(expected, rel=3e-7, abs=3e-7), level
+    levels = [level for level in LEVELS if "Blur" not in name or level <= 10]
+    pairs = [(level, sign) for level in levels for sign in signs]
+    expected = [timm_argument(monkeypatch, name, *pair, 0.375) for pair in pairs]
+    assert [argument_at(name, *pair, 0.375, HEIGHT, WIDTH) for pair in pairs] == expected
+    draw = Draw(*jnp.float32(pairs).T, jnp.full(len(pairs), 0.375), HEIGHT, WIDTH)
+    found = operation_arguments((name,), jnp.zeros(len(pairs), jnp.int32), draw)
+    # Three roundings to float32, relative to the largest intermediate value.
+    assert np.asarray(found) == pytest.approx(np.array(expected), rel=3e-7, abs=3e-7)
 
 
 def test_sets_equal_timm():
