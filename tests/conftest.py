@@ -27,10 +27,8 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
     flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ.setdefault("XLA_FLAGS", flags)
 
-import jax
 import jaxtyping
 import pytest
-from jax.sharding import AxisType
 
 from tests import shapes
 
@@ -56,12 +54,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    if config.getoption("--quick"):
-        sys.meta_path.insert(0, _NoOracles())
-    else:
-        from deit_jax.extras import declare_torchvision_operators
-
-        declare_torchvision_operators()
+    sys.meta_path.insert(0, _NoOracles() if config.getoption("--quick") else _Torchvision())
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -88,6 +81,17 @@ def pytest_runtest_call(item):
     return result
 
 
+class _Torchvision(importlib.abc.MetaPathFinder):
+    """Makes it importable, with PyTorch, when somebody wants it: that takes seconds."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "torchvision":
+            sys.meta_path.remove(self)
+            from deit_jax.extras import declare_torchvision_operators
+
+            declare_torchvision_operators()
+
+
 class _NoOracles(importlib.abc.MetaPathFinder):
     """Skips the test, or the whole file of tests, that imports an oracle."""
 
@@ -99,6 +103,9 @@ class _NoOracles(importlib.abc.MetaPathFinder):
 @pytest.fixture
 def eight_devices():
     """A mesh of eight, where there are so many: not where the tests run on one accelerator."""
+    import jax
+    from jax.sharding import AxisType
+
     if jax.device_count() < 8:
         pytest.skip("needs eight devices")
     return jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
@@ -108,28 +115,30 @@ def eight_devices():
 def one_device(monkeypatch):
     """For runs of which it is no matter how many devices they have: on eight virtual ones they
     take more than twice as long."""
-    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
+    monkeypatch.setattr("jax.device_count", lambda *_: 1)
 
 
-def _compile_as_at_first():
-    fast = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
+def _compile_fast(fast=os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"):
+    # Not above: the process that deals the tests out to others does without JAX.
+    import jax
+
     jax.config.update("jax_disable_most_optimizations", fast)
 
 
 @pytest.fixture
 def quick_compilation():
     """For tests of a few steps in `make test-full`, which is all that they are compiled for."""
-    jax.config.update("jax_disable_most_optimizations", True)
+    _compile_fast(True)
     yield
-    _compile_as_at_first()
+    _compile_fast()
 
 
 @pytest.fixture
 def optimised_compilation():
     """For tests of bits that are the same in programs compiled as users compile them."""
-    jax.config.update("jax_disable_most_optimizations", False)
+    _compile_fast(False)
     yield
-    _compile_as_at_first()
+    _compile_fast()
 
 
 @pytest.fixture
