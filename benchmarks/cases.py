@@ -29,6 +29,7 @@ class Case:
         dtype: operands of products: "float32" or "bfloat16".
         teacher: a registered name; "" unless the mode is "distill".
         residual: type of a trained transformer's residual stream.
+        kernels: which of our own it uses.
     """
 
     model: str
@@ -37,11 +38,14 @@ class Case:
     dtype: str
     teacher: str = ""
     residual: str = "float32"
+    kernels: str = "none"
 
     def __str__(self) -> str:
         taught = f" by {self.teacher}" if self.teacher else ""
         stream = "" if self.residual == "float32" else f" with {self.residual} residual"
-        return f"{self.model} {self.mode}{taught}, batch {self.batch_size}, {self.dtype}{stream}"
+        kernels = "" if self.kernels == "none" else f", fused kernels: {self.kernels}"
+        what = f"{self.model} {self.mode}{taught}, batch {self.batch_size}"
+        return f"{what}, {self.dtype}{stream}{kernels}"
 
 
 def check_case(case: Case, micro_batches: tuple[int, ...]) -> None:
@@ -79,6 +83,7 @@ def train_config(case: Case, micro_batches: int) -> ConfigDict:
     config.model.image_size = spec.image_size
     config.model.dtype = case.dtype
     config.model.residual_dtype = case.residual
+    config.model.fused_kernels = case.kernels
     config.training.batch_size = case.batch_size
     config.training.micro_batches = micro_batches
     if case.mode == "distill":

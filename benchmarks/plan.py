@@ -17,6 +17,7 @@ from benchmarks.cases import DTYPES, MODES, Case, check_case
 from benchmarks.planning.devices import Wanted, known_devices, read_wanted
 from deit_jax.cli.arguments import Parser, between, parse
 from deit_jax.files import sentence
+from deit_jax.schema.networks import FUSED_KERNELS
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -107,12 +108,16 @@ def _jobs(arguments: argparse.Namespace, overrides: list[str]) -> list[Any]:
         lower = partial(programs.lower_experiment, name, config)
         return [partial(lower, step) for step in arguments.steps]
     cases = [
-        Case(model, mode, batch, dtype, arguments.teacher if mode == "distill" else "", residual)
+        Case(
+            *(model, mode, batch, dtype, arguments.teacher if mode == "distill" else ""),
+            *(residual, kernels),
+        )
         for model in arguments.models
         for mode in arguments.modes
         for batch in arguments.batch_sizes
         for dtype in arguments.dtypes
         for residual in (arguments.residual_dtypes if mode != "inference" else ("float32",))
+        for kernels in (arguments.fused_kernels if mode != "inference" else ("none",))
     ]
     for case in cases:
         check_case(case, (1,))
@@ -169,6 +174,12 @@ def _parser() -> Parser:
         type=names(DTYPES),
         default=("float32",),
         help="of the residual stream in training (default float32)",
+    )
+    add(
+        "--fused-kernels",
+        type=names(FUSED_KERNELS),
+        default=("none",),
+        help=f"in training, of {', '.join(FUSED_KERNELS)} (default none)",
     )
     add("--teacher", default="regnety_160", help="of mode distill (default regnety_160)")
     add("--config", metavar="FILE:ARG", help="an experiment; --config.a.b=value changes it")

@@ -122,6 +122,7 @@ def _student_builder(case: Case, model: Any, attention: AttentionForm, depth: in
         drop_path_rate=model.drop_path_rate,
         dtype=jnp.dtype(case.dtype),
         residual_dtype=jnp.dtype(model.residual_dtype),
+        fused_kernels=model.fused_kernels,
         attention=attention,
     )
     if not depth:

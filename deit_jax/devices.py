@@ -72,6 +72,18 @@ def platform() -> str:
     return "cpu" if kind == "cpu" else "tpu" if kind.startswith("TPU") else "gpu"
 
 
+def on_nvidia() -> bool:
+    """Return whether programs are traced for NVIDIA GPUs of compute capability 8.0 or higher."""
+    if platform() != "gpu":
+        return False
+    device = jax.devices()[0]
+    if device.platform != "gpu":
+        # Compiled for a GPU that is elsewhere; none older is described (benchmarks/devices).
+        told = jax.sharding.get_abstract_mesh().abstract_device
+        return told is not None and told.device_kind.startswith("NVIDIA")
+    return "cuda" in device.client.platform_version and float(device.compute_capability) >= 8.0
+
+
 def compiler_options(platform: str, *, kernel_choices: Path | None = None) -> dict[str, Any] | None:
     """Return XLA's options for products and convolutions; None but for GPUs.
 

@@ -139,24 +139,27 @@ def batch_split_over(mesh: Mesh | AbstractMesh | None) -> AbstractContextManager
     return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
 
-def per_device(function: Callable[..., Array]) -> Callable[..., Array]:
+def per_device(function: Callable[..., Any], *, check_vma: bool = True) -> Callable[..., Any]:
     """Make each device apply a function to its own part of a batch, where the partitioner does not.
 
     Args:
-        function: of a batch and whole arrays, without anything that crosses its images.
+        function: of a batch, an array or a tree of them, and whole arrays, without anything that
+            crosses its images; returns arrays whose first axis is split likewise.
+        check_vma: of `jax.shard_map`, which knows nothing of kernels.
 
     Returns:
         The same function; outside of `batch_split_over`, or on one device, as it is. Gradients of
         the whole arrays are summed over the devices.
     """
 
-    def apply(batch: Array, *arrays: Array) -> Array:
+    def apply(batch: Any, *arrays: Array) -> Any:
         mesh = jax.sharding.get_abstract_mesh()
-        if mesh.empty or mesh.size == 1 or batch.shape[0] % mesh.size:
+        if mesh.empty or mesh.size == 1 or jax.tree.leaves(batch)[0].shape[0] % mesh.size:
             return function(batch, *arrays)
         rows = _rows(mesh)
         specs = (rows, *[PartitionSpec()] * len(arrays))
-        return jax.shard_map(function, in_specs=specs, out_specs=rows)(batch, *arrays)
+        split = jax.shard_map(function, in_specs=specs, out_specs=rows, check_vma=check_vma)
+        return split(batch, *arrays)
 
     return apply
 

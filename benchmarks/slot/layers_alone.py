@@ -1,5 +1,6 @@
 """Single layers and products of the step, at the sizes that they have there."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -11,8 +12,11 @@ from benchmarks.slot.formulations import formulated
 from benchmarks.slot.sizes import Sizes, sizes
 from benchmarks.slot.tasks import NeedsDevice
 from benchmarks.timing import Program, spread, take_turns
+from deit_jax.devices import on_nvidia
 from deit_jax.models import cudnn_attention, layers
 from deit_jax.models.attention import attend
+from deit_jax.models.fused import add_norm, gelu
+from deit_jax.models.fused.calls import interpreted
 from deit_jax.models.layer_norm import layer_norm
 from deit_jax.models.products import product
 from deit_jax.models.registry import model_spec
@@ -29,6 +33,8 @@ def prepare(parts: Sequence[str], small: bool) -> Callable[[str], dict[str, Any]
             return _attention(chosen)
         if part == "products":
             return _products(chosen)
+        if part in _FUSED:
+            return _fused(part, chosen, small)
         return _time({part: _elementwise(part, chosen)}, chosen)
 
     return measure
@@ -118,6 +124,62 @@ def _shapes(chosen: Sizes) -> Iterator[tuple[str, jax.Array, jax.Array, tuple[in
         yield f"{name} forward", x, kernel, (-1, -2)
         yield f"{name} input's gradient", grad, kernel, (-1, -1)
         yield f"{name} weights' gradient", x, grad, (-2, -2)
+
+
+_FUSED = {
+    "add_norm_forward": add_norm.add_norm_forward,
+    "add_norm_backward": add_norm.add_norm_backward,
+    "product_gelu": gelu.product_gelu,
+    "gradient_product_gelu": gelu.gradient_product_gelu,
+}
+
+
+def _fused(part: str, chosen: Sizes, small: bool) -> dict[str, Any]:
+    """Hold a kernel against its twin in float32, then time it beside the twin as it is.
+
+    A trial on another machine has it interpreted.
+    """
+    if not (on_nvidia() or small):
+        raise NeedsDevice("fused kernels need an NVIDIA GPU of compute capability 8.0")
+    kernel, (rows, whole, options) = _FUSED[part], _arguments(part, chosen)
+    with contextlib.nullcontext() if on_nvidia() else interpreted():
+        if problem := kernel.problem(rows, whole, options):
+            return {"agrees": f"no: {problem}"}
+        ours = _jitted(functools.partial(kernel, **options), rows, *whole)
+    plain = _jitted(functools.partial(kernel.twin, **options), rows, *whole)
+    exact = dict.fromkeys(set(options) & {"dtype"}, jnp.dtype(jnp.float32))
+    wide_rows, wide = jax.tree.map(lambda x: x.astype(jnp.float32), (rows, whole))
+    with jax.default_matmul_precision("highest"):
+        expected = kernel.twin(wide_rows, *wide, **options | exact)
+    errors = [_distance(x, y) for x, y in zip(ours(), expected, strict=True)]
+    times = _time({"ms": ours, "ms by XLA": plain}, chosen)
+    moved = sum(x.nbytes for x in jax.tree.leaves((rows, whole, ours())))
+    # Rounded to 8 bits once or twice, and summed in another order.
+    agrees = "yes" if max(errors) < 2**-7 else "no"
+    return {"agrees": agrees, "errors": errors, **times, "GB/s": moved / times["ms"] / 1e6}
+
+
+def _distance(found: jax.Array, expected: jax.Array) -> float:
+    """Return |found - expected| / |expected|; sums may come in parts that are to be added up."""
+    if found.shape != expected.shape:
+        found, expected = found.sum(0), expected.sum(0)
+    return float(jnp.linalg.norm(found - expected) / jnp.linalg.norm(expected))
+
+
+def _arguments(part: str, chosen: Sizes) -> tuple[tuple, tuple, dict[str, Any]]:
+    """Return a kernel's arguments, rows and whole arrays, and its options, as in a block."""
+    rows, width, _ = _rows(chosen)
+    half, wide = _normal((rows, width), _HALF), _normal((rows, 4 * width), _HALF, 1)
+    line, vector = jnp.ones((rows,), jnp.float32), _normal((width,), jnp.float32)
+    first = _normal((width, 4 * width), _HALF, 2) / width**0.5
+    options: dict[str, Any] = {"dtype": jnp.dtype(_HALF)}
+    if part == "add_norm_forward":
+        return (half, half, line), (vector, vector, vector), options | {"epsilon": 1e-6}
+    if part == "add_norm_backward":
+        return (half, half, half, 0 * line, line, line), (vector,), options
+    if part == "product_gelu":
+        return (half,), (first, _normal((4 * width,), jnp.float32)), {}
+    return (half, wide), (first.T,), {}
 
 
 def _normal(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> jax.Array:

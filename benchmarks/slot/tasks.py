@@ -8,6 +8,7 @@ _STEP = (
     "deit_jax/devices.py",
     "deit_jax/sharding.py",
     "deit_jax/models/*.py",
+    "deit_jax/models/fused/*.py",
     "deit_jax/augment/*.py",
     "deit_jax/training/*.py",
     "deit_jax/training/distillation/*.py",
@@ -83,9 +84,23 @@ TASKS: tuple[Task, ...] = (
         "what each formulation of the train step changes",
         "variants",
         {
-            **{"A": 45, "B": 8, "C": 8, "D": 45, "E": 8, "F": 8, "G": 35, "T": 8},
-            **{"A in full": 25, "F in full": 25, "G in full": 25, "large, G in full": 30},
+            **{"A": 45, "B": 8, "C": 8, "D": 45, "E": 8, "F": 8, "G": 35, "K": 35, "L": 12, "T": 8},
+            **{"A in full": 25, "F in full": 25, "G in full": 25, "K in full": 25, "L in full": 25},
+            **{"large, G in full": 30, "large, K in full": 30, "large, L in full": 30},
         },
+        sources=(*_STEP, "benchmarks/slot/formulations.py"),
+    ),
+    Task(
+        "kernels",
+        "fused kernels compute what XLA's form of them does, and how fast, alone",
+        "layers_alone",
+        dict.fromkeys(
+            (
+                *("add_norm_forward", "add_norm_backward"),
+                *("product_gelu", "gradient_product_gelu"),
+            ),
+            5,
+        ),
         sources=(*_STEP, "benchmarks/slot/formulations.py"),
     ),
     Task(

@@ -30,12 +30,14 @@ class Variant:
         formulations: switched on, see `formulations.FORMULATIONS`.
         flags: of XLA.
         residual: type of the residual stream.
+        kernels: which kernels of our own are used.
     """
 
     text: str
     formulations: tuple[str, ...] = ()
     flags: dict[str, Any] = field(default_factory=dict)
     residual: str = "float32"
+    kernels: str = "none"
 
 
 _BEFORE = ("padded attention", "normal rows", "one projection")
@@ -58,6 +60,8 @@ VARIANTS: dict[str, Variant] = {
     "E": Variant("D, LayerNorm keeps its statistics", _BEFORE[2:], _MERGED),
     "F": Variant("E, separate projections: the step as it is"),
     "G": Variant("F with a residual stream in bfloat16", residual="bfloat16"),
+    "K": Variant("G with fused normalisation", residual="bfloat16", kernels="norm"),
+    "L": Variant("K with GELU fused into products", residual="bfloat16", kernels="all"),
     "T": Variant("F, products by Triton where it is faster", flags=_TRITON),
 }
 CHUNK = 3
@@ -138,7 +142,7 @@ class _Bench:
 def _lower(name: str, case: Case, depth: int) -> Callable[[], Program]:
     """Trace a variant now; return the function that compiles it."""
     variant = VARIANTS[name]
-    case = replace(case, residual=variant.residual)
+    case = replace(case, residual=variant.residual, kernels=variant.kernels)
     with formulated(variant.formulations):
         return jax_side.lower(case, depth=depth, options=variant.flags)
 

@@ -56,15 +56,26 @@ def size_problems(config: ConfigDict, device_count: int) -> Iterator[str]:
             f"config.model.image_size is {height, width}, which {config.model.name} cannot cut "
             f"into patches of {patch} pixels; use multiples of {patch}."
         )
-    yield from _head_problems(config)
+    yield from _network_problems(config)
 
 
-def _head_problems(config: ConfigDict) -> Iterator[str]:
+def _network_problems(config: ConfigDict) -> Iterator[str]:
     name, heads = config.model.name, config.model.num_heads
     spec = find_model(name)
     kind = config.model.residual_dtype
     if kind != "float32" and spec is not None and spec.convnet:
         yield f"config.model.residual_dtype is {kind} but {name} is a convnet; leave it at float32."
+    if (kernels := config.model.fused_kernels) != "none":
+        if spec is not None and spec.convnet:
+            yield (
+                f"config.model.fused_kernels is {kernels} but {name} is a convnet; "
+                "leave it at none."
+            )
+        elif config.model.drop_rate or config.training.remat == "blocks":
+            yield (
+                "config.model.fused_kernels is for models without dropout whose blocks are kept; "
+                "set it to none, or config.model.drop_rate to 0 and config.training.remat to none."
+            )
     if heads <= 0 or spec is None:
         return
     if spec.transformer is None:

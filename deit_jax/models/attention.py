@@ -133,6 +133,13 @@ class Attention(nnx.Module):
         keys: Key[Array, " batch"] | None = None,
     ) -> Float[Array, "rows//{tokens}*{queries} width"]:
         """Let the first `queries` tokens of each image attend to all its `tokens` tokens."""
+        mixed = self.mix(x, tokens, queries)
+        return dropout(self.proj(mixed, self.residual_dtype), self.drop_rate, keys)
+
+    def mix(
+        self, x: Float[Array, "rows width"], tokens: int, queries: int
+    ) -> Float[Array, "rows//{tokens}*{queries} width"]:
+        """Return the heads' results side by side, which are to be projected yet."""
         batch, features = x.shape[0] // tokens, x.shape[-1] // self.num_heads
         # A few queries are no work, and cuDNN's kernels are made for many.
         if (
@@ -142,11 +149,9 @@ class Attention(nnx.Module):
         ):
             kernel, bias = whole(self.qkv.kernel[...], self.qkv.dtype), self.qkv.bias[...]
             query, key, value = dense_apart(x.astype(self.qkv.dtype), kernel, bias, 3)
-            mixed = cudnn_attention.attend_cudnn(query, key, value, batch, self.num_heads)
-        else:
-            query, key, value = self._project(x, tokens, queries)
-            mixed = attend(query, key, value, batch, self.num_heads)
-        return dropout(self.proj(mixed, self.residual_dtype), self.drop_rate, keys)
+            return cudnn_attention.attend_cudnn(query, key, value, batch, self.num_heads)
+        query, key, value = self._project(x, tokens, queries)
+        return attend(query, key, value, batch, self.num_heads)
 
     def maps(
         self, x: Float[Array, "rows width"], tokens: int

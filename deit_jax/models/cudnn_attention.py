@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from deit_jax.devices import platform
+from deit_jax.devices import on_nvidia
 
 _LARGEST_HEAD = 128
 ByHead = Float[Array, "batch tokens heads features"]
@@ -113,15 +113,4 @@ def differentiates_odd(tokens: int, features: int, dtype: Any) -> bool:
 def takes(dtype: Any, features: int) -> bool:
     """Return whether the device has these kernels for heads of so many features."""
     half = jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
-    return half and features % 8 == 0 and features <= _LARGEST_HEAD and _has_kernels()
-
-
-def _has_kernels() -> bool:
-    """Return whether the device is an NVIDIA GPU of compute capability 8.0 or higher."""
-    if platform() != "gpu":
-        return False
-    device = jax.devices()[0]
-    if device.platform != "gpu":
-        # Compiled for a GPU that is elsewhere; none older is described (benchmarks/devices).
-        return jax.sharding.get_abstract_mesh().abstract_device.device_kind.startswith("NVIDIA")
-    return "cuda" in device.client.platform_version and float(device.compute_capability) >= 8.0
+    return half and features % 8 == 0 and features <= _LARGEST_HEAD and on_nvidia()

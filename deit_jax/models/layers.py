@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from deit_jax.models.products import dense, materialise
 from deit_jax.sharding import whole
@@ -46,9 +46,14 @@ def stochastic_depth(
     """
     if keys is None or rate == 0.0:
         return x
-    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate))(keys)
+    kept = kept_images(rate, keys)
     by_image = x.reshape(keys.shape[0], -1, x.shape[-1])
     return (by_image * (kept / (1.0 - rate))[:, None, None]).reshape(x.shape)
+
+
+def kept_images(rate: float, keys: Key[Array, " batch"]) -> Bool[Array, " batch"]:
+    """Draw whether each image keeps a residual branch, which it loses with probability `rate`."""
+    return jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate))(keys)
 
 
 class Linear(nnx.Module):
@@ -86,15 +91,18 @@ def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return (wide * (0.5 + 0.5 * jax.lax.erf(wide * math.sqrt(0.5)))).astype(x.dtype)
 
 
-def _gelu_backward(x: Array, grad: Array) -> tuple[Array]:
+def gelu_gradient(
+    x: Float[Array, "*shape"], grad: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
+    """Return the gradient before GELU, in the type of `x`, of that behind it."""
     wide = x.astype(jnp.float32)
     # Written unlike the forward pass, so that compilers recompute erf rather than keep it till now.
     distribution = 0.5 - 0.5 * jax.lax.erf(wide * -math.sqrt(0.5))
     density = jnp.exp(-0.5 * wide * wide) / math.sqrt(2 * math.pi)
-    return ((grad * (distribution + wide * density)).astype(x.dtype),)
+    return (grad * (distribution + wide * density)).astype(x.dtype)
 
 
-gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
+gelu.defvjp(lambda x: (gelu(x), x), lambda x, grad: (gelu_gradient(x, grad),))
 
 
 class PatchProjection(nnx.Module):

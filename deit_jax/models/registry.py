@@ -68,6 +68,7 @@ def model_builder(
     epsilon: float = LAYER_NORM_EPSILON,
     residual_dtype: Any = jnp.float32,
     remat: bool = False,
+    fused_kernels: str = "none",
 ) -> Builder:
     """Return a function from `nnx.Rngs` to the named model, for `functional.abstract` and jit.
 
@@ -85,6 +86,8 @@ def model_builder(
         epsilon: of a transformer's layer normalisation.
         residual_dtype: type of a transformer's residual stream.
         remat: whether a transformer computes its blocks again in the backward pass.
+        fused_kernels: kernels of our own that a transformer uses where the device has any: "none",
+            "norm" or "all", see `models.fused.encoder`.
 
     Raises:
         ValueError: there is no such model, or it is a convnet and has no such option.
@@ -96,6 +99,7 @@ def model_builder(
         "drop_rate": drop_rate,
         "drop_path_rate": drop_path_rate,
         "num_heads": num_heads,
+        "fused_kernels": fused_kernels,
     }
     # One rule for a value, wherever it is given.
     checked = {key: conform(key, value, RULES[f"model.{key}"]) for key, value in given.items()}
@@ -103,20 +107,26 @@ def model_builder(
         # Which a configuration may leave to the data: they are counted before a model is built.
         raise ValueError("num_classes is 0; it must be positive.")
     options: dict[str, Any] = {}
-    heads = checked.pop("num_heads")
+    heads, kernels = checked.pop("num_heads"), checked.pop("fused_kernels")
     if spec.transformer:
         options = {
             "attention": attention,
             "epsilon": epsilon,
             "residual_dtype": residual_dtype,
             "remat": remat,
+            "fused_kernels": kernels,
         }
         spec = spec.resized(num_heads=heads) if heads else spec
     elif (
-        heads or remat or epsilon != LAYER_NORM_EPSILON or jnp.dtype(residual_dtype) != jnp.float32
+        heads
+        or remat
+        or kernels != "none"
+        or epsilon != LAYER_NORM_EPSILON
+        or jnp.dtype(residual_dtype) != jnp.float32
     ):
         raise ValueError(
-            f"{name} is a convnet, which takes no num_heads, epsilon, residual_dtype or remat."
+            f"{name} is a convnet, which takes no num_heads, epsilon, residual_dtype, remat or "
+            "fused_kernels."
         )
 
     def build(rngs: nnx.Rngs) -> Any:

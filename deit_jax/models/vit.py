@@ -18,6 +18,7 @@ from deit_jax.models.architecture import VitArchitecture
 from deit_jax.models.attention import AttentionForm
 from deit_jax.models.block import Block
 from deit_jax.models.functional import HeadLogits
+from deit_jax.models.fused.encoder import encode
 from deit_jax.models.fusion import fuse
 from deit_jax.models.layer_norm import LAYER_NORM_EPSILON, LayerNorm
 from deit_jax.models.layers import INIT_STD, Linear, PatchEmbed, dropout, fold_keys
@@ -42,10 +43,12 @@ class VisionTransformer(nnx.Module):
         attention: how attention is computed.
         epsilon: of the layer normalisation, added to the variance.
         remat: whether blocks are computed again in the backward pass, which saves memory.
+        fused_kernels: kernels of our own that are used where the device has any: "none", "norm" or
+            "all", see `models.fused.encoder`.
 
     Raises:
-        ValueError: the image cannot be cut into patches, the width not into heads, or a probability
-            is not in [0, 1).
+        ValueError: the image cannot be cut into patches, the width not into heads, a probability
+            is not in [0, 1), or options exclude each other.
     """
 
     FAMILY: ClassVar[str] = "vit"
@@ -67,6 +70,7 @@ class VisionTransformer(nnx.Module):
         epsilon: float = LAYER_NORM_EPSILON,
         residual_dtype: Any = jnp.float32,
         remat: bool = False,
+        fused_kernels: str = "none",
     ) -> None:
         patch_size, width, depth, num_heads, distilled, deit3 = astuple(architecture)
         _check_image_size(image_size, patch_size)
@@ -77,6 +81,8 @@ class VisionTransformer(nnx.Module):
         for name, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
             if not 0.0 <= rate < 1.0:
                 raise ValueError(f"The model option {name}={rate} must be at least 0 and below 1.")
+        if fused_kernels != "none" and (remat or drop_rate):
+            raise ValueError("fused_kernels are for models without remat and without dropout.")
         self.architecture = architecture
         self.num_classes = num_classes
         self.image_size = image_size
@@ -88,6 +94,7 @@ class VisionTransformer(nnx.Module):
         self.epsilon = epsilon
         self.residual_dtype = jnp.dtype(residual_dtype)
         self.remat = remat
+        self.fused_kernels = fused_kernels
         patches = (image_size[0] // patch_size) * (image_size[1] // patch_size)
         self.num_tokens = self.num_prefix_tokens + patches
         self.depth = depth
@@ -198,6 +205,9 @@ class VisionTransformer(nnx.Module):
         Where `seen` is given, it receives the intermediate results (see `activations`).
         """
         x = self._embed(images, seen)
+        if self.fused_kernels != "none" and seen is None:
+            blocks, kernels = self._blocks_in_order(), self.fused_kernels
+            return encode(blocks, self.norm, x, self.num_tokens, queries, keys, kernels)
         x = dropout(x, self.drop_rate, fold_keys(keys, self.depth))
         for i, block in enumerate(self._blocks_in_order()):
             parts: dict[str, Array] | None = None if seen is None else {}

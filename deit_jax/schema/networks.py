@@ -6,6 +6,7 @@ from deit_jax.schema.declare import BELOW_ONE, FRACTION, NOT_NEGATIVE, POSITIVE,
 from deit_jax.schema.images import CHANNELS, DEVIATIONS
 
 DTYPES = ("float32", "bfloat16")
+FUSED_KERNELS = ("none", "norm", "all")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class ModelOptions(Options):
     # Of a transformer: the stream from block to block, and what branches add to it. In bfloat16
     # accelerators move fewer bytes; each sum is rounded to 8 bits (docs/gpu.md).
     residual_dtype: str = key("float32", choices=DTYPES)
+    # Of a transformer on NVIDIA GPUs, kernels of our own: "norm" for the ends of branches with the
+    # normalisation behind, "all" also for products with GELU. No GPU has run them (docs/gpu.md).
+    fused_kernels: str = key("none", choices=FUSED_KERNELS)
 
 
 @dataclass(frozen=True)

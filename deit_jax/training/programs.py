@@ -109,4 +109,5 @@ def student_builder(config: Config) -> Builder:
         residual_dtype=jnp.dtype(model.residual_dtype),
         attention="recompute" if config.training.repeatable else "auto",
         remat=config.training.remat == "blocks",
+        fused_kernels=model.fused_kernels,
     )

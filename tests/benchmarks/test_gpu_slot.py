@@ -258,7 +258,7 @@ def house():
             return jax.nn.logsumexp(function.head_logits(params, {}, images)[0][0], -1).sum()
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cudnn_attention, "_has_kernels", lambda: True)
+            patch.setattr(cudnn_attention, "on_nvidia", lambda: True)
             patch.setattr(cudnn_attention, "attend_cudnn", attend)
             patch.setattr(layer_norm, "platform", lambda: "gpu")
             return jax.jit(jax.grad(loss)).lower(params)

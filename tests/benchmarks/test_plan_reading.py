@@ -88,6 +88,9 @@ ENTRY %main (q: bf16[2,10,3,8], k: bf16[2,12,3,8], x: f32[4,6], w: f32[6,5]) -> 
 custom_call_target="__cudnn$fmhaSoftmax", operand_layout_constraints={bf16[2,10,3,8]{3,2,1,0}}
   %b = (bf16[2,3,10,8]{3,1,2,0}, bf16[2,3,12,8]{3,1,2,0}, u8[64]{0}) custom-call(%q, %k, %k), \
 custom_call_target="__cudnn$fmhaSoftmaxBackward"
+  %t = (f32[4,6]{1,0}, f32[2,6]{1,0}) custom-call(%x, %x, %w), \
+custom_call_target="__gpu$xla.gpu.triton", metadata={op_name="jit(f)/pallas_call"}, \
+backend_config={grid_x = 12 : i32, serialized_metadata = "{\\22operations\\22: \\22960\\22}"}
   ROOT %g = (f32[4,5]{1,0}, s8[4096]{0}) custom-call(%x, %w), \
 custom_call_target="__cublas$gemm", backend_config={"gemm_backend_config":{"beta":0, \
 "dot_dimension_numbers":{"lhs_contracting_dimensions": ["1"],"rhs_contracting_dimensions":["0"]}}}
@@ -96,11 +99,14 @@ custom_call_target="__cublas$gemm", backend_config={"gemm_backend_config":{"beta
 
 
 def test_calls_of_libraries():
-    forward, backward, product = kernels(LIBRARY)
+    forward, backward, ours, product = kernels(LIBRARY)
     # Two products of 10 x 12 x 8 for each of 2 images and 3 heads; five in the backward pass.
     assert forward.operations == 2 * 2 * (2 * 3 * 10 * 12 * 8) and forward.dtype == "bf16"
     assert backward.operations == 5 * 2 * (2 * 3 * 10 * 12 * 8)
     assert product.operations == 2 * 4 * 6 * 5 and product.dtype == "f32"
+    # A kernel of ours says its operations itself; it reads an operand once, and writes its results.
+    assert ours.operations == 960 and ours.dtype == "f32"
+    assert ours.bytes == 4 * (4 * 6 + 6 * 5) + 4 * (4 * 6 + 2 * 6)
     # The workspace is not moved.
     assert product.bytes == 4 * (4 * 6 + 6 * 5 + 4 * 5)
     assert {classify(kernel, 1.0, 0.0) for kernel in (forward, backward)} == {"attention"}

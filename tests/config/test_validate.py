@@ -132,6 +132,24 @@ def test_a_residual_stream_that_a_convnet_has_not_is_refused():
         model_builder("regnety_040", residual_dtype="bfloat16")
 
 
+def test_where_there_are_no_fused_kernels_they_are_refused():
+    config = valid()
+    config.model.name, config.model.fused_kernels = "regnety_040", "norm"
+    assert validate(config) == [
+        "config.model.fused_kernels is norm but regnety_040 is a convnet; leave it at none."
+    ]
+    with pytest.raises(ValueError, match=r"regnety_040 is a convnet, which takes .* fused_kernels"):
+        model_builder("regnety_040", fused_kernels="all")
+    config.model.name = "deit_small_patch16_224"
+    assert validate(config) == []
+    for key, value in (("model.drop_rate", 0.1), ("training.remat", "blocks")):
+        with config.unlocked():
+            config.model.drop_rate, config.training.remat = 0.0, "none"
+            config.update_from_flattened_dict({key: value})
+        (problem,) = validate(config)
+        assert "config.model.fused_kernels is for models without dropout" in problem
+
+
 def test_parts_that_a_convnet_has_not_are_refused():
     config = valid()
     config.model.name = "regnety_040"

@@ -143,7 +143,7 @@ def test_another_jax_pads(cudnn_of_a_gpu, monkeypatch):
 )
 def test_cudnn_is_asked_where_it_helps(dtype, form, queries, expected, monkeypatch):
     asked = []
-    monkeypatch.setattr(cudnn_attention, "_has_kernels", lambda: True)
+    monkeypatch.setattr(cudnn_attention, "on_nvidia", lambda: True)
     monkeypatch.setattr(
         cudnn_attention, "attend_cudnn", lambda *given: asked.append(1) or attend(*given)
     )

@@ -1,0 +1,184 @@
+"""All blocks of a transformer in the order in which kernels can take what lies between products.
+
+A block ends in a sum and the next one begins with its normalisation: here they are one step, and so
+are those inside of it. What is computed is what `models.block.Block` computes.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from deit_jax.models.attention import first_tokens
+from deit_jax.models.block import Block
+from deit_jax.models.fused.add_norm import add_norm_backward, add_norm_forward
+from deit_jax.models.fused.gelu import gradient_product_gelu, product_gelu
+from deit_jax.models.layer_norm import LayerNorm
+from deit_jax.models.layers import LayerScale, Linear, fold_keys, kept_images
+from deit_jax.models.products import product
+from deit_jax.sharding import whole
+
+Rows = Float[Array, "rows width"]
+Weights = tuple[Array, Array]
+"""Kernel and bias, or scale and shift."""
+
+
+def encode(
+    blocks: Sequence[Block],
+    norm: LayerNorm,
+    x: Rows,
+    tokens: int,
+    queries: int,
+    keys: Key[Array, " batch"] | None,
+    kernels: str,
+) -> Float[Array, "batch*{queries} width"]:
+    """Run all blocks and the final normalisation; return each image's first `queries` tokens.
+
+    Blocks have no dropout. The result is float32. With `kernels` "norm" the products before and
+    behind GELU are XLA's, with "all" they are kernels, too.
+    """
+    with_gelu = kernels == "all"
+    kind = blocks[0].attn.qkv.dtype
+    normal = blocks[0].norm1(x).astype(kind)
+    for i, block in enumerate(blocks):
+        last, own = i == len(blocks) - 1, fold_keys(keys, i)
+        count = queries if last else tokens
+        mixed = block.attn.mix(normal, tokens, count)
+        x = x if count == tokens else first_tokens(x, tokens, count)
+        keep = _factors(block, x, fold_keys(own, 1))
+        projection = _weights(block.attn.proj, block.ls1 if block.layer_scale else None)
+        x, normal = _project(
+            x, mixed, projection, keep, _affine(block.norm2), block.norm2.epsilon, kind
+        )
+        keep = _factors(block, x, fold_keys(own, 3))
+        first = _weights(block.mlp.fc1)
+        second = _weights(block.mlp.fc2, block.ls2 if block.layer_scale else None)
+        following = norm if last else blocks[i + 1].norm1
+        out = jnp.dtype(jnp.float32) if last else kind
+        affine, epsilon = _affine(following), following.epsilon
+        x, normal = _mlp(x, normal, first, second, keep, affine, epsilon, out, with_gelu)
+    return normal
+
+
+def _factors(block: Block, x: Rows, keys: Key[Array, " batch"] | None) -> Array | None:
+    """Return what stochastic depth multiplies each row of a branch by; None where it does not."""
+    rate = block.drop_path_rate
+    if keys is None or rate == 0.0:
+        return None
+    kept = kept_images(rate, keys) / (1.0 - rate)
+    # Not `jnp.repeat`, for which devices would gather them.
+    return jnp.broadcast_to(kept[:, None], (kept.size, x.shape[0] // kept.size)).reshape(-1)
+
+
+def _weights(linear: Linear, scale: LayerScale | None = None) -> Weights:
+    """Return a layer's kernel and bias, times the factors that its results are multiplied by."""
+    kernel, bias = whole(linear.kernel[...], linear.dtype), linear.bias[...]
+    if scale is None:
+        return kernel, bias
+    return kernel * scale.gamma[...], bias * scale.gamma[...]
+
+
+def _affine(norm: LayerNorm) -> Weights:
+    return norm.scale[...], norm.bias[...]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _project(
+    x: Rows,
+    mixed: Float[Array, "rows inner"],
+    weights: Weights,
+    keep: Array | None,
+    affine: Weights,
+    epsilon: float,
+    dtype: Any,
+) -> tuple[Rows, Rows]:
+    """Add a dense layer of `mixed` to the stream; return it, and it normalised as `dtype`."""
+    return _project_forward(x, mixed, weights, keep, affine, epsilon, dtype)[0]
+
+
+def _project_forward(
+    x: Rows,
+    mixed: Float[Array, "rows inner"],
+    weights: Weights,
+    keep: Array | None,
+    affine: Weights,
+    epsilon: float,
+    dtype: Any,
+) -> tuple[tuple[Rows, Rows], tuple]:
+    kernel, bias = weights
+    branch = product(mixed, kernel.astype(mixed.dtype), out_dtype=x.dtype)
+    total, normal, mean, inverse = add_norm_forward(
+        (x, branch, keep), bias, *affine, epsilon=epsilon, dtype=dtype
+    )
+    return (total, normal), (mixed, kernel, keep, affine[0], total, mean, inverse)
+
+
+def _project_backward(
+    epsilon: float, dtype: Any, saved: tuple, grads: tuple[Rows, Rows]
+) -> tuple[Any, ...]:
+    mixed, kernel, keep, scale, *of_rows = saved
+    grad, branch, sums = add_norm_backward((*grads, *of_rows, keep), scale, dtype=mixed.dtype)
+    grad_bias, grad_scale, grad_shift = sums.sum(0)
+    grad_mixed = product(branch, kernel.astype(branch.dtype), (-1, -1), branch.dtype)
+    grad_kernel = product(mixed, branch, (-2, -2))
+    no_keep = None if keep is None else jnp.zeros_like(keep)
+    affine = grad_scale, grad_shift
+    return grad, grad_mixed.astype(mixed.dtype), (grad_kernel, grad_bias), no_keep, affine
+
+
+_project.defvjp(_project_forward, _project_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8))
+def _mlp(
+    x: Rows,
+    normal: Rows,
+    first: Weights,
+    second: Weights,
+    keep: Array | None,
+    affine: Weights,
+    epsilon: float,
+    dtype: Any,
+    with_gelu: bool,
+) -> tuple[Rows, Rows]:
+    """Add an MLP of `normal` to the stream; return it, and it normalised as `dtype`."""
+    return _mlp_forward(x, normal, first, second, keep, affine, epsilon, dtype, with_gelu)[0]
+
+
+def _mlp_forward(
+    x: Rows,
+    normal: Rows,
+    first: Weights,
+    second: Weights,
+    keep: Array | None,
+    affine: Weights,
+    epsilon: float,
+    dtype: Any,
+    with_gelu: bool,
+) -> tuple[tuple[Rows, Rows], tuple]:
+    compute = product_gelu if with_gelu else product_gelu.twin
+    before, behind = compute((normal,), first[0].astype(normal.dtype), first[1])
+    out, saved = _project_forward(x, behind, second, keep, affine, epsilon, dtype)
+    return out, (normal, first[0], before, saved)
+
+
+def _mlp_backward(
+    epsilon: float, dtype: Any, with_gelu: bool, saved: tuple, grads: tuple[Rows, Rows]
+) -> tuple[Any, ...]:
+    normal, kernel, before, (behind, second, keep, scale, *of_rows) = saved
+    grad, branch, sums = add_norm_backward((*grads, *of_rows, keep), scale, dtype=behind.dtype)
+    grad_bias, grad_scale, grad_shift = sums.sum(0)
+    grad_second = product(behind, branch, (-2, -2)), grad_bias
+    compute = gradient_product_gelu if with_gelu else gradient_product_gelu.twin
+    grad_before, sums = compute((branch, before), second.astype(branch.dtype))
+    grad_first = product(normal, grad_before, (-2, -2)), sums.sum(0)
+    grad_normal = product(grad_before, kernel.astype(normal.dtype), (-1, -1), normal.dtype)
+    no_keep = None if keep is None else jnp.zeros_like(keep)
+    affine = grad_scale, grad_shift
+    return grad, grad_normal.astype(normal.dtype), grad_first, grad_second, no_keep, affine
+
+
+_mlp.defvjp(_mlp_forward, _mlp_backward)
