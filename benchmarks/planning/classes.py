@@ -16,12 +16,18 @@ COLLECTIVE = re.compile(
 _MOVES = {"copy", "copy-start", "pad", "slice", "dynamic-slice", "dynamic-update-slice"}
 _MOVES |= {"concatenate", "transpose", "reverse", "reshape", "gather"}
 _SUMS = {"reduce", "add", "select", "compare"}
+_OURS = {
+    "add_norm_forward": "LayerNorm forward",
+    "add_norm_backward": "LayerNorm backward",
+    "product_gelu": PRODUCTS,
+    "gradient_product_gelu": PRODUCTS,
+}
 # What is looked for in "folder/file.py:function" of one instruction, from the innermost function
 # outwards; a fusion of several is what stands first here. None: in either pass.
 _BY_FUNCTION: tuple[tuple[str, str, bool | None], ...] = (
     ("LayerNorm backward", r"layer_norm|LayerNorm", True),
     ("LayerNorm forward", r"layer_norm|LayerNorm", None),
-    ("GELU backward", r":gelu|_gelu|:Mlp\.", True),
+    ("GELU backward", r":gelu|_gelu|:Mlp\.|fused/encoder\.py:encode", True),
     ("GELU forward", r":gelu|_gelu", None),
     (ATTENTION, r"attention\.py:_?attend|:_scores|:split_heads|:merge_heads", None),
     ("residual, stochastic depth", r":stochastic_depth|:Block\.|:Layer.?Scale", None),
@@ -66,6 +72,8 @@ def classify(kernel: Kernel, seconds: float, launch_seconds: float) -> str:
         return COLLECTIVES
     if kernel.kind.startswith("__cudnn$fmha"):
         return ATTENTION
+    if kernel.kind in _OURS:
+        return _OURS[kernel.kind]
     origins = {_by_origin(origin) for origin in kernel.origins}
     if kernel.operations:
         return _arithmetic(kernel, origins)

@@ -89,6 +89,10 @@ class Instruction:
         """Library function of a custom call."""
         return self.attribute(r'custom_call_target="([^"]+)"')
 
+    def declared(self, name: str) -> str:
+        """What a kernel says of itself, as `deit_jax.models.fused` lets it; "" of others."""
+        return self.attribute(rf"\\22{name}\\22: \\22(\w+)\\22")
+
     @property
     def called(self) -> str:
         """Computation of a fusion, of a call, or of an asynchronous start."""

@@ -27,7 +27,7 @@ class Kernel:
 
     Attributes:
         name: in the program.
-        kind: opcode, of a custom call the library's function.
+        kind: opcode, of a custom call the library's function, of a kernel of ours its name.
         launches: how often it runs in a call of the program, as far as the compiler knows.
         bytes: of main memory that one launch must read and write.
         operations: of its products, convolutions and attention; those of single numbers are not
@@ -110,7 +110,7 @@ def _kernel(module: Module, within: Computation, instruction: Instruction, times
     moved = _fusion_bytes(within, instruction, body) if fused else _bytes(within, instruction)
     return Kernel(
         instruction.name,
-        instruction.target or instruction.opcode,
+        instruction.declared("kernel") or instruction.target or instruction.opcode,
         times,
         moved,
         sum(operations for operations, _ in counted),

@@ -7,7 +7,7 @@ from benchmarks.planning.hlo import ArrayShape, Computation, Instruction
 
 _CUDNN_CONVOLUTION = "__cudnn$conv"
 _CUDNN_ATTENTION = "__cudnn$fmha"
-_OURS = "__gpu$xla.gpu.triton"
+TRITON = "__gpu$xla.gpu.triton"
 
 
 def count_operations(instruction: Instruction, within: Computation) -> tuple[int, str]:
@@ -36,9 +36,8 @@ def count_operations(instruction: Instruction, within: Computation) -> tuple[int
         # computes the scores again, and has two products for each of both.
         products = 5 if "Backward" in target else 2
         return 2 * products * shapes[0].size * shapes[1].dimensions[1], shapes[0].dtype
-    if target == _OURS:
-        # As `deit_jax.models.fused` declares them; nothing else can tell.
-        declared = int(instruction.attribute(r"operations\\22: \\22(\d+)\\22") or 0)
+    if target == TRITON:
+        declared = int(instruction.declared("operations") or 0)
         return declared, shapes[0].dtype if declared else ""
     return 0, ""
 

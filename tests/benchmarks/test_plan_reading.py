@@ -90,7 +90,8 @@ custom_call_target="__cudnn$fmhaSoftmax", operand_layout_constraints={bf16[2,10,
 custom_call_target="__cudnn$fmhaSoftmaxBackward"
   %t = (f32[4,6]{1,0}, f32[2,6]{1,0}) custom-call(%x, %x, %w), \
 custom_call_target="__gpu$xla.gpu.triton", metadata={op_name="jit(f)/pallas_call"}, \
-backend_config={grid_x = 12 : i32, serialized_metadata = "{\\22operations\\22: \\22960\\22}"}
+backend_config={grid_x = 12 : i32, serialized_metadata = "{\\22kernel\\22: \
+\\22product_gelu\\22, \\22operations\\22: \\22960\\22}"}
   ROOT %g = (f32[4,5]{1,0}, s8[4096]{0}) custom-call(%x, %w), \
 custom_call_target="__cublas$gemm", backend_config={"gemm_backend_config":{"beta":0, \
 "dot_dimension_numbers":{"lhs_contracting_dimensions": ["1"],"rhs_contracting_dimensions":["0"]}}}
@@ -106,6 +107,7 @@ def test_calls_of_libraries():
     assert product.operations == 2 * 4 * 6 * 5 and product.dtype == "f32"
     # A kernel of ours says its operations itself; it reads an operand once, and writes its results.
     assert ours.operations == 960 and ours.dtype == "f32"
+    assert ours.kind == "product_gelu" and classify(ours, 1.0, 0.0) == "products"
     assert ours.bytes == 4 * (4 * 6 + 6 * 5) + 4 * (4 * 6 + 2 * 6)
     # The workspace is not moved.
     assert product.bytes == 4 * (4 * 6 + 6 * 5 + 4 * 5)

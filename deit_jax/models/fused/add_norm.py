@@ -15,7 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
-from deit_jax.models.fused.calls import MOST_PARTS, Arrays, Kernel, launch, power_of_two
+from deit_jax.models.fused.calls import MOST_PARTS, Kernel, RowArrays, launch_kernel, power_of_two
 
 _TILE = 3072
 """Numbers that 128 threads hold of an array at a time: 24 each, so that six arrays fit."""
@@ -23,13 +23,13 @@ _PROGRAMS = 528
 """That share the rows of the backward pass: four for each of an H200's 132 multiprocessors. Each
 adds up its own rows, so that few sums are left for another kernel."""
 
-Rows = Float[Array, "rows width"]
-Numbers = Float[Array, " rows"]
+TokenRows = Float[Array, "rows width"]
+RowNumbers = Float[Array, " rows"]
 
 
 def _twin_forward(
-    rows: Arrays, bias: Array, scale: Array, shift: Array, *, epsilon: float, dtype: Any
-) -> tuple[Rows, Rows, Numbers, Numbers]:
+    rows: RowArrays, bias: Array, scale: Array, shift: Array, *, epsilon: float, dtype: Any
+) -> tuple[TokenRows, TokenRows, RowNumbers, RowNumbers]:
     x, branch, keep = rows
     assert x is not None and branch is not None
     wide = branch.astype(jnp.float32) + bias
@@ -43,7 +43,7 @@ def _twin_forward(
     return total, normal.astype(dtype), mean, inverse
 
 
-def _twin_backward(rows: Arrays, scale: Array, *, dtype: Any) -> tuple[Array, ...]:
+def _twin_backward(rows: RowArrays, scale: Array, *, dtype: Any) -> tuple[Array, ...]:
     grad_total, grad_normal, total, mean, inverse, keep = rows
     assert total is not None and mean is not None and inverse is not None
     assert grad_total is not None and grad_normal is not None
@@ -59,7 +59,7 @@ def _twin_backward(rows: Arrays, scale: Array, *, dtype: Any) -> tuple[Array, ..
 
 
 def _add_norm_forward(
-    rows: Arrays, bias: Array, scale: Array, shift: Array, *, epsilon: float, dtype: Any
+    rows: RowArrays, bias: Array, scale: Array, shift: Array, *, epsilon: float, dtype: Any
 ) -> tuple[Array, ...]:
     x, _, keep = rows
     assert x is not None
@@ -67,7 +67,8 @@ def _add_norm_forward(
     block = pl.BlockSpec((tile, width), lambda i: (i, 0))
     line, vector = pl.BlockSpec((tile,), lambda i: (i,)), pl.BlockSpec((width,), lambda i: (0,))
     statistic = jax.ShapeDtypeStruct((count,), jnp.float32)
-    return launch(
+    return launch_kernel(
+        "add_norm_forward",
         partial(_forward_body, count=count, epsilon=epsilon, kept=keep is not None),
         _present(*rows, bias, scale, shift),
         (pl.cdiv(count, tile),),
@@ -99,7 +100,7 @@ def _forward_body(x: Any, branch: Any, *refs: Any, count: int, epsilon: float, k
     _write(inverse, 0, inside, tile, deviation)
 
 
-def _add_norm_backward(rows: Arrays, scale: Array, *, dtype: Any) -> tuple[Array, ...]:
+def _add_norm_backward(rows: RowArrays, scale: Array, *, dtype: Any) -> tuple[Array, ...]:
     *_, total, _, _, keep = rows
     assert total is not None
     (count, width), tile = total.shape, _tile_rows(total.shape[1])
@@ -110,7 +111,8 @@ def _add_norm_backward(rows: Arrays, scale: Array, *, dtype: Any) -> tuple[Array
     block = pl.BlockSpec((strip, width), lambda i: (i, 0))
     line, vector = pl.BlockSpec((strip,), lambda i: (i,)), pl.BlockSpec((width,), lambda i: (0,))
     of_program = pl.BlockSpec((1, 3, width), lambda i: (i, 0, 0))
-    grad, *branch, sums = launch(
+    grad, *branch, sums = launch_kernel(
+        "add_norm_backward",
         partial(_backward_body, count=count, tile=tile, kept=keep is not None),
         _present(*rows, scale),
         (programs,),
@@ -169,7 +171,7 @@ def _backward_body(
             sums[0, which, part] = x.sum(0)
 
 
-def _misfit(rows: Arrays, *whole: Array, dtype: Any, **_: Any) -> str:
+def _misfit(rows: RowArrays, *whole: Array, dtype: Any, **_: Any) -> str:
     known = (jnp.float32, jnp.bfloat16)
     types = {x.dtype for x in (*rows, *whole) if x is not None} | {jnp.dtype(dtype)}
     if strange := sorted(str(kind) for kind in types if kind not in known):
@@ -225,7 +227,7 @@ def _sum_of_rows(parts: Sequence[Array]) -> Array:
     return sum((x.sum(1) for x in parts[1:]), parts[0].sum(1))
 
 
-def _present(*arrays: Array | None) -> Arrays:
+def _present(*arrays: Array | None) -> RowArrays:
     return tuple(x for x in arrays if x is not None)
 
 

@@ -21,7 +21,7 @@ from deit_jax.sharding import per_device
 _LOG = logging.getLogger("deit_jax")
 _INTERPRETED: ContextVar[bool] = ContextVar("interpreted", default=False)
 MOST_PARTS = 8
-Arrays = tuple[Array | None, ...]
+RowArrays = tuple[Array | None, ...]
 
 
 @contextlib.contextmanager
@@ -48,7 +48,7 @@ class Kernel(NamedTuple):
     twin: Callable[..., tuple[Array, ...]]
     misfit: Callable[..., str]
 
-    def __call__(self, rows: Arrays, *whole: Array, **options: Any) -> tuple[Array, ...]:
+    def __call__(self, rows: RowArrays, *whole: Array, **options: Any) -> tuple[Array, ...]:
         """Compute it; on several devices each its own rows. Options are no arrays."""
         if problem := self.problem(rows, whole, options):
             name = self.run.__name__.strip("_")
@@ -56,7 +56,7 @@ class Kernel(NamedTuple):
             return self.twin(rows, *whole, **options)
         return per_device(functools.partial(self.run, **options), check_vma=False)(rows, *whole)
 
-    def problem(self, rows: Arrays, whole: Arrays, options: dict[str, Any]) -> str:
+    def problem(self, rows: RowArrays, whole: RowArrays, options: dict[str, Any]) -> str:
         """Return why the kernel cannot compute this here, "" if it can."""
         if not (_INTERPRETED.get() or on_nvidia()):
             return "it is for NVIDIA GPUs of compute capability 8.0 or higher"
@@ -73,7 +73,7 @@ def _say_once(text: str) -> None:
 
 
 @functools.cache
-def refusal(run: Callable, shapes: tuple[Arrays, Arrays], options: tuple) -> str:
+def refusal(run: Callable, shapes: tuple[RowArrays, RowArrays], options: tuple) -> str:
     """Return why a kernel cannot be compiled, "" if it can: by trying.
 
     Where the GPU is elsewhere, Triton's own compiler is not asked.
@@ -94,9 +94,10 @@ def refusal(run: Callable, shapes: tuple[Arrays, Arrays], options: tuple) -> str
     return ""
 
 
-def launch(
+def launch_kernel(
+    name: str,
     body: Callable[..., None],
-    arguments: Arrays,
+    arguments: RowArrays,
     grid: tuple[int, ...],
     blocks: tuple[list[pl.BlockSpec], list[pl.BlockSpec]],
     results: list[jax.ShapeDtypeStruct],
@@ -108,6 +109,7 @@ def launch(
     """Run a kernel once for every place of a grid.
 
     Args:
+        name: that the compiled program calls it by, to who reads it.
         body: of references to one block of every argument and of every result.
         arguments: arrays.
         grid: places along each axis.
@@ -115,7 +117,7 @@ def launch(
         results: shapes and types.
         warps: of 32 threads, at each place.
         stages: loads that loops begin ahead.
-        operations: of its products, in bfloat16; the compiled program says so to who reads it.
+        operations: of its products, in bfloat16; likewise.
     """
     options: dict[str, Any] = {}
     if not _INTERPRETED.get():
@@ -130,7 +132,7 @@ def launch(
             out_specs=blocks[1],
             out_shape=results,
             interpret=_INTERPRETED.get(),
-            metadata={"operations": str(operations)},
+            metadata={"kernel": name, "operations": str(operations)},
             **options,
         )(*arguments)
     )

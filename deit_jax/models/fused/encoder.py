@@ -14,22 +14,21 @@ from jaxtyping import Array, Float, Key
 
 from deit_jax.models.attention import first_tokens
 from deit_jax.models.block import Block
-from deit_jax.models.fused.add_norm import add_norm_backward, add_norm_forward
+from deit_jax.models.fused.add_norm import TokenRows, add_norm_backward, add_norm_forward
 from deit_jax.models.fused.gelu import gradient_product_gelu, product_gelu
 from deit_jax.models.layer_norm import LayerNorm
 from deit_jax.models.layers import LayerScale, Linear, fold_keys, kept_images
 from deit_jax.models.products import product
 from deit_jax.sharding import whole
 
-Rows = Float[Array, "rows width"]
-Weights = tuple[Array, Array]
+Affine = tuple[Array, Array]
 """Kernel and bias, or scale and shift."""
 
 
 def encode(
     blocks: Sequence[Block],
     norm: LayerNorm,
-    x: Rows,
+    x: TokenRows,
     tokens: int,
     queries: int,
     keys: Key[Array, " batch"] | None,
@@ -63,7 +62,7 @@ def encode(
     return normal
 
 
-def _factors(block: Block, x: Rows, keys: Key[Array, " batch"] | None) -> Array | None:
+def _factors(block: Block, x: TokenRows, keys: Key[Array, " batch"] | None) -> Array | None:
     """Return what stochastic depth multiplies each row of a branch by; None where it does not."""
     rate = block.drop_path_rate
     if keys is None or rate == 0.0:
@@ -73,7 +72,7 @@ def _factors(block: Block, x: Rows, keys: Key[Array, " batch"] | None) -> Array 
     return jnp.broadcast_to(kept[:, None], (kept.size, x.shape[0] // kept.size)).reshape(-1)
 
 
-def _weights(linear: Linear, scale: LayerScale | None = None) -> Weights:
+def _weights(linear: Linear, scale: LayerScale | None = None) -> Affine:
     """Return a layer's kernel and bias, times the factors that its results are multiplied by."""
     kernel, bias = whole(linear.kernel[...], linear.dtype), linear.bias[...]
     if scale is None:
@@ -81,33 +80,33 @@ def _weights(linear: Linear, scale: LayerScale | None = None) -> Weights:
     return kernel * scale.gamma[...], bias * scale.gamma[...]
 
 
-def _affine(norm: LayerNorm) -> Weights:
+def _affine(norm: LayerNorm) -> Affine:
     return norm.scale[...], norm.bias[...]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(5, 6))
 def _project(
-    x: Rows,
+    x: TokenRows,
     mixed: Float[Array, "rows inner"],
-    weights: Weights,
+    weights: Affine,
     keep: Array | None,
-    affine: Weights,
+    affine: Affine,
     epsilon: float,
     dtype: Any,
-) -> tuple[Rows, Rows]:
+) -> tuple[TokenRows, TokenRows]:
     """Add a dense layer of `mixed` to the stream; return it, and it normalised as `dtype`."""
     return _project_forward(x, mixed, weights, keep, affine, epsilon, dtype)[0]
 
 
 def _project_forward(
-    x: Rows,
+    x: TokenRows,
     mixed: Float[Array, "rows inner"],
-    weights: Weights,
+    weights: Affine,
     keep: Array | None,
-    affine: Weights,
+    affine: Affine,
     epsilon: float,
     dtype: Any,
-) -> tuple[tuple[Rows, Rows], tuple]:
+) -> tuple[tuple[TokenRows, TokenRows], tuple]:
     kernel, bias = weights
     branch = product(mixed, kernel.astype(mixed.dtype), out_dtype=x.dtype)
     total, normal, mean, inverse = add_norm_forward(
@@ -117,7 +116,7 @@ def _project_forward(
 
 
 def _project_backward(
-    epsilon: float, dtype: Any, saved: tuple, grads: tuple[Rows, Rows]
+    epsilon: float, dtype: Any, saved: tuple, grads: tuple[TokenRows, TokenRows]
 ) -> tuple[Any, ...]:
     mixed, kernel, keep, scale, *of_rows = saved
     grad, branch, sums = add_norm_backward((*grads, *of_rows, keep), scale, dtype=mixed.dtype)
@@ -134,31 +133,31 @@ _project.defvjp(_project_forward, _project_backward)
 
 @partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8))
 def _mlp(
-    x: Rows,
-    normal: Rows,
-    first: Weights,
-    second: Weights,
+    x: TokenRows,
+    normal: TokenRows,
+    first: Affine,
+    second: Affine,
     keep: Array | None,
-    affine: Weights,
+    affine: Affine,
     epsilon: float,
     dtype: Any,
     with_gelu: bool,
-) -> tuple[Rows, Rows]:
+) -> tuple[TokenRows, TokenRows]:
     """Add an MLP of `normal` to the stream; return it, and it normalised as `dtype`."""
     return _mlp_forward(x, normal, first, second, keep, affine, epsilon, dtype, with_gelu)[0]
 
 
 def _mlp_forward(
-    x: Rows,
-    normal: Rows,
-    first: Weights,
-    second: Weights,
+    x: TokenRows,
+    normal: TokenRows,
+    first: Affine,
+    second: Affine,
     keep: Array | None,
-    affine: Weights,
+    affine: Affine,
     epsilon: float,
     dtype: Any,
     with_gelu: bool,
-) -> tuple[tuple[Rows, Rows], tuple]:
+) -> tuple[tuple[TokenRows, TokenRows], tuple]:
     compute = product_gelu if with_gelu else product_gelu.twin
     before, behind = compute((normal,), first[0].astype(normal.dtype), first[1])
     out, saved = _project_forward(x, behind, second, keep, affine, epsilon, dtype)
@@ -166,7 +165,7 @@ def _mlp_forward(
 
 
 def _mlp_backward(
-    epsilon: float, dtype: Any, with_gelu: bool, saved: tuple, grads: tuple[Rows, Rows]
+    epsilon: float, dtype: Any, with_gelu: bool, saved: tuple, grads: tuple[TokenRows, TokenRows]
 ) -> tuple[Any, ...]:
     normal, kernel, before, (behind, second, keep, scale, *of_rows) = saved
     grad, branch, sums = add_norm_backward((*grads, *of_rows, keep), scale, dtype=behind.dtype)

@@ -15,7 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
-from deit_jax.models.fused.calls import Arrays, Kernel, launch, power_of_two
+from deit_jax.models.fused.calls import Kernel, RowArrays, launch_kernel, power_of_two
 from deit_jax.models.layers import gelu, gelu_gradient
 from deit_jax.models.products import product
 
@@ -29,7 +29,7 @@ _LEAST = 16
 Hidden = Float[Array, "rows hidden"]
 
 
-def _twin_forward(rows: Arrays, kernel: Array, bias: Array) -> tuple[Hidden, Hidden]:
+def _twin_forward(rows: RowArrays, kernel: Array, bias: Array) -> tuple[Hidden, Hidden]:
     (x,) = rows
     assert x is not None
     out = product(x, kernel, out_dtype=x.dtype)
@@ -37,7 +37,7 @@ def _twin_forward(rows: Arrays, kernel: Array, bias: Array) -> tuple[Hidden, Hid
     return before, gelu(before)
 
 
-def _twin_backward(rows: Arrays, kernel: Array) -> tuple[Hidden, Array]:
+def _twin_backward(rows: RowArrays, kernel: Array) -> tuple[Hidden, Array]:
     grad, before = rows
     assert grad is not None and before is not None
     behind = product(grad, kernel, (-1, -1), grad.dtype).astype(grad.dtype)
@@ -45,14 +45,15 @@ def _twin_backward(rows: Arrays, kernel: Array) -> tuple[Hidden, Array]:
     return out, out.sum(0, dtype=jnp.float32)[None]
 
 
-def _product_gelu(rows: Arrays, kernel: Array, bias: Array) -> tuple[Array, ...]:
+def _product_gelu(rows: RowArrays, kernel: Array, bias: Array) -> tuple[Array, ...]:
     (x,) = rows
     assert x is not None
     (count, inner), columns = x.shape, kernel.shape[1]
     wide = power_of_two(columns, _COLUMNS)
     out = pl.BlockSpec((_ROWS, wide), lambda j, i: (i, j))
     result = jax.ShapeDtypeStruct((count, columns), x.dtype)
-    return launch(
+    return launch_kernel(
+        "product_gelu",
         partial(_forward_body, count=count),
         (x, kernel, bias),
         # Neighbours share their rows of x, which are then read once.
@@ -82,13 +83,14 @@ def _forward_body(x: Any, kernel: Any, bias: Any, before: Any, behind: Any, *, c
     triton.store(behind, (wide * _distribution(wide)[0]).astype(behind.dtype), mask=mask)
 
 
-def _gradient_product_gelu(rows: Arrays, kernel: Array) -> tuple[Array, ...]:
+def _gradient_product_gelu(rows: RowArrays, kernel: Array) -> tuple[Array, ...]:
     grad, before = rows
     assert grad is not None and before is not None
     (count, inner), columns = grad.shape, kernel.shape[0]
     wide, bands = power_of_two(columns, _COLUMNS), pl.cdiv(count, _ROWS)
     out = pl.BlockSpec((_ROWS, wide), lambda j, i: (i, j))
-    return launch(
+    return launch_kernel(
+        "gradient_product_gelu",
         partial(_backward_body, count=count),
         (grad, before, kernel),
         (columns // wide, bands),
@@ -156,7 +158,7 @@ def _inside(band: Array, count: int) -> Array:
     return (band * _ROWS + jnp.arange(_ROWS) < count)[:, None]
 
 
-def _misfit(rows: Arrays, kernel: Array, *_: Array) -> str:
+def _misfit(rows: RowArrays, kernel: Array, *_: Array) -> str:
     types = {str(x.dtype) for x in (*rows, kernel) if x is not None}
     if types != {"bfloat16"}:
         return f"it is for products in bfloat16, not in {', '.join(sorted(types))}"
