@@ -82,7 +82,7 @@ def lower_experiment(name: str, config: Config, step: str, mesh: Mesh) -> Planne
         params = jax.tree.map(_shape, teacher_params, state_shardings(teacher_params, mesh))
         if step == "train":
             foreseen = say_memory(config, built.abstract_state, teacher_params, mesh, 0)
-            train = cast(Wrapped, built.train_step)
+            train = cast(Wrapped, built.steps.whole(teacher))
             lowered = train.lower(built.abstract_state, params, batch)
         else:
             lowered = _lower_part(step, built, teacher, params, batch)

@@ -93,7 +93,8 @@ class TrainingOptions(Options):
     # How the reference fine-tuned at 384.
     eval_mode: bool = key(False)
     # On a GPU: the same bits in every run and after every resume, by kernels that add up in one
-    # order only. Costs speed. CPUs and TPUs repeat themselves without it.
+    # order only. Costs speed. CPUs and TPUs repeat themselves without it. With it, and on
+    # CPUs, a teacher is asked by a program of its own, so that kept labels change no bit.
     repeatable: bool = key(False)
     # Stop after so many steps with non-finite loss or gradient in a row.
     max_skipped_steps: int = key(10, POSITIVE)

@@ -28,10 +28,10 @@ from deit_jax.training.step_programs import StepPrograms
 
 @dataclass(frozen=True)
 class Programs:
-    """Functions under `jax.jit`, not compiled yet.
+    """Functions under `jax.jit`, or made of such, not compiled yet.
 
     Attributes:
-        steps: makes the train step, as one program, which is
+        steps: makes the train step, or its parts.
         train_step: from state, teacher's parameters and batch to the next state.
         eval_step: from `make_eval_step`.
         create_state: from a key and loaded weights (or an empty dict) to the state of step 0.
@@ -87,7 +87,7 @@ def build_programs(
     )
     return Programs(
         steps=steps,
-        train_step=steps.whole(teacher),
+        train_step=steps.train_step(teacher),
         eval_step=eval_step,
         create_state=jax.jit(create, out_shardings=shardings, compiler_options=options),
         abstract_state=abstract_state,

@@ -2,6 +2,7 @@
 
 Three parts, of which the first and the last are the same programs whether the teacher is asked or
 its labels are read: what a student learns from kept labels cannot depend on who was asked when.
+In one program the compiler may round what two networks read as it would not for one.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from deit_jax.models.functional import ModelFunction
 from deit_jax.schema import Config
-from deit_jax.sharding import split_over_batch
+from deit_jax.sharding import platform_of, split_over_batch
 from deit_jax.training.distillation.labels import Kept, TeacherLabels
 from deit_jax.training.distillation.view import TeacherView
 from deit_jax.training.example import Batch, BatchImages, Example, ask, make_prepare, on_mesh
@@ -49,8 +50,31 @@ class StepPrograms:
     options: dict[str, Any] | None
     state: Tree
 
+    def train_step(self, teacher: TeacherView | None) -> TrainStep:
+        """Return `step(state, teacher_params, batch) -> state`.
+
+        Where the same bits are promised, on CPUs and with `training.repeatable`, a step with a
+        teacher consists of the parts: a run with kept labels then ends as one without. Elsewhere
+        it is one program.
+        """
+        promised = platform_of(self.mesh) == "cpu" or self.config.training.repeatable
+        if teacher is None or not promised:
+            return self.whole(teacher)
+        kept = Kept.of(self.config)
+        prepare, answer, learn = (
+            self.preparing(),
+            self.answering(teacher, kept),
+            self.learning(kept),
+        )
+
+        def step(state: TrainState, teacher_params: Tree, batch: Batch) -> TrainState:
+            example = prepare(batch)
+            return learn(state, example, answer(teacher_params, example.images))
+
+        return step
+
     def whole(self, teacher: TeacherView | None) -> TrainStep:
-        """Return `step(state, teacher_params, batch) -> state`."""
+        """Return `step(state, teacher_params, batch) -> state` as one program."""
         step = make_train_step(
             self.student,
             teacher,

@@ -28,8 +28,11 @@ BATCH, GROUP = 64, 4
 
 
 def crossing(step, *arguments):
-    """(name, shapes) of the operations by which devices exchange anything in a step."""
-    lines = CROSSING.findall(step.lower(*arguments).compile().as_text())
+    """(name, shapes) of the operations by which devices exchange anything in a step.
+
+    Of one that consists of several programs: of these as one.
+    """
+    lines = CROSSING.findall(jax.jit(step).lower(*arguments).compile().as_text())
     return [
         (name, [tuple(int(n) for n in shape.split(",") if n) for shape in SHAPE.findall(results)])
         for results, name in lines
