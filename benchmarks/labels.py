@@ -57,6 +57,12 @@ def main(argv: list[str] | None = None) -> int:
         for name in (*args.students, args.teacher):
             model_spec(name)
         check_outputs([args.markdown])
+        if args.batch_size % (2 * jax.device_count()):
+            raise ValueError(
+                f"A batch of {args.batch_size} images, mixed in pairs, cannot be split over "
+                f"{jax.device_count()} device(s); pass a multiple of {2 * jax.device_count()} as "
+                "--batch-size."
+            )
     except ValueError as error:
         parser.error(str(error))
     rows = []
@@ -201,7 +207,7 @@ def _parser() -> Parser:
     add("--students", type=names(), default=names()(_STUDENTS), help="default DeiT-Ti, S and B")
     add("--teacher", default="regnety_160", help="a registered model (default regnety_160)")
     add("--image-size", type=positive_count, default=224, help="pixels (default 224)")
-    add("--batch-size", type=positive_count, default=256, help="even (default 256)")
+    add("--batch-size", type=positive_count, default=256, help="default 256")
     add("--dtype", default="bfloat16", choices=DTYPES, help="of both networks (default bfloat16)")
     add("--rounds", type=positive_count, default=7, help="of turns (default 7)")
     add("--steps", type=positive_count, default=1, help="of a turn (default 1)")
