@@ -1,6 +1,6 @@
 """Your own images: hundreds to a hundred thousand of them, in a folder for each class.
 
-    python -m deit_jax split PHOTOGRAPHS --out data/own
+    python -m deit_jax split PHOTOGRAPHS --output data/own
     python train.py --config configs/own.py:finetune --workdir runs/own \
         --config.data.directory=data/own --config.model.weights=deit_small_patch16_224-cd65a155.pth
 

@@ -100,7 +100,7 @@ def _create_loaded(
 def load_model(
     path: str | os.PathLike[str],
     *,
-    which: str = "model",
+    which: str = "",
     checkpoint: str | int = "best",
     download: bool = False,
 ) -> LoadedModel:
@@ -109,7 +109,8 @@ def load_model(
     Args:
         path: a run of train.py, a file or directory of weights of any layout, a cached Hugging Face
             repository, or a short name such as "lite0": whatever `read_weights` reads.
-        which: "model", or "ema" for the moving average in a run or training checkpoint.
+        which: "model", or "ema" for the moving average in a run or training checkpoint; by default
+            of a run what its configuration evaluates, of others the model.
         checkpoint: of a run directory: "best", "latest" or a step.
         download: fetch a Hugging Face repository that is not in the cache.
 

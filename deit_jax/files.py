@@ -201,7 +201,9 @@ def _plain(value: Any) -> Any:
 
 def _refuse_existing(path: Path) -> None:
     if os.path.lexists(path):
-        raise FileExistsError(f"{path} exists already; choose another name or allow overwriting.")
+        raise FileExistsError(
+            f"{path} exists already; choose another name or allow overwriting (--overwrite)."
+        )
 
 
 def _rename_to_free_name(partial: Path, path: Path) -> None:

@@ -35,9 +35,13 @@ def parse(
 
 
 def add_weights_choice(parser: argparse.ArgumentParser) -> None:
-    """Declare which of a run's weights are meant, and of which model."""
+    """Declare which of the weights that are named are meant, and of which model."""
     parser.add_argument(
-        "--which", choices=("model", "ema"), default="model", help="of a run or training checkpoint"
+        "--which",
+        choices=("model", "ema"),
+        default="",
+        help="of a run or training checkpoint, the weights or their moving average (default: of a "
+        "run what its config.evaluation.weights says, else model)",
     )
     parser.add_argument(
         "--checkpoint",
@@ -48,6 +52,17 @@ def add_weights_choice(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model", default="", metavar="NAME", help="where the model is not recognised"
+    )
+
+
+def add_crop_ratio(parser: argparse.ArgumentParser) -> None:
+    """Declare how much of an image weights are shown."""
+    parser.add_argument(
+        "--crop-ratio",
+        type=share,
+        metavar="R",
+        help="share of the resized side that is kept (default: what the weights say; the "
+        "reference's 0.875 where nothing does)",
     )
 
 

@@ -1,13 +1,13 @@
 """Look at what class and distillation token attend to, over the image as the model is shown it.
 
-For each image a folder in OUT: overview.png (the mean of the heads in some blocks, and the rollout
+For each image a folder in DIR: overview.png (the mean of the heads in some blocks, and the rollout
 through all), class.png, distillation.png and difference.png (every block and head). For models with
 a distillation token also cosine.png: how alike both tokens are, layer by layer, on all images.
 Blocks and heads are counted from 0, as in the names of weights. Needs matplotlib (extra `demo`).
 Images that cannot be read are named and skipped; the exit code is then 1.
 
 Example:
-  python -m deit_jax attention --weights runs/small_hard cat.jpeg dog.jpeg --out attention
+  python -m deit_jax attention --weights runs/small_hard cat.jpeg dog.jpeg --output attention
 """
 
 import argparse
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deit_jax.cli.arguments import add_weights_choice, share
+from deit_jax.cli.arguments import add_crop_ratio, add_weights_choice
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,15 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", required=True, help="file, directory, run of train.py or cached repository"
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="where the pictures go")
-    add_weights_choice(parser)
     parser.add_argument(
-        "--crop-ratio",
-        type=share,
-        metavar="R",
-        help="share of the resized side that is kept (default: what the weights say; the "
-        "reference's 0.875 where nothing does)",
+        "--output", "--out", required=True, metavar="DIR", help="where the pictures go"
     )
+    add_weights_choice(parser)
+    add_crop_ratio(parser)
     parser.add_argument(
         "--overwrite", action="store_true", help="replace pictures that are there already"
     )
@@ -62,11 +58,11 @@ def run(args: argparse.Namespace) -> int:
     from deit_jax.runs.open_weights import read_weights
 
     require("matplotlib", "demo", "Drawing attention")
-    paths, out = find_images(args.images), Path(args.out)
+    paths, out = find_images(args.images), Path(args.output)
     folders = _folders(paths, out)
     taken = [path for path in (*folders, out / _COSINES) if path.exists()]
     if taken and not args.overwrite:
-        raise FileExistsError(f"{taken[0]} exists already; give another --out, or --overwrite.")
+        raise FileExistsError(f"{taken[0]} exists already; give another --output, or --overwrite.")
     weights = read_weights(
         args.weights, which=args.which, checkpoint=args.checkpoint, model=args.model
     )

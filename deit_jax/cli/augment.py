@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe", default="deit", help=f"one of {', '.join(RECIPES)} (default: deit)"
     )
-    parser.add_argument("--output", default="augmentation.png", help="PNG file to write")
+    parser.add_argument("--output", "--out", default="augmentation.png", help="PNG file to write")
     parser.add_argument(
         "--columns", type=positive_count, default=8, help="samples shown (default: 8)"
     )

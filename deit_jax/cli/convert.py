@@ -12,7 +12,7 @@ Example:
 import argparse
 from typing import TYPE_CHECKING
 
-from deit_jax.cli.arguments import checkpoint
+from deit_jax.cli.arguments import add_weights_choice
 
 if TYPE_CHECKING:
     from deit_jax.weights.reading import Weights
@@ -29,22 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="timm",
         help="names of the tensors (default: timm)",
     )
-    parser.add_argument(
-        "--which",
-        choices=("model", "ema"),
-        default="model",
-        help="of a training checkpoint or run, the weights or their moving average",
-    )
-    parser.add_argument(
-        "--checkpoint",
-        type=checkpoint,
-        default="best",
-        metavar="best|latest|STEP",
-        help="of a run (default: best)",
-    )
-    parser.add_argument(
-        "--model", default="", metavar="NAME", help="where the model is not recognised"
-    )
+    add_weights_choice(parser)
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="default: as they are"
     )

@@ -5,7 +5,7 @@ Every image counts exactly once, on any number of devices; runs and weights are 
 Example:
   python -m deit_jax evaluate runs/small_hard
   python -m deit_jax evaluate runs/small_hard --checkpoint latest --weights ema --json
-  python -m deit_jax evaluate deit_small_patch16_224-cd65a155.pth \
+  python -m deit_jax evaluate deit_small_patch16_224-cd65a155.pth \\
       --source folder --directory IMAGENET --split val --real real.json
   python -m deit_jax evaluate runs/teacher runs/small runs/small_hard --disagreement --output out
 """
@@ -56,7 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the fraction of images that each two of all models and heads answer differently",
     )
     parser.add_argument(
-        "--output", metavar="DIR", help="write the table of --disagreement there, with a picture"
+        "--output",
+        "--out",
+        metavar="DIR",
+        help="write the table of --disagreement there, with a picture",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, a line a model")
 

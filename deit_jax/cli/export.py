@@ -41,11 +41,13 @@ def run(args: argparse.Namespace) -> int:
     """Read, write, compare, and say how far both are apart."""
     from rich.console import Console
 
+    from deit_jax.export.directory import refuse_existing
     from deit_jax.export.formats import export
     from deit_jax.export.subject import open_export_subject
     from deit_jax.reports.terminal import say
 
     out, console = Path(args.out), Console()
+    refuse_existing(out)
     subject = open_export_subject(
         args.weights, which=args.which, checkpoint=args.checkpoint, model=args.model
     )

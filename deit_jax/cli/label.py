@@ -6,7 +6,7 @@ there are not computed again: give the same command again after an interruption.
 on one machine or many, may share the work by --epochs, which are counted from 0.
 
 Example:
-  python -m deit_jax label --config configs/distill.py:small,hard --out labels/imagenet \\
+  python -m deit_jax label --config configs/distill.py:small,hard --output labels/imagenet \\
       --config.data.directory=DIR/imagenet2012/5.1.0 --config.teacher.weights=TEACHER_DIR \\
       --epochs 0:100
 """
@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE:WHAT",
         help="as for train.py, with --config.a.b=value",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="where the labels go")
+    parser.add_argument(
+        "--output", "--out", required=True, metavar="DIR", help="where the labels go"
+    )
     parser.add_argument(
         "--epochs",
         type=_stretch,
@@ -49,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
     count = len(done.steps)
     print(
         f"Labels of steps {done.steps.start:,} to {done.steps.stop - 1:,} ({count:,}) are in "
-        f"{args.out}: {done.computed:,} were computed, {count - done.computed:,} were there. "
-        f"Train with --config.teacher.labels={args.out}."
+        f"{args.output}: {done.computed:,} were computed, {count - done.computed:,} were there. "
+        f"Train with --config.teacher.labels={args.output}."
     )
     return 0
 
@@ -60,7 +62,7 @@ def _read_config(args: argparse.Namespace) -> "ConfigDict":
     from deit_jax.sweeps.plan import read_config
 
     config = read_config(args.config, config_overrides(args))
-    config.teacher.labels = args.out
+    config.teacher.labels = args.output
     if config.distillation.kind == "none":
         raise ValueError(
             f"{args.config} has no teacher (config.distillation.kind is 'none'), so there is "

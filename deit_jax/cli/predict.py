@@ -18,7 +18,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from deit_jax.cli.arguments import positive_count, share
+from deit_jax.cli.arguments import add_crop_ratio, add_weights_choice, positive_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,21 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="file, directory, run of train.py, cached repository, or lite0, lite1, lite2",
     )
-    parser.add_argument(
-        "--model", default="", metavar="NAME", help="where the model is not recognised"
-    )
-    parser.add_argument(
-        "--which", choices=("model", "ema"), default="model", help="of a run or training checkpoint"
-    )
+    add_weights_choice(parser)
     parser.add_argument("--classes", metavar="FILE", help="names of the classes")
     parser.add_argument("--top", type=positive_count, default=5, metavar="N", help="default: 5")
-    parser.add_argument(
-        "--crop-ratio",
-        type=share,
-        metavar="R",
-        help="share of the resized side that is kept (default: what the weights say; the "
-        "reference's 0.875 where nothing does)",
-    )
+    add_crop_ratio(parser)
     parser.add_argument(
         "--batch-size", type=positive_count, default=32, metavar="N", help="default: 32"
     )
@@ -72,7 +61,9 @@ def run(args: argparse.Namespace) -> int:
     from deit_jax.weights.load import complete_model
 
     paths = find_images(args.images)
-    weights = read_weights(args.weights, which=args.which, model=args.model)
+    weights = read_weights(
+        args.weights, which=args.which, checkpoint=args.checkpoint, model=args.model
+    )
     model = complete_model(weights)
     if args.classes:
         names: Sequence[str] = read_class_names(args.classes, weights.num_classes)

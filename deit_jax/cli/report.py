@@ -44,7 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "mistakes, how often teacher and heads differ (takes the data, and time)",
     )
     parser.add_argument(
-        "--output", default="report", metavar="DIR", help="where to write (default: report)"
+        "--output",
+        "--out",
+        default="report",
+        metavar="DIR",
+        help="where to write (default: report)",
     )
 
 

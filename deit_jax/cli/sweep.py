@@ -55,7 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--collect", nargs="+", metavar="DIR", help="write tables of these runs")
     parser.add_argument(
-        "--output", metavar="DIR", help="for --collect: where to write (default: the first DIR)"
+        "--output",
+        "--out",
+        metavar="DIR",
+        help="for --collect: where to write (default: the first DIR)",
     )
     parser.set_defaults(overrides=[])
     add_overrides(parser, _Override)

@@ -1,7 +1,8 @@
-"""Train a model: `python train.py --config configs/FAMILY.py:WHAT --workdir DIR [--config.a.b=x]`.
+"""Train a model: `python -m deit_jax train --config FILE.py:WHAT --workdir DIR [--config.a.b=x]`.
 
-A stopped run goes on from its last checkpoint when the same command is given again. FILE.py is a
-path, or the name of a config file that comes with the project.
+FILE.py is a path, or the name of a config file that comes with the project; a WHAT that it does not
+have is answered with those that it has. A stopped run goes on from its last checkpoint when the
+same command is given again.
 
 Example:
   python -m deit_jax train --config configs/digits.py:none --workdir runs/none \\
@@ -9,6 +10,7 @@ Example:
 """
 
 import functools
+import logging as python_logging
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -23,6 +25,7 @@ from deit_jax.config.command_line import (
     explain_flag_error,
     read_overrides,
 )
+from deit_jax.config.families import config_files
 from deit_jax.config.reference_flags import answers
 from deit_jax.files import print_any_name, sentence
 from deit_jax.runs.interruption import Interrupted, Interruption, leave_at_once
@@ -52,7 +55,8 @@ def start_training(words: Sequence[str], interruption: Interruption | None = Non
         interruption: what takes the signals of this process, installed before.
     """
     if {"--help", "-help", "-h"} & set(words):
-        print(f"{__doc__}\n{flags.FLAGS.module_help(__name__)}")
+        print(f"{__doc__}\nConfig files: {', '.join(config_files())}.\n")
+        print(flags.FLAGS.module_help(__name__))
         print("\nTry --helpfull to get a list of all flags.")
         sys.exit(0)
     train = functools.partial(run_training, interruption=interruption)
@@ -79,8 +83,8 @@ def parse_flags(arguments: list[str]) -> list[str]:
         rest = flags.FLAGS(expand_config(line.rest))
         missing = [flag for flag in ("config", "workdir") if not flags.FLAGS[flag].value]
         if missing:
-            usage = (__doc__ or "").splitlines()[0]
-            _fail([f"--{flag} is missing. Usage: {usage}" for flag in missing])
+            usage = (__doc__ or "").split("`")[1]
+            _fail([f"--{' and --'.join(missing)} missing: {usage}."])
         if problems := configure(_CONFIG.value, line.overrides):
             _fail(problems)
         return rest
@@ -97,6 +101,8 @@ def run_training(arguments: list[str], interruption: Interruption | None = None)
     # Libraries report every file they write; warnings are enough unless --verbosity asks.
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
+        # For whoever trains: no time, process and line of code before each.
+        logging.get_absl_handler().setFormatter(_Sentence())
     # Imported late: a typo should be answered before JAX has started.
     keep_compiled_programs()
     import jax
@@ -142,6 +148,14 @@ def run_training(arguments: list[str], interruption: Interruption | None = None)
         # Where the system has no POSIX signals.
         print("interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
         sys.exit(130)
+
+
+class _Sentence(python_logging.Formatter):
+    """A warning as commands write it."""
+
+    def format(self, record: python_logging.LogRecord) -> str:
+        """Return its level and what it says."""
+        return f"{record.levelname.lower()}: {super().format(record)}"
 
 
 def _fail(problems: Sequence[str]) -> NoReturn:

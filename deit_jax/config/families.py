@@ -37,10 +37,15 @@ def find_config_file(given: str) -> str:
     return f"{path}{colon}{what}"
 
 
+def config_files() -> list[str]:
+    """Return the names of all of them."""
+    return sorted(file.name for file in directory().glob("[a-z]*.py"))
+
+
 def no_config_file(path: str) -> str:
     """Return the sentence for a file that is neither there nor comes with the project."""
-    names = sorted(file.name for file in directory().glob("[a-z]*.py"))
-    return f"There is no config file {path}; there are {', '.join(names)}, or give one of your own."
+    names = ", ".join(config_files())
+    return f"There is no config file {path}; there are {names}, or give one of your own."
 
 
 def family(name: str) -> ModuleType | None:

@@ -145,6 +145,7 @@ def names_of_classes(weights: Weights) -> tuple[Sequence[str], str]:
             return imagenet_class_names(), ""
         except FileNotFoundError as error:
             missing = str(error)
+    missing = missing or "Nothing says what the classes are called; `predict --classes FILE` does."
     return [f"class {index}" for index in range(weights.num_classes)], missing
 
 

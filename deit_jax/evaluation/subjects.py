@@ -21,8 +21,7 @@ from deit_jax.data.stream.loader import EvalInput, eval_batches
 from deit_jax.evaluation.metrics import Answers, Metrics, measure
 from deit_jax.models.functional import ModelFunction
 from deit_jax.preprocessing import Preprocessing
-from deit_jax.runs.open_weights import RunWeights, is_run, read_weights
-from deit_jax.runs.read import load_run
+from deit_jax.runs.open_weights import RunWeights, read_weights
 from deit_jax.sharding import create_mesh
 from deit_jax.trees import Tree
 from deit_jax.weights.load import complete_model
@@ -94,12 +93,12 @@ def read_subject(
         FileNotFoundError: there is nothing of that name.
         ValueError: it cannot be read, or is not complete.
     """
-    if is_run(Path(path)) and not which:
-        which = load_run(path).config["evaluation"]["weights"]
     weights = read_weights(
-        path, which="ema" if which == "ema" else "model", checkpoint=checkpoint, model=model
+        path, which="model" if which == "raw" else which, checkpoint=checkpoint, model=model
     )
     run = weights if isinstance(weights, RunWeights) else None
+    if run and run.which == "ema":
+        which = "ema"
     types: dict[str, Any] = {
         key: jnp.dtype(run.config["model"][key] if run else "float32")
         for key in ("dtype", "residual_dtype")

@@ -54,7 +54,7 @@ def model_card(subject: ExportSubject, layout: str, title: str, usage: str) -> s
         usage,
     ]
     if isinstance(weights, RunWeights):
-        parts += _run(weights, subject.which)
+        parts += _run(weights)
     else:
         parts += ["## Where the weights are from", " ".join(weights.notes)]
     return "\n\n".join(parts) + "\n"
@@ -83,7 +83,7 @@ def _model(subject: ExportSubject) -> str:
     return markdown_table([Column("model"), Column("")], rows) + "\n" + named + note
 
 
-def _run(weights: RunWeights, which: str) -> Iterator[str]:
+def _run(weights: RunWeights) -> Iterator[str]:
     """Say how a run was trained and how good this checkpoint was."""
     run = load_run(weights.source)
     config, flat = weights.config, leaves_by_key(weights.config)
@@ -104,14 +104,14 @@ def _run(weights: RunWeights, which: str) -> Iterator[str]:
     yield " ".join(said)
     rows = [[f"`{key}`", str(flat[key])] for key in _RECIPE if key in flat]
     yield markdown_table([Column("key"), Column("value")], rows)
-    yield _accuracy(weights, which)
+    yield _accuracy(weights)
     if versions := run.record.get("versions"):
         yield "Versions: " + ", ".join(f"{name} {text}" for name, text in versions.items()) + "."
 
 
-def _accuracy(weights: RunWeights, which: str) -> str:
+def _accuracy(weights: RunWeights) -> str:
     """Return what the run measured of just these weights."""
-    path, averaged = load_run(weights.source).path / "metrics.jsonl", which == "ema"
+    path, averaged = load_run(weights.source).path / "metrics.jsonl", weights.which == "ema"
     rows = [row for _, row in read_lines(path)] if path.is_file() else []
     found = [row for row in rows if row["split"] == "eval" and row["step"] == weights.step]
     lines = _measured(found[-1], "ema" if averaged else "raw") if found else []

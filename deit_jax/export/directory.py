@@ -16,23 +16,22 @@ def new_directory(path: Path) -> Iterator[Path]:
 
     Raises:
         FileExistsError: there is something of that name already.
-        FileNotFoundError: the directory it is to be in does not exist.
         OSError: it cannot be written; with the final path.
     """
-    _refuse_existing(path)
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"{path} cannot be written: there is no directory {path.parent}.")
+    refuse_existing(path)
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         with naming(path, instead_of=partial):
             partial.mkdir()
             yield partial
-            _refuse_existing(path)
+            refuse_existing(path)
             partial.rename(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _refuse_existing(path: Path) -> None:
+def refuse_existing(path: Path) -> None:
+    """Raise FileExistsError if there is something of that name."""
     if os.path.lexists(path):
         raise FileExistsError(f"{path} exists already; name a directory that does not.")

@@ -30,14 +30,12 @@ class ExportSubject:
         function: its static half, in float32.
         trees: parameters and BatchNorm statistics.
         frozen: the same with BatchNorm folded, function and parameters.
-        which: "model" or "ema".
     """
 
     weights: Weights
     function: ModelFunction
     trees: tuple[Tree, Tree]
     frozen: tuple[ModelFunction, Tree]
-    which: str = "model"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -97,9 +95,7 @@ def open_export_subject(path: str, **options: Any) -> ExportSubject:
     function, params, batch_stats = complete_model(weights, dtype=jnp.float32)
     trees = _arrays((params, batch_stats))
     folded, params = fold_batch_norm(function, *trees)
-    return ExportSubject(
-        weights, function, trees, (folded, _arrays(params)), options.get("which", "model")
-    )
+    return ExportSubject(weights, function, trees, (folded, _arrays(params)))
 
 
 def _arrays(trees: Any) -> Any:

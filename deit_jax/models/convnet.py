@@ -13,7 +13,7 @@ from deit_jax.devices import platform
 from deit_jax.models.architecture import ConvNetArchitecture, Stage
 from deit_jax.models.convnet_layers import ACTIVATION_FUNCTIONS, Layers, LinearHead
 from deit_jax.models.functional import HeadLogits
-from deit_jax.models.layers import dropout, fold_keys
+from deit_jax.models.layers import check_images, dropout, fold_keys
 from deit_jax.trees import TreePath, nest
 
 KernelShapes = dict[TreePath, tuple[int, int, int, int]]
@@ -126,6 +126,7 @@ class ConvNet(nnx.Module):
 
     def _stem(self, images: Array, train: bool) -> Float[Array, "batch height_out width_out width"]:
         """Return what enters the first block."""
+        check_images(images)
         return self._activate(self._at(self.STEM[:-1])(images, train=train)).astype(self.dtype)
 
     def _blocks(self) -> dict[str, Callable[..., Array]]:

@@ -143,3 +143,31 @@ class PatchEmbed(nnx.Module):
             materialise(patches.astype(self.dtype)), kernel, self.proj.bias[...], jnp.float32
         )
         return embedded.reshape(batch, rows * columns, -1)
+
+
+def check_images(images: Array, image_size: tuple[int, int] | None = None) -> None:
+    """Refuse what is no batch of normalised images, channels last.
+
+    Args:
+        images: that a model is called with.
+        image_size: (height, width) that it was built for; None for any.
+
+    Raises:
+        TypeError: they are whole numbers.
+        ValueError: they have another shape.
+    """
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(
+            f"The model got images of type {images.dtype}; "
+            "scale them to [0, 1] and normalise them by mean and standard deviation first."
+        )
+    right = images.ndim == 4 and images.shape[-1] == 3
+    if image_size is None and not right:
+        raise ValueError(
+            f"The model got images of shape {images.shape} but takes [batch, height, width, 3]."
+        )
+    if image_size and not (right and images.shape[1:3] == image_size):
+        raise ValueError(
+            f"The model got images of shape {images.shape} but was built for [batch, "
+            f"{image_size[0]}, {image_size[1]}, 3]; resize them or build it with their image_size."
+        )

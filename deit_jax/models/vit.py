@@ -21,7 +21,14 @@ from deit_jax.models.functional import HeadLogits
 from deit_jax.models.fused.encoder import encode
 from deit_jax.models.fusion import fuse
 from deit_jax.models.layer_norm import LAYER_NORM_EPSILON, LayerNorm
-from deit_jax.models.layers import INIT_STD, Linear, PatchEmbed, dropout, fold_keys
+from deit_jax.models.layers import (
+    INIT_STD,
+    Linear,
+    PatchEmbed,
+    check_images,
+    dropout,
+    fold_keys,
+)
 from deit_jax.models.rematerialise import rematerialised
 from deit_jax.sharding import whole
 from deit_jax.trees import TreePath
@@ -229,7 +236,7 @@ class VisionTransformer(nnx.Module):
         self, images: Float[Array, "batch height width 3"], seen: dict[str, Array] | None = None
     ) -> Float[Array, "batch*{self.num_tokens} features"]:
         """Patches and prefix tokens with their position embeddings."""
-        _check_images(images, self.image_size)
+        check_images(images, self.image_size)
         patches = self.patch_embed(images)
         batch, _, width = patches.shape
         prefix = [self.cls_token[...]]
@@ -252,17 +259,4 @@ def _check_image_size(image_size: tuple[int, int], patch_size: int) -> None:
             f"The image size {image_size[0]}x{image_size[1]} (height x width) of this vision "
             f"transformer cannot be cut into {patch_size}x{patch_size} patches; "
             f"choose image_size with both sides multiples of {patch_size}."
-        )
-
-
-def _check_images(images: Array, image_size: tuple[int, int]) -> None:
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(
-            f"The model got images of type {images.dtype}; "
-            "scale them to [0, 1] and normalise them by mean and standard deviation first."
-        )
-    if images.ndim != 4 or images.shape[1:] != (*image_size, 3):
-        raise ValueError(
-            f"The model got images of shape {images.shape} but was built for [batch, "
-            f"{image_size[0]}, {image_size[1]}, 3]; resize them or build it with their image_size."
         )

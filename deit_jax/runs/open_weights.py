@@ -31,11 +31,13 @@ class RunWeights(Weights):
 
     Attributes:
         config: of the run, nested; keys that are younger than the run have their defaults.
+        which: "model" or "ema".
         step: of the checkpoint.
         metrics: that it was saved with.
     """
 
     config: dict[str, Any] = field(default_factory=dict)
+    which: str = "model"
     step: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -56,7 +58,8 @@ def read_weights(
             torchvision or of ours; a directory with such a file; a run directory of train.py or
             one of its checkpoints; the name of a Hugging Face repository in the local cache; or a
             short name of weights in a package, such as "lite0".
-        which: "model", or "ema" for the moving average in a training checkpoint.
+        which: "model", or "ema" for the moving average in a run or training checkpoint; "" is of a
+            run what its configuration evaluates, by which its best checkpoint was chosen.
         model: registered name, where it is not to be recognised from names and shapes.
         checkpoint: of a run directory: "best", "latest" or a step.
         download: fetch a repository that is not in the cache.
@@ -77,7 +80,7 @@ def read_weights(
         weights = _read_run(*run, which)
     else:
         _refuse_checkpoint(where)
-        weights = interpret(read_file(where, which), model, like)
+        weights = interpret(read_file(where, which or "model"), model, like)
     if model and weights.model_name != model:
         raise ValueError(
             f"{weights.source} holds {weights.model_name or 'another architecture'}, not {model}."
@@ -152,9 +155,10 @@ def _refuse_checkpoint(path: Path) -> None:
 
 
 def _read_run(run: Path, checkpoint: str | int, which: str) -> RunWeights:
+    config = load_run(run).config
+    which = which or ("ema" if config["evaluation"]["weights"] == "ema" else "model")
     if which not in _PARTS:
         raise ValueError(f"There are no {which!r} weights; choose model or ema.")
-    config = load_run(run).config
     params, batch_stats, meta = restore_parameters(run / "checkpoints", checkpoint, _PARTS[which])
     model = config["model"]
     size = (int(model["image_size"][0]), int(model["image_size"][1]))
@@ -177,6 +181,7 @@ def _read_run(run: Path, checkpoint: str | int, which: str) -> RunWeights:
         num_heads=registered(model["name"], model.get("num_heads", 0)).num_heads,
         said=Description("deit_jax", CONFIG, model["name"]),
         config=config,
+        which=which,
         step=meta["step"],
         metrics=meta["metrics"] or {},
     )

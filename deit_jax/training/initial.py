@@ -61,8 +61,12 @@ def _warn(config: Config, weights: Weights, class_names: Sequence[str]) -> None:
     if "normalisation" not in shown.assumed and own != here:
         _LOG.warning(
             "%s was trained on images normalised with mean %s and standard deviation %s, this run "
-            "has %s and %s (config.augment.mean and std).",
+            "has %s and %s: --config.augment.mean=%s --config.augment.std=%s shows it what it "
+            "knows.",
             weights.source,
-            *own,
-            *here,
+            *map(_listed, (*own, *here, *own)),
         )
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ",".join(f"{value:.6g}" for value in values)

@@ -1,6 +1,7 @@
 """Weights in models: fitted to one, as the model they are of, or laid over a live one."""
 
 import logging
+from dataclasses import replace
 from typing import Any, cast
 
 import jax
@@ -40,20 +41,31 @@ def fit_weights(
     Raises:
         ValueError: they do not fit, or are described as of a network that computes something else.
     """
-    described = (
-        network_difference(weights.source, weights.network, network) if weights.described else ""
-    )
     grids = Grids(
         grid_of(weights.params, weights.image_size), grid_of(target[0], image_size), position_resize
     )
-    return fit(
-        (weights.params, weights.batch_stats),
-        target,
-        grids,
-        source=weights.source,
-        left_over=weights.left_over,
-        notes=(*weights.notes, *filter(None, [described])),
-    )
+    try:
+        fitted = fit(
+            (weights.params, weights.batch_stats),
+            target,
+            grids,
+            source=weights.source,
+            left_over=weights.left_over,
+            notes=weights.notes,
+        )
+    except ValueError as error:
+        # Names say more than shapes, where there are both.
+        if not weights.model_name or weights.model_name == network.name or not network.name:
+            raise
+        raise ValueError(
+            f"{str(error).rstrip('.')}; they are of {weights.model_name}: build that in place of "
+            f"{network.name} (in a run --config.model.name={weights.model_name})."
+        ) from error
+    described = weights.described and network_difference(weights.source, weights.network, network)
+    if not described:
+        return fitted
+    notes = (*fitted.report.notes, described)
+    return replace(fitted, report=replace(fitted.report, notes=notes))
 
 
 def fit_to_itself(weights: Weights) -> Fitted:

@@ -1,5 +1,7 @@
 """What became of every array when weights were loaded."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,7 +53,7 @@ class LoadReport:
         fresh = [row for row in self.rows if row.fate == "re-initialised"]
         if not fresh:
             return ""
-        listed = ", ".join(row.name for row in fresh)
+        listed = ", ".join(name for name, _ in _alike(fresh))
         reasons = "; ".join(dict.fromkeys(row.note for row in fresh))
         return (
             f"{len(fresh)} arrays were NOT loaded from {self.source} and keep their fresh "
@@ -59,27 +61,48 @@ class LoadReport:
         )
 
     def cells(self) -> list[tuple[str, str, str, str]]:
-        """Rows of a table: arrays, shape, fate, note. Arrays simply used share a row by module."""
+        """Rows of a table: arrays, shape, fate, note.
+
+        Arrays simply used share a row by module; others of one fate and reason, if their names
+        differ in numbers alone (`blocks.*.norm.weight`).
+        """
         groups: dict[str, list[Row]] = {}
-        special = []
+        special: dict[tuple[Fate, str], list[Row]] = {}
         for row in self.rows:
             if row.fate == "used" and not row.note:
                 groups.setdefault(row.name.split(".")[0], []).append(row)
             else:
-                special.append((row.name, _shape(row.shape), row.fate, row.note))
+                special.setdefault((row.fate, row.note), []).append(row)
         used = [
             (members[0].name, _shape(members[0].shape), "used", "")
             if len(members) == 1
             else (f"{module}.*", f"{len(members)} arrays", "used", "")
             for module, members in groups.items()
         ]
-        return used + special
+        return used + [
+            (name, shape, fate, note)
+            for (fate, note), rows in special.items()
+            for name, shape in _alike(rows)
+        ]
 
     def table(self) -> str:
         """Return the table as text, with the notes and the warning below it."""
         table = markdown_table(LOAD_COLUMNS, self.cells())
         warning = [self.warning] if self.warning else []
         return "\n".join([f"Weights of {self.source}:", table, *self.notes, *warning])
+
+
+def _alike(rows: Iterable[Row]) -> list[tuple[str, str]]:
+    """Return name and shape of each row, one for all whose names differ in numbers alone."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(re.sub(r"\d+", "*", row.name), []).append(row)
+    return [
+        (members[0].name, _shape(members[0].shape))
+        if len(members) == 1
+        else (pattern, f"{len(members)} arrays")
+        for pattern, members in groups.items()
+    ]
 
 
 def _shape(shape: tuple[int, ...]) -> str:

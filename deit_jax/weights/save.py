@@ -168,7 +168,9 @@ def _write_bare(
     """Write tensors alone, as `load_state_dict` takes them, and the texts into a file beside."""
     side = sidecar(path)
     if side.exists() and not overwrite:
-        raise FileExistsError(f"{side} exists already; choose another name or allow overwriting.")
+        raise FileExistsError(
+            f"{side} exists already; choose another name or allow overwriting (--overwrite)."
+        )
     side.unlink(missing_ok=True)
     write_pth(path, tensors, overwrite)
     # Texts are of this file alone, whatever takes its name later.
@@ -202,7 +204,8 @@ def _write_directory(
     there = [file for file in (path / _WEIGHTS, *descriptions) if file.exists()]
     if there and not overwrite:
         raise FileExistsError(
-            f"{there[0]} exists already; choose another directory or allow overwriting."
+            f"{there[0]} exists already; choose another directory or allow overwriting "
+            "(--overwrite)."
         )
     path.mkdir(exist_ok=True)
     # While there is no configuration, nobody takes new weights for those of an old one.

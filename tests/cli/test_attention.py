@@ -86,7 +86,7 @@ def test_what_is_refused(tmp_path, photos, drawn, capsys, monkeypatch):
     assert not (tmp_path / "out").exists()
     (tmp_path / "out" / "a").mkdir(parents=True)
     assert main(arguments) == 2
-    assert "out/a exists already; give another --out, or --overwrite." in capsys.readouterr().err
+    assert "out/a exists already; give another --output, or --overwrite." in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(arguments) == 2
     assert "pip install 'deit_jax[demo]'" in capsys.readouterr().err

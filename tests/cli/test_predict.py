@@ -133,6 +133,9 @@ def test_names_of_classes_and_the_table(tmp_path, photos, capsys):
     assert printed[0] == printed[1]
     assert "| both heads" in printed[0] and "| distillation head" in printed[0]
     assert printed[0].count("| animal ") == 6
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "`predict --classes FILE` does" in said and "| class " in said
     # As transformers stores them beside its weights.
     (tmp_path / "config.json").write_text(json.dumps({"id2label": dict(enumerate(names))}))
     assert main(command) == 0

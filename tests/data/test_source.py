@@ -95,7 +95,15 @@ def test_missing_and_empty_folders_are_named(tmp_path, image_folder):
         opened(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="No folder"):
         open_source("folder", "train")
+    with pytest.raises(FileNotFoundError, match=r"/train': .*IMAGE.jpeg\.$"):
+        opened(tmp_path / "nowhere")
+    # Classes that nobody has divided, and one split taken for the data set.
+    (tmp_path / "photographs" / "cat").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"has cat: .* deit_jax split .*/photographs"):
+        opened(tmp_path / "photographs")
     (tmp_path / "train").mkdir()
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path.name}' has a folder 'train': give"):
+        opened(tmp_path / "train")
     with pytest.raises(FileNotFoundError, match="no class folders"):
         opened(tmp_path)
     (tmp_path / "train" / "ant").mkdir()

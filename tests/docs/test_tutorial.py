@@ -20,7 +20,7 @@ def test_pieces_of_photographs_are_divided_by_rows(tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     exec(compile(program, "tutorial", "exec"), {})
-    (words,) = re.findall(r"deit-jax (split photographs --out data/own --together)", PAGE)
+    (words,) = re.findall(r"deit-jax (split photographs --output data/own --together)", PAGE)
     assert main(words.split()) == 0
     assert "6 classes, 368 in train, 104 in val" in capsys.readouterr().out
     train, val = (open_source("folder", split, "data/own") for split in ("train", "val"))

@@ -183,3 +183,18 @@ def test_runs_without_graph_mode(trained, batch, expected_step):
 def test_impossible_probabilities_are_refused(options):
     with pytest.raises(ValueError, match="probability"):
         micro(nnx.Rngs(0), **options)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize(
+    ("shape", "dtype", "error", "words"),
+    [
+        ((2, 3, 16, 16), "float32", ValueError, r"\(2, 3, 16, 16\) but takes \[batch, height, "),
+        ((16, 16, 3), "float32", ValueError, r"\(16, 16, 3\) but takes"),
+        ((2, 16, 16, 3), "uint8", TypeError, "normalise them"),
+    ],
+)
+def test_images_in_another_form_are_refused(shape, dtype, error, words):
+    function, *trees = abstract(micro)
+    with pytest.raises(error, match=words):
+        jax.eval_shape(function.head_logits, *trees, jax.ShapeDtypeStruct(shape, dtype))

@@ -11,6 +11,7 @@ import pytest
 
 from configs.digits import get_config
 from deit_jax.cli.evaluate import _logged
+from deit_jax.cli.main import parser_of
 from deit_jax.evaluation import subjects
 from deit_jax.files import strict_json
 from deit_jax.models.functional import abstract
@@ -202,3 +203,22 @@ def test_files_of_another_kind(run, name, content):
         answer(read, run)
     # A log that holds nothing is one to which nothing has been written.
     assert answer(report, run) or (name == "metrics.jsonl" and not content)
+
+
+@pytest.mark.parametrize(("evaluated", "part"), [("raw", "params"), ("ema", "ema")])
+def test_what_the_run_evaluates_is_read_unless_said_otherwise(run, monkeypatch, evaluated, part):
+    record = json.loads((run / "config.json").read_text())
+    record["config"]["evaluation"]["weights"] = evaluated
+    (run / "config.json").write_text(strict_json(record))
+    restore, parts = open_weights.restore_parameters, []
+    monkeypatch.setattr(
+        open_weights, "restore_parameters", lambda *args: [parts.append(args[2]), restore(*args)][1]
+    )
+    assert read_weights(run, which="").which == ("ema" if part == "ema" else "model")
+    assert subjects.read_subject(str(run)).which == evaluated
+    # Training begins with what it always began with.
+    read_weights(run)
+    read_weights(run, which="ema")
+    assert parts == [part, part, "params", "ema"]
+    for name, words in {"predict": ["x", "--weights=y"], "convert": ["x", "y"]}.items():
+        assert parser_of(name).parse_args(words).which == ""

@@ -1,5 +1,7 @@
 """Runs that start from weights: fine-tuning, also at another image size."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -67,6 +69,22 @@ def test_a_start_has_as_many_heads_as_its_description(tmp_path):
     assert fitted.report.count("used") == len(fitted.report.rows)
     config.model.num_heads = 3
     assert "the width 64 of deit_micro_patch4_16 cannot be" in " ".join(validate(config))
+
+
+def test_weights_of_another_model_or_another_normalisation_say_what_to_set(tmp_path, caplog):
+    timm_directory(tmp_path / "a", num_heads=4)
+    description = json.loads((tmp_path / "a" / "config.json").read_text())
+    description["pretrained_cfg"] |= {"mean": [0.25, 0.5, 0.75], "std": [0.5, 0.5, 0.5]}
+    (tmp_path / "a" / "config.json").write_text(json.dumps(description))
+    config = small(model__weights=str(tmp_path / "a"), model__name="deit_micro_patch2_16")
+    setup = set_up(config)
+    # Nothing is said of its heads: they are those of another model.
+    words = (
+        r"patch_embed.*; they are of deit_micro_patch4_16: .*model.name=deit_micro_patch4_16\)\.$"
+    )
+    with pytest.raises(ValueError, match=words):
+        load_initial(config, setup.abstract_state)
+    assert "--config.augment.mean=0.25,0.5,0.75 --config.augment.std=0.5,0.5,0.5" in caplog.text
 
 
 def test_weights_that_are_not_there_stop_the_run_before_it_begins(tmp_path):

@@ -1,5 +1,7 @@
 """Weights of one model in another: classes, resolution, distillation token, and what is refused."""
 
+import itertools
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -160,18 +162,21 @@ def test_overlay_keeps_what_is_not_replaced():
 
 
 def test_the_table_has_a_line_for_every_special_array_and_one_for_each_module():
+    pairs = itertools.product(range(2), range(10, 12))
     rows = [
         Row("blocks.0.norm1.scale", (8,), "used"),
         Row("blocks.0.norm1.bias", (8,), "used"),
         Row("cls_token", (1, 1, 8), "used"),
         Row("pos_embed", (1, 5, 8), "resized", "why"),
         Row("counter", (), "left over", "not part of it"),
+        *(Row(f"norm{n}.{m}.batches", (), "left over", "not part of it") for n, m in pairs),
     ]
     lines = LoadReport("a.pth", tuple(rows), ("A note.",)).table().splitlines()
-    assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[3:7]] == [
+    assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[3:8]] == [
         ["blocks.*", "2 arrays", "used", ""],
         ["cls_token", "1x1x8", "used", ""],
         ["pos_embed", "1x5x8", "resized", "why"],
         ["counter", "scalar", "left over", "not part of it"],
+        ["norm*.*.batches", "4 arrays", "left over", "not part of it"],
     ]
-    assert lines[0] == "Weights of a.pth:" and lines[7:] == ["A note."]
+    assert lines[0] == "Weights of a.pth:" and lines[8:] == ["A note."]

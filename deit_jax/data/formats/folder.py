@@ -9,7 +9,7 @@ import numpy as np
 from deit_jax.data.formats.packed_names import PackedNames
 from deit_jax.data.identity import combine, of_numbers, sizes_of_files
 from deit_jax.data.images.file import read_image_file
-from deit_jax.data.images.names import EXTENSIONS
+from deit_jax.data.images.names import EXTENSIONS, is_left_behind
 from deit_jax.data.images.tree import image_tree
 from deit_jax.data.source import Record
 
@@ -35,7 +35,8 @@ class FolderSource:
         root = Path(directory).expanduser() / split
         if not directory or not root.is_dir():
             raise FileNotFoundError(
-                f"No folder {str(root)!r}: expected images in DIRECTORY/SPLIT/CLASS/IMAGE.jpeg."
+                f"No folder {str(root)!r}: expected images in DIRECTORY/SPLIT/CLASS/IMAGE.jpeg"
+                f"{_remedy(root)}."
             )
         self.root = str(root)
         self.name = f"{root.parent.name}/{split}"
@@ -99,3 +100,21 @@ def in_order(names: Iterable[str], numeric: bool, where: str) -> tuple[str, ...]
             f"{where} has a class {wrong[0]!r}, which is no number: open it in the order of names."
         )
     return tuple(sorted(names, key=int))
+
+
+def _remedy(root: Path) -> str:
+    """Say what lies where the split's folder does not, as people mean it."""
+    directory = root.parent
+    if (directory.parent / root.name).is_dir():
+        return f"; {str(directory.parent)!r} has a folder {root.name!r}: give that as the directory"
+    if not directory.is_dir():
+        return ""
+    names = sorted(p.name for p in directory.iterdir() if p.is_dir() and not is_left_behind(p.name))
+    if not names:
+        return ""
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return (
+        f"; {str(directory)!r} has {', '.join(names[:5])}{more}: name the splits "
+        "(--config.data.train_split, --config.data.eval_split) or, if these are classes, divide "
+        f"them (python -m deit_jax split {directory} --output NEW)"
+    )

@@ -101,11 +101,8 @@ def write_division(
         ValueError: the folder would be one of the classes.
         OSError: it cannot be written, or the system has no links.
     """
+    check_output(division.folder, output)
     source = division.folder.resolve()
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise FileExistsError(f"{output} exists; choose another --out, or remove it.")
-    if output.resolve().is_relative_to(source):
-        raise ValueError(f"{output} lies inside {division.folder}; choose an --out outside of it.")
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as made:
         whole = Path(made) / output.name
@@ -124,6 +121,19 @@ def write_division(
         )
         # Takes the place of an empty folder alone.
         whole.rename(output)
+
+
+def check_output(folder: str | Path, output: Path) -> None:
+    """Refuse a place where the divided folder cannot be.
+
+    Raises:
+        FileExistsError: something is there.
+        ValueError: it would be one of the classes.
+    """
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise FileExistsError(f"{output} exists; choose another --output, or remove it.")
+    if output.resolve().is_relative_to(Path(folder).expanduser().resolve()):
+        raise ValueError(f"{output} lies inside {folder}; choose an --output outside of it.")
 
 
 def _refuse_small(
@@ -181,7 +191,10 @@ def _images(root: Path) -> tuple[list[str], list[str]]:
     paths = [os.path.join(folder, name) for folder, names in tree.items() for name in names]
     inside = [path for path in paths if os.sep in path]
     if not inside:
-        raise FileNotFoundError(f"{root} holds no images in class folders: expected CLASS/IMAGE.")
+        directly = f"; images that lie in {root} itself are of no class" if paths else ""
+        raise FileNotFoundError(
+            f"{root} holds no images in class folders: expected {root}/CLASS/IMAGE{directly}."
+        )
     notes = []
     if beside := len(paths) - len(inside):
         notes.append(f"{beside:,} images beside the class folders are left out.")

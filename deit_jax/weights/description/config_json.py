@@ -37,7 +37,10 @@ def timm_config(
     config: dict[str, Any] = {"architecture": model_name, "num_classes": num_classes}
     if spec and spec.convnet:
         if not spec.in_timm:
-            raise ValueError(f"timm has no {model_name}; name a .safetensors file to write to.")
+            raise ValueError(
+                f"timm has no {model_name}, so no directory of timm can hold it; "
+                "`convert` writes a .safetensors file, `export` other formats."
+            )
         ends = [(*path, "kernel") for path in (spec.module.STEM, *spec.heads)]
         names = convnet_names(model_name, ends, "timm").values()
         first, *heads = (name.removesuffix(".weight") for name in names)

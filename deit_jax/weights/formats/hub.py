@@ -16,6 +16,8 @@ from deit_jax.weights.published import published_at
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _DESCRIPTIONS = ("config.json", PREPROCESSOR)
+# Of files of weights.
+_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 _INSTALL = "needs huggingface_hub: install it with `pip install 'deit_jax[hub]'`"
 
 
@@ -69,6 +71,9 @@ def locate_weights(name_or_path: str | Path, download: bool = False) -> Path:
         return found
     if download:
         return _download(name)
+    if path.suffix in _SUFFIXES or path.parent.is_dir():
+        # What is mistyped is a path, not a repository's name.
+        raise FileNotFoundError(f"There is no file {name}.")
     if _library() is None:
         raise FileNotFoundError(
             f"There is no file {name}; a Hugging Face repository of that name {_INSTALL}."

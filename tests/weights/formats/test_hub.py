@@ -107,6 +107,14 @@ def test_nothing_is_downloaded_unless_told(cache, monkeypatch):
     assert locate_weights(REPO, download=True) == find_in_cache(REPO)
 
 
+@pytest.mark.parametrize("name", ["own/small.pth", "runs/smal"])
+def test_a_mistyped_path_is_no_repository(cache, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(FileNotFoundError, match=rf"^There is no file {name}\.$"):
+        locate_weights(name)
+
+
 def test_the_library_is_named_where_it_is_missing(cache, monkeypatch):
     fill(cache)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
