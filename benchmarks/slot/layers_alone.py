@@ -33,7 +33,7 @@ def prepare(parts: Sequence[str], small: bool) -> Callable[[str], dict[str, Any]
             return _attention(chosen)
         if part == "products":
             return _products(chosen)
-        if part in _FUSED:
+        if part in FUSED:
             return _fused(part, chosen, small)
         return _time({part: _elementwise(part, chosen)}, chosen)
 
@@ -126,7 +126,7 @@ def _shapes(chosen: Sizes) -> Iterator[tuple[str, jax.Array, jax.Array, tuple[in
         yield f"{name} weights' gradient", x, grad, (-2, -2)
 
 
-_FUSED = {
+FUSED = {
     "add_norm_forward": add_norm.add_norm_forward,
     "add_norm_backward": add_norm.add_norm_backward,
     "product_gelu": gelu.product_gelu,
@@ -141,7 +141,7 @@ def _fused(part: str, chosen: Sizes, small: bool) -> dict[str, Any]:
     """
     if not (on_nvidia() or small):
         raise NeedsDevice("fused kernels need an NVIDIA GPU of compute capability 8.0")
-    kernel, (rows, whole, options) = _FUSED[part], _arguments(part, chosen)
+    kernel, (rows, whole, options) = FUSED[part], _arguments(part, chosen)
     with contextlib.nullcontext() if on_nvidia() else interpreted():
         if problem := kernel.problem(rows, whole, options):
             return {"agrees": f"no: {problem}"}

@@ -14,7 +14,7 @@ import pytest
 from jax._src.cudnn import fused_attention_stablehlo as private
 
 from benchmarks import gpu_slot
-from benchmarks.slot import page, results
+from benchmarks.slot import layers_alone, page, results
 from benchmarks.slot.formulations import FORMULATIONS, formulated
 from benchmarks.slot.predicted import H200, predicted_table
 from benchmarks.slot.profile import table
@@ -281,6 +281,19 @@ def test_formulations_compute_what_the_house_computes(name, house):
     # Eight bits, three blocks.
     assert np.linalg.norm(flat(changed) - expected) / np.linalg.norm(expected) < 2e-2
     assert gradients().as_text() == plain.as_text(), "a patch was left behind"
+
+
+@pytest.mark.slow
+def test_fused_kernels_are_held_against_their_twins(monkeypatch):
+    """Interpreted here, and tiny."""
+    measure = layers_alone.prepare([], True)
+    for part in task("kernels").parts:
+        found = measure(part)
+        assert found["agrees"] == "yes" and max(found["errors"]) > 0.0
+    part, kernel = "product_gelu", layers_alone.FUSED["product_gelu"]
+    wrong = kernel._replace(twin=lambda *x: tuple(1.02 * y for y in kernel.twin(*x)))
+    monkeypatch.setitem(layers_alone.FUSED, part, wrong)
+    assert measure(part)["agrees"] == "no"
 
 
 @pytest.mark.slow

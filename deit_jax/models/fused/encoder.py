@@ -6,7 +6,7 @@ are those inside of it. What is computed is what `models.block.Block` computes.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,14 @@ from deit_jax.sharding import whole
 
 Affine = tuple[Array, Array]
 """Kernel and bias, or scale and shift."""
+
+
+class How(NamedTuple):
+    """Of the normalisation behind a branch; and whether GELU is computed within products."""
+
+    epsilon: float
+    dtype: Any
+    with_gelu: bool
 
 
 def encode(
@@ -49,16 +57,14 @@ def encode(
         x = x if count == tokens else first_tokens(x, tokens, count)
         keep = _factors(block, x, fold_keys(own, 1))
         projection = _weights(block.attn.proj, block.ls1 if block.layer_scale else None)
-        x, normal = _project(
-            x, mixed, projection, keep, _affine(block.norm2), block.norm2.epsilon, kind
-        )
+        how = How(block.norm2.epsilon, kind, with_gelu)
+        x, normal = _project(x, mixed, projection, keep, _affine(block.norm2), how)
         keep = _factors(block, x, fold_keys(own, 3))
         first = _weights(block.mlp.fc1)
         second = _weights(block.mlp.fc2, block.ls2 if block.layer_scale else None)
         following = norm if last else blocks[i + 1].norm1
-        out = jnp.dtype(jnp.float32) if last else kind
-        affine, epsilon = _affine(following), following.epsilon
-        x, normal = _mlp(x, normal, first, second, keep, affine, epsilon, out, with_gelu)
+        how = How(following.epsilon, jnp.dtype(jnp.float32) if last else kind, with_gelu)
+        x, normal = _mlp(x, normal, first, second, keep, _affine(following), how)
     return normal
 
 
@@ -84,18 +90,17 @@ def _affine(norm: LayerNorm) -> Affine:
     return norm.scale[...], norm.bias[...]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _project(
     x: TokenRows,
     mixed: Float[Array, "rows inner"],
     weights: Affine,
     keep: Array | None,
     affine: Affine,
-    epsilon: float,
-    dtype: Any,
+    how: How,
 ) -> tuple[TokenRows, TokenRows]:
-    """Add a dense layer of `mixed` to the stream; return it, and it normalised as `dtype`."""
-    return _project_forward(x, mixed, weights, keep, affine, epsilon, dtype)[0]
+    """Add a dense layer of `mixed` to the stream; return it, and it normalised."""
+    return _project_forward(x, mixed, weights, keep, affine, how)[0]
 
 
 def _project_forward(
@@ -104,19 +109,18 @@ def _project_forward(
     weights: Affine,
     keep: Array | None,
     affine: Affine,
-    epsilon: float,
-    dtype: Any,
+    how: How,
 ) -> tuple[tuple[TokenRows, TokenRows], tuple]:
     kernel, bias = weights
     branch = product(mixed, kernel.astype(mixed.dtype), out_dtype=x.dtype)
     total, normal, mean, inverse = add_norm_forward(
-        (x, branch, keep), bias, *affine, epsilon=epsilon, dtype=dtype
+        (x, branch, keep), bias, *affine, epsilon=how.epsilon, dtype=how.dtype
     )
     return (total, normal), (mixed, kernel, keep, affine[0], total, mean, inverse)
 
 
 def _project_backward(
-    epsilon: float, dtype: Any, saved: tuple, grads: tuple[TokenRows, TokenRows]
+    how: How, saved: tuple, grads: tuple[TokenRows, TokenRows]
 ) -> tuple[Any, ...]:
     mixed, kernel, keep, scale, *of_rows = saved
     grad, branch, sums = add_norm_backward((*grads, *of_rows, keep), scale, dtype=mixed.dtype)
@@ -131,7 +135,7 @@ def _project_backward(
 _project.defvjp(_project_forward, _project_backward)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8))
+@partial(jax.custom_vjp, nondiff_argnums=(6,))
 def _mlp(
     x: TokenRows,
     normal: TokenRows,
@@ -139,12 +143,10 @@ def _mlp(
     second: Affine,
     keep: Array | None,
     affine: Affine,
-    epsilon: float,
-    dtype: Any,
-    with_gelu: bool,
+    how: How,
 ) -> tuple[TokenRows, TokenRows]:
-    """Add an MLP of `normal` to the stream; return it, and it normalised as `dtype`."""
-    return _mlp_forward(x, normal, first, second, keep, affine, epsilon, dtype, with_gelu)[0]
+    """Add an MLP of `normal` to the stream; return it, and it normalised."""
+    return _mlp_forward(x, normal, first, second, keep, affine, how)[0]
 
 
 def _mlp_forward(
@@ -154,24 +156,20 @@ def _mlp_forward(
     second: Affine,
     keep: Array | None,
     affine: Affine,
-    epsilon: float,
-    dtype: Any,
-    with_gelu: bool,
+    how: How,
 ) -> tuple[tuple[TokenRows, TokenRows], tuple]:
-    compute = product_gelu if with_gelu else product_gelu.twin
+    compute = product_gelu if how.with_gelu else product_gelu.twin
     before, behind = compute((normal,), first[0].astype(normal.dtype), first[1])
-    out, saved = _project_forward(x, behind, second, keep, affine, epsilon, dtype)
+    out, saved = _project_forward(x, behind, second, keep, affine, how)
     return out, (normal, first[0], before, saved)
 
 
-def _mlp_backward(
-    epsilon: float, dtype: Any, with_gelu: bool, saved: tuple, grads: tuple[TokenRows, TokenRows]
-) -> tuple[Any, ...]:
+def _mlp_backward(how: How, saved: tuple, grads: tuple[TokenRows, TokenRows]) -> tuple[Any, ...]:
     normal, kernel, before, (behind, second, keep, scale, *of_rows) = saved
     grad, branch, sums = add_norm_backward((*grads, *of_rows, keep), scale, dtype=behind.dtype)
     grad_bias, grad_scale, grad_shift = sums.sum(0)
     grad_second = product(behind, branch, (-2, -2)), grad_bias
-    compute = gradient_product_gelu if with_gelu else gradient_product_gelu.twin
+    compute = gradient_product_gelu if how.with_gelu else gradient_product_gelu.twin
     grad_before, sums = compute((branch, before), second.astype(branch.dtype))
     grad_first = product(normal, grad_before, (-2, -2)), sums.sum(0)
     grad_normal = product(grad_before, kernel.astype(normal.dtype), (-1, -1), normal.dtype)

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import re
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from deit_jax.models.functional import abstract, initialise
 from deit_jax.models.fused import calls
 from deit_jax.models.fused.add_norm import add_norm_forward
 from deit_jax.models.registry import model_builder
-from deit_jax.sharding import batch_split_over, create_mesh, split_over_batch
+from deit_jax.sharding import batch_split_over, create_mesh, place, split_over_batch
 
 HALF = jnp.dtype(jnp.bfloat16)
 
@@ -56,12 +55,12 @@ def program(name, kernels, dtype, interpreted=False, mesh=None):
         with batch_split_over(mesh):
             return jax.value_and_grad(loss)(params)
 
-    split = mesh and split_over_batch(mesh)
-    jitted = jax.jit(run, in_shardings=mesh and (None, split, split))
+    arguments = params, images, keys
+    if mesh:
+        rows = split_over_batch(mesh)
+        arguments = place(params, mesh), jax.device_put(images, rows), jax.device_put(keys, rows)
     with calls.interpreted() if interpreted else contextlib.nullcontext():
-        compiled = jitted.lower(params, images, keys).compile()
-    put = partial(jax.device_put, device=split)
-    return compiled, (params, put(images), put(keys)) if mesh else (params, images, keys)
+        return jax.jit(run).lower(*arguments).compile(), arguments
 
 
 def distance(found, expected):
@@ -90,14 +89,17 @@ def test_the_same_network(name, kernels, interpreted):
 
 
 @pytest.mark.slow
-def test_on_eight_devices_each_computes_its_own_rows(eight_devices):
+@pytest.mark.parametrize("fsdp", [1, pytest.param(4, marks=pytest.mark.full)])
+def test_on_eight_devices_each_computes_its_own_rows(fsdp, eight_devices):
     name = "deit_micro_patch4_16"
-    run, arguments = program(name, "all", jnp.bfloat16, True, create_mesh())
-    # Sums cross, nothing of the sixteen images. XLA gathers those of the first normalisation, one
-    # row of each device, before it adds them.
+    run, arguments = program(name, "all", jnp.bfloat16, True, create_mesh(fsdp))
+    # Sums cross and parts of parameters: nothing of the 16 images, 16 * 17 tokens, a device's 34.
     crossing = re.findall(r" = (.*) (all-[a-z]+|reduce-scatter|collective-[a-z]+)\(", run.as_text())
-    moved = [shape.partition("{")[0] for shape, name in crossing if name != "all-reduce"]
-    assert crossing and set(moved) <= {"f32[8,64]"}
+    moved = [results for results, name in crossing if name != "all-reduce"]
+    lengths = {n for shape in re.findall(r"\[([0-9,]+)\]\{", str(moved)) for n in shape.split(",")}
+    assert crossing and not lengths & {"16", "272", "34"}
+    # XLA gathers the sums of the first normalisation, one row of each device, to add them.
+    assert fsdp > 1 or lengths <= {"8", "64"}
     found, expected = run(*arguments), loss_and_gradient(name, "all", jnp.bfloat16, True)
     # Sums in another order, before some are rounded to 8 bits.
     assert abs(found[0] / expected[0] - 1) < 1e-3

@@ -9,7 +9,7 @@ import torch
 from deit_jax.models.fused import gelu
 from deit_jax.models.fused.add_norm import add_norm_backward, add_norm_forward
 from deit_jax.models.fused.calls import interpreted, refusal
-from deit_jax.models.fused.encoder import _mlp, _project
+from deit_jax.models.fused.encoder import How, _mlp, _project
 from deit_jax.models.fused.gelu import gradient_product_gelu, product_gelu
 from tests.models.fused.test_encoder import h100
 
@@ -83,7 +83,7 @@ def test_end_of_a_branch(rows, width, stream, kind, kept, tolerance):
     def plain(x, mixed, weights, keep, affine):
         return end_of_branch(x, mixed @ weights[0] + weights[1], keep, affine)
 
-    out, found = both(lambda *a: _project(*a, 1e-6, kind), arguments, grads)
+    out, found = both(lambda *a: _project(*a, How(1e-6, kind, False)), arguments, grads)
     expected, gradients = oracle(plain, arguments, grads)
     assert [x.dtype for x in out] == [stream, kind]
     assert max(distances(out, expected)) < tolerance
@@ -108,7 +108,7 @@ def test_mlp_with_gelu_in_its_products():
         inside = torch.nn.functional.gelu(normal @ first[0] + first[1])
         return end_of_branch(x, inside @ second[0] + second[1], keep, affine)
 
-    out, found = both(lambda *a: _mlp(*a, 1e-6, HALF, True), arguments, grads)
+    out, found = both(lambda *a: _mlp(*a, How(1e-6, HALF, True)), arguments, grads)
     expected, gradients = oracle(plain, arguments, grads)
     assert max(distances(out, expected)) < 8e-3
     # Rounded to 8 bits behind both products and before GELU.
