@@ -18,7 +18,6 @@ from deit_jax.models.architecture import VitArchitecture
 from deit_jax.models.attention import AttentionForm
 from deit_jax.models.block import Block
 from deit_jax.models.functional import HeadLogits
-from deit_jax.models.fused.encoder import encode
 from deit_jax.models.fusion import fuse
 from deit_jax.models.layer_norm import LAYER_NORM_EPSILON, LayerNorm
 from deit_jax.models.layers import (
@@ -213,6 +212,9 @@ class VisionTransformer(nnx.Module):
         """
         x = self._embed(images, seen)
         if self.fused_kernels != "none" and seen is None:
+            # Pallas takes a while to import.
+            from deit_jax.models.fused.encoder import encode
+
             blocks, kernels = self._blocks_in_order(), self.fused_kernels
             return encode(blocks, self.norm, x, self.num_tokens, queries, keys, kernels)
         x = dropout(x, self.drop_rate, fold_keys(keys, self.depth))

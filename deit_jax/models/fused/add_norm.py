@@ -12,10 +12,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
-from deit_jax.models.fused.calls import MOST_PARTS, Kernel, RowArrays, launch_kernel, power_of_two
+from deit_jax.models.fused.calls import (
+    MOST_PARTS,
+    Kernel,
+    RowArrays,
+    launch_kernel,
+    load,
+    power_of_two,
+    store,
+)
 
 _TILE = 3072
 """Numbers that 128 threads hold of an array at a time: 24 each, so that six arrays fit."""
@@ -215,12 +222,12 @@ def _where(ref: Any, row: Any, inside: Array, tile: int, part: Any) -> tuple[Any
 
 def _read(ref: Any, row: Any, inside: Array, tile: int, part: Any = None) -> Array:
     place, mask = _where(ref, row, inside, tile, part)
-    return triton.load(place, mask=mask, other=0.0).astype(jnp.float32)
+    return load(place, mask).astype(jnp.float32)
 
 
 def _write(ref: Any, row: Any, inside: Array, tile: int, values: Array, part: Any = None) -> None:
     place, mask = _where(ref, row, inside, tile, part)
-    triton.store(place, values.astype(ref.dtype), mask=mask)
+    store(place, values, mask)
 
 
 def _sum_of_rows(parts: Sequence[Array]) -> Array:

@@ -121,9 +121,8 @@ def launch_kernel(
     """
     options: dict[str, Any] = {}
     if not _INTERPRETED.get():
-        from jax.experimental.pallas import triton
-
-        options["compiler_params"] = triton.CompilerParams(num_warps=warps, num_stages=stages)
+        settings = _triton().CompilerParams(num_warps=warps, num_stages=stages)
+        options["compiler_params"] = settings
     return tuple(
         pl.pallas_call(
             body,
@@ -136,6 +135,23 @@ def launch_kernel(
             **options,
         )(*arguments)
     )
+
+
+def load(place: Any, mask: Array) -> Array:
+    """Return what a reference's place holds, and 0 where the mask is not set."""
+    return _triton().load(place, mask=mask, other=0.0)
+
+
+def store(place: Any, values: Array, mask: Array) -> None:
+    """Put values there where the mask is set, in the type of the reference."""
+    _triton().store(place, values.astype(place.dtype), mask=mask)
+
+
+def _triton() -> Any:
+    """Import it late: where JAX has it no more, only the kernels miss it."""
+    from jax.experimental.pallas import triton
+
+    return triton
 
 
 def power_of_two(number: int, most: int) -> int:

@@ -12,10 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
-from deit_jax.models.fused.calls import Kernel, RowArrays, launch_kernel, power_of_two
+from deit_jax.models.fused.calls import Kernel, RowArrays, launch_kernel, load, power_of_two, store
 from deit_jax.models.layers import gelu, gelu_gradient
 from deit_jax.models.products import product
 
@@ -78,9 +77,9 @@ def _forward_body(x: Any, kernel: Any, bias: Any, before: Any, behind: Any, *, c
     total = _multiply(x, kernel, inside, x.shape[1], before.shape[1], along=0)
     rounded = (total + bias[...][None]).astype(before.dtype)
     mask = jnp.broadcast_to(inside, rounded.shape)
-    triton.store(before, rounded, mask=mask)
+    store(before, rounded, mask)
     wide = rounded.astype(jnp.float32)
-    triton.store(behind, (wide * _distribution(wide)[0]).astype(behind.dtype), mask=mask)
+    store(behind, wide * _distribution(wide)[0], mask)
 
 
 def _gradient_product_gelu(rows: RowArrays, kernel: Array) -> tuple[Array, ...]:
@@ -116,10 +115,10 @@ def _backward_body(grad: Any, before: Any, kernel: Any, out: Any, sums: Any, *, 
     inside = _inside(pl.program_id(1), count)
     total = _multiply(grad, kernel, inside, grad.shape[1], out.shape[1], along=1)
     mask = jnp.broadcast_to(inside, total.shape)
-    wide = triton.load(before, mask=mask, other=0.0).astype(jnp.float32)
+    wide = load(before, mask).astype(jnp.float32)
     distribution, density = _distribution(wide)
     rounded = (total * (distribution + wide * density)).astype(out.dtype)
-    triton.store(out, rounded, mask=mask)
+    store(out, rounded, mask)
     # Rows that are not there have the gradient 0.
     sums[0, :] = rounded.astype(jnp.float32).sum(0)
 
@@ -131,7 +130,7 @@ def _multiply(x: Any, kernel: Any, inside: Array, inner: int, columns: int, alon
     def add(k: Array, total: Array) -> Array:
         part = pl.ds(k * step, step)
         mask = jnp.broadcast_to(inside, (x.shape[0], step))
-        left = triton.load(x.at[:, part], mask=mask, other=0.0)
+        left = load(x.at[:, part], mask)
         right = kernel[part, :] if along == 0 else kernel[:, part].T
         return total + jnp.dot(left, right, preferred_element_type=jnp.float32)
 

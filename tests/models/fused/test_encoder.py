@@ -3,11 +3,13 @@
 import contextlib
 import logging
 import re
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import pallas
 
 from deit_jax.models.functional import abstract, initialise
 from deit_jax.models.fused import calls
@@ -166,6 +168,19 @@ def test_a_kernel_that_does_not_compile_is_left_to_its_twin(caplog):
         "kernel refused is left to XLA: it does not compile here (NotImplementedError: no such "
         "instruction)." in caplog.text
     )
+
+
+def test_where_jax_has_no_triton_any_more_twins_are_computed(monkeypatch, caplog):
+    monkeypatch.delattr(pallas, "triton", raising=False)
+    monkeypatch.setitem(sys.modules, "jax.experimental.pallas.triton", None)
+    rows, *weights = rows_and_weights(width=40)
+    with h100():
+        found = jax.eval_shape(
+            lambda *x: add_norm_forward((*x[:2], None), *x[2:], epsilon=1e-6, dtype=HALF),
+            *(*rows[:2], *weights),
+        )
+    assert found[1].dtype == HALF
+    assert "kernel add_norm_forward is left to XLA: it does not compile here" in caplog.text
 
 
 def test_options_that_exclude_each_other():
