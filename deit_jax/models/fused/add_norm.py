@@ -15,7 +15,6 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
 from deit_jax.models.fused.calls import (
-    MOST_PARTS,
     Kernel,
     RowArrays,
     launch_kernel,
@@ -29,6 +28,8 @@ _TILE = 3072
 _PROGRAMS = 528
 """That share the rows of the backward pass: four for each of an H200's 132 multiprocessors. Each
 adds up its own rows, so that few sums are left for another kernel."""
+_MOST_PARTS = 8
+"""Of a row, each a power of two: more of them would be too small to read at speed."""
 
 TokenRows = Float[Array, "rows width"]
 RowNumbers = Float[Array, " rows"]
@@ -184,7 +185,7 @@ def _misfit(rows: RowArrays, *whole: Array, dtype: Any, **_: Any) -> str:
     if strange := sorted(str(kind) for kind in types if kind not in known):
         return f"it is for float32 and bfloat16, not for {', '.join(strange)}"
     width = whole[0].shape[-1]
-    if len(_parts(width)) > MOST_PARTS:
+    if len(_parts(width)) > _MOST_PARTS:
         return f"a width of {width} has no power of two of at least an eighth of it as a divisor"
     return ""
 

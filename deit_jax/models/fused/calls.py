@@ -20,7 +20,6 @@ from deit_jax.sharding import per_device
 
 _LOG = logging.getLogger("deit_jax")
 _INTERPRETED: ContextVar[bool] = ContextVar("interpreted", default=False)
-MOST_PARTS = 8
 RowArrays = tuple[Array | None, ...]
 
 

@@ -9,13 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.experimental import pallas
 
+from deit_jax.config.defaults import default_config
 from deit_jax.models.functional import abstract, initialise
 from deit_jax.models.fused import calls
 from deit_jax.models.fused.add_norm import add_norm_forward
 from deit_jax.models.registry import model_builder
+from deit_jax.schema import Config
 from deit_jax.sharding import batch_split_over, create_mesh, place, split_over_batch
+from deit_jax.training.programs import student_builder
 
 HALF = jnp.dtype(jnp.bfloat16)
 
@@ -181,6 +185,14 @@ def test_where_jax_has_no_triton_any_more_twins_are_computed(monkeypatch, caplog
         )
     assert found[1].dtype == HALF
     assert "kernel add_norm_forward is left to XLA: it does not compile here" in caplog.text
+
+
+def test_the_configuration_says_which_kernels():
+    config = default_config()
+    config.model.name = "deit_micro_patch4_16"
+    config.model.fused_kernels = "norm"
+    model = nnx.eval_shape(lambda: student_builder(Config.of(config))(nnx.Rngs(0)))
+    assert model.fused_kernels == "norm" and default_config().model.fused_kernels == "none"
 
 
 def test_options_that_exclude_each_other():
