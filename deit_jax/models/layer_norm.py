@@ -8,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from deit_jax.devices import platform
+from deit_jax.sharding import per_device
 
 LAYER_NORM_EPSILON = 1e-6
 """Of DeiT's reference; other networks with the same tensors have other values."""
@@ -52,12 +53,21 @@ def _backward(epsilon: float, saved: Saved, grad: Array) -> tuple[Array, Array, 
     # Behind a barrier XLA takes the means as they are, else every kernel computes them again.
     x, mean, inverse = jax.lax.optimization_barrier((x, mean, inverse))
     normal = (x.astype(jnp.float32) - mean) * inverse
-    # As one reduction, so that the gradient is read once for both.
-    zero = jnp.zeros((), jnp.float32)
-    grad_scale, grad_bias = jax.lax.reduce(
-        (grad * normal, grad), (zero, zero), lambda a, b: (a[0] + b[0], a[1] + b[1]), (0,)
+    grad_scale, grad_bias = (
+        part.sum(0) for part in per_device(_column_sums)((grad * normal, grad))
     )
     return _grad_x(normal, inverse, scale, grad).astype(x.dtype), grad_scale, grad_bias
+
+
+def _column_sums(arrays: tuple[Array, Array]) -> tuple[Array, ...]:
+    """Return the sums of two arrays over their rows, as one row each.
+
+    As one reduction, so that the gradient is read once for both. The partitioner would gather the
+    results of such a one, not add them up.
+    """
+    zero = jnp.zeros((), jnp.float32)
+    sums = jax.lax.reduce(arrays, (zero, zero), lambda a, b: (a[0] + b[0], a[1] + b[1]), (0,))
+    return tuple(x[None] for x in sums)
 
 
 def _grad_x(normal: Array, inverse: Array, scale: Array, grad: Array) -> Array:

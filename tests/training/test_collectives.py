@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import pytest
 
 from deit_jax.models import convolution
-from deit_jax.sharding import split_over_batch, state_shardings
+from deit_jax.models.layer_norm import layer_norm
+from deit_jax.sharding import batch_split_over, split_over_batch, state_shardings
 from deit_jax.training.setup import set_up
 from tests.config.reduced import reduce
 
@@ -111,6 +112,19 @@ def test_nothing_but_sums_crosses(
     batch = rows(setup, "label", "epoch", "index", "copy")
     arguments = (setup.abstract_state, teacher_of(setup), batch)
     assert_nothing_but_sums(crossing(setup.train_step, *arguments))
+
+
+def test_the_gradients_of_a_normalisation_are_summed(eight_devices):
+    """In bfloat16, of which the rows are kept as on accelerators."""
+
+    def gradients(x, scale, shift):
+        with batch_split_over(eight_devices):
+            return jax.grad(lambda *affine: layer_norm(x, *affine).sum(), (0, 1))(scale, shift)
+
+    split = split_over_batch(eight_devices)
+    x = jax.ShapeDtypeStruct((64, 8), jnp.bfloat16, sharding=split)
+    vector = jax.ShapeDtypeStruct((8,), jnp.float32)
+    assert_nothing_but_sums(crossing(gradients, x, vector, vector))
 
 
 @pytest.mark.parametrize(
