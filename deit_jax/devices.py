@@ -116,6 +116,15 @@ def memory_bytes() -> int:
     return int((jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0))
 
 
+def machine_memory_bytes() -> int:
+    """Return the memory of this machine, or what its container may take of it."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):
+        # "max" where there is no limit.
+        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total
+
+
 def out_of_memory(error: Exception) -> str:
     """Say what to do about a step that needs more memory than the device has."""
     first = str(error).splitlines()[0]

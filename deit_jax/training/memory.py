@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
+from deit_jax.devices import machine_memory_bytes, platform
 from deit_jax.models.functional import HeadLogits, abstract
 from deit_jax.models.registry import model_spec
 from deit_jax.scale.memory_plan import Settings, Workload, kept_by_image
@@ -107,5 +109,27 @@ def memory_sentence(work: Workload, settings: Settings, limit: int) -> str:
 
 def say_memory(config: Config, state: TrainState, teacher: Tree, mesh: Mesh, limit: int) -> str:
     """As `memory_sentence`, of a run; arguments as of `workload_of`."""
-    work = workload_of(config, state, teacher, mesh)
-    return memory_sentence(work, settings_of(config, mesh.size), limit)
+    work, settings = workload_of(config, state, teacher, mesh), settings_of(config, mesh.size)
+    text = memory_sentence(work, settings, limit)
+    if limit or platform() != "cpu":
+        return text
+    return text + machine_note(work, settings, machine_memory_bytes() // jax.local_device_count())
+
+
+def machine_note(work: Workload, settings: Settings, share: int) -> str:
+    """Return a sentence for CPUs that have less memory than planned; "" where they have enough.
+
+    The plan is rough there, so that it refuses nothing; but a system that is out of memory ends
+    the process without a word.
+
+    Args:
+        work: of the run.
+        settings: of it.
+        share: bytes of the machine for each device.
+    """
+    if work.plan(settings).total <= share:
+        return ""
+    # Computing blocks again saves nothing on CPUs: docs/scaling.md.
+    found = [flags for flags in remedies(work, settings, share) if "training.remat" not in flags]
+    remedy = f"what would fit: {' or '.join(found)}" if found else "take a smaller model"
+    return f" This machine has {share / 1e9:.2f} GB for each, by the plan too little; {remedy}."

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import pytest
 
 from configs.digits import get_config
+from deit_jax.devices import machine_memory_bytes
 from deit_jax.models.functional import abstract
 from deit_jax.scale.memory_plan import Settings, Workload, kept_by_image, part_of
 from deit_jax.scale.remedies import remedies
 from deit_jax.schema import Config
 from deit_jax.sharding import create_mesh, split_over_batch
-from deit_jax.training.memory import memory_sentence, settings_of, workload_of
+from deit_jax.training.memory import machine_note, memory_sentence, settings_of, workload_of
 from deit_jax.training.optimizer import make_optimizer
 from deit_jax.training.programs import build_programs, student_builder
 from deit_jax.training.state import create_state
@@ -87,6 +88,18 @@ def test_a_run_is_told_and_refused():
         memory_sentence(work, now, plan.held - 1)
     with pytest.raises(ValueError, match=r"no setting makes it fit: take a smaller model"):
         memory_sentence(work, now, 10**6)
+
+
+def test_a_machine_too_small_is_told_and_not_refused():
+    now, work = Settings(batch=64, devices=1), workload()
+    assert machine_note(work, now, work.plan(now).total) == ""
+    note = machine_note(work, now, 64_000_000)
+    assert note.startswith(" This machine has 0.06 GB for each, by the plan too little; what would")
+    # Not remat, which saves nothing there.
+    assert "training.micro_batches=2 or --config.training.batch_size=" in note
+    assert "remat" not in note
+    assert machine_note(work, now, 10**6).endswith("take a smaller model.")
+    assert 2**28 < machine_memory_bytes() < 2**48
 
 
 def test_kept_bytes_of_two_layers_are_their_inputs():
