@@ -52,12 +52,27 @@ class SeenImages:
         return [(self.class_names[i], float(probabilities[i])) for i in shown]
 
 
+def below_class(name: str, title: str) -> str:
+    """Return what tells an image from others of its class: its path in there, or its name.
+
+    Args:
+        name: of the image, mostly a path.
+        title: of its class.
+    """
+    _, folder, path = name.rpartition(f"/{title}/")
+    return path if folder else Path(name).name
+
+
 def seen_sheet(seen: SeenImages, side: int = 128, columns: int = 6) -> Image.Image:
     """Draw the images as they are read, and as the networks see them with their soft labels."""
     rows: list[SheetRow] = []
     for start in range(0, len(seen.names), columns):
         few = range(start, min(start + columns, len(seen.names)))
-        read = [f"{seen.class_names[seen.labels[i]]}\n{Path(seen.names[i]).name}" for i in few]
+        titles = [seen.class_names[seen.labels[i]] for i in few]
+        read = [
+            f"{title}\n{below_class(seen.names[i], title)}"
+            for i, title in zip(few, titles, strict=True)
+        ]
         rows.append(("as read" if start == 0 else "", seen.crops[few.start : few.stop], read))
         shown, learned = seen.images[few.start : few.stop], [_learned(seen, i) for i in few]
         rows.append(("as the network sees it" if start == 0 else "", shown, learned))

@@ -3,7 +3,6 @@
 import base64
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -15,7 +14,7 @@ from deit_jax.reports.experiments import Experiment
 from deit_jax.reports.inspection import Answered, Inspection, disagreement_of
 from deit_jax.reports.markup import Markup, element, html_table, join_markup
 from deit_jax.reports.palette import HEAD_NAMES
-from deit_jax.sheets import SeenImages
+from deit_jax.sheets import SeenImages, below_class
 from deit_jax.tables import Column
 
 MOST_CLASSES = 24
@@ -190,7 +189,7 @@ def _tile(shown: Markup, title: str, lines: Sequence[str], file: str) -> Markup:
         "figcaption",
         element("strong", title),
         *(element("div", line) for line in lines),
-        element("div", Path(file).name, class_="file", title=file),
+        element("div", below_class(file, title), class_="file", title=file),
     )
     return element("figure", shown, caption, class_="tile")
 

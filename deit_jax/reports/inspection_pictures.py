@@ -9,7 +9,7 @@ from deit_jax.files import written_whole
 from deit_jax.reports.figures import literal, save
 from deit_jax.reports.inspection import Answered, Inspection
 from deit_jax.reports.inspection_page import MOST_CLASSES, answers_to
-from deit_jax.sheets import SheetRow, draw_sheet, resized, seen_sheet
+from deit_jax.sheets import SheetRow, below_class, draw_sheet, resized, seen_sheet
 
 _SIDE, _COLUMNS = 128, 6
 
@@ -50,7 +50,8 @@ def _mistakes(answered: Answered) -> list[SheetRow]:
                 said = names[answer] if answer >= 0 else "nothing"
                 who = who.replace("distillation", "distil.")
                 lines.append(f"{who}: {said} {share:.2f}")
-            captions.append("\n".join([*lines, Path(mistake.name).name]))
+            file = below_class(mistake.name, names[mistake.label])
+            captions.append("\n".join([*lines, file]))
         pictures = resized(np.stack([mistake.pixels for mistake in few]), _SIDE)
         rows.append(("", pictures, captions))
     return rows

@@ -49,7 +49,7 @@ def reduced_words(name, words, reader):
     if name == "prepare":
         words = _prepare(args, words, reader)
     if name == "split":
-        shutil.rmtree(args.out, ignore_errors=True)
+        shutil.rmtree(args.output, ignore_errors=True)
         stand_ins.scenes(Path(args.folder))
     if name == "evaluate":
         # "MODEL [MODEL ...]" stands for one or more.
@@ -82,7 +82,7 @@ def _stand_in(word, reader):
         return [str(_run(reader, word))]
     if re.fullmatch(r"WEIGHTS|SRC|[\w-]+\.pth", word):
         return [save_weights(reader.root, small_model(word))]
-    if re.fullmatch(r"\w+\.jpe?g|\w+/", word):
+    if re.fullmatch(r"[\w/]+\.(jpe?g|png)|\w+/", word):
         stand_ins.photograph(Path(word) / "photo.jpg" if word.endswith("/") else Path(word))
     if word == "real.json":
         stand_ins.real_labels(Path(word))
@@ -165,7 +165,10 @@ def _predict(args, printed):
 
 def _attention(args, printed):
     assert "| final norm |" in printed
-    pictures = [*Path(args.out).glob("*/overview.png"), *Path(args.out).glob("*/difference.png")]
+    pictures = [
+        *Path(args.output).glob("*/overview.png"),
+        *Path(args.output).glob("*/difference.png"),
+    ]
     assert len(pictures) == 2 * len(args.images)
 
 
@@ -216,12 +219,12 @@ def _benchmark(args, printed):
 
 def _split(args, printed):
     assert printed.count("| class") == 1 + stand_ins.CLASSES
-    assert {"split.json", "train", "val"} <= {path.name for path in Path(args.out).iterdir()}
+    assert {"split.json", "train", "val"} <= {path.name for path in Path(args.output).iterdir()}
 
 
 def _label(args, printed):
-    assert f"are in {args.out}: " in printed
-    assert (Path(args.out) / "stream.json").exists()
+    assert f"are in {args.output}: " in printed
+    assert (Path(args.output) / "stream.json").exists()
 
 
 def _augment(args, printed):

@@ -13,7 +13,7 @@ from deit_jax.reports.inspection import Answered, Inspection, Inspector, disagre
 from deit_jax.reports.inspection_page import most_confused, picture
 from deit_jax.reports.page import experiments, report_page
 from deit_jax.reports.report import write_report
-from deit_jax.sheets import SeenImages, draw_sheet, resized, seen_sheet
+from deit_jax.sheets import SeenImages, below_class, draw_sheet, resized, seen_sheet
 from tests.reports.test_page import Reader
 
 NAMES = ("<b>cat</b>", 'd"og', "&ant")
@@ -139,3 +139,9 @@ def test_sheets_have_a_place_for_each_picture(side):
     np.testing.assert_array_equal(sheet[21 : 21 + side, 6 : 6 + side], resized(one.crops, side)[0])
     long = draw_sheet([("", one.crops, ["a very long name of a class indeed 0.25"] * 4)], 4)
     assert long.size[0] == 6 + 4 * 22
+
+
+def test_images_of_a_class_are_told_apart_by_their_folders():
+    assert below_class("/data/own/val/cat/day1/07.png", "cat") == "day1/07.png"
+    assert below_class("/cat/own/val/cat/07.png", "cat") == "07.png"
+    assert below_class("shard-1[12]", "cat") == "shard-1[12]"
