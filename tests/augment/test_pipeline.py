@@ -92,7 +92,9 @@ def test_an_image_is_augmented_alike_in_any_batch(pictures):
         assert (other != together).any(axis=(1, 2, 3)).all()
 
 
-@pytest.mark.parametrize("options", [SMALL, pytest.param(DEIT, marks=pytest.mark.full)])
+# Programs as users compile them.
+@pytest.mark.full
+@pytest.mark.parametrize("options", [SMALL, DEIT])
 def test_devices_and_rounds_do_not_change_the_result(
     pictures, monkeypatch, options, eight_devices, optimised_compilation
 ):

@@ -29,6 +29,12 @@ def picture(tmp_path):
     return tmp_path / "picture.png"
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """For tests that look at figures, and not at the picture of them."""
+    monkeypatch.setattr("deit_jax.parity.picture.draw", lambda *_: None)
+
+
 def run(picture, *arguments):
     return main(["compare", *map(str, arguments), f"--picture={picture}"])
 
@@ -79,6 +85,7 @@ def saved(tmp_path, kind):
     return tmp_path / "hub", "transformers"
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("kind", ["reference", "timm", "transformers"])
 def test_files_go_into_pytorch_as_they_are(tmp_path, picture, capsys, kind, monkeypatch):
     """So that a mistake in our own table of names would show, however consistent it is."""
@@ -111,6 +118,7 @@ def test_files_go_into_pytorch_as_they_are(tmp_path, picture, capsys, kind, monk
         assert "is blocks.0.attn, by" in json.loads(capsys.readouterr().out)["verdict"]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("against", ["timm", "transformers"])
 def test_the_other_side_is_what_the_file_describes(tmp_path, picture, capsys, against, monkeypatch):
     """Read with other heads or another activation than the file says, it no longer agrees."""

@@ -41,6 +41,7 @@ def execute(sources, name):
     return space
 
 
+@pytest.mark.full
 def test_the_page(reader, capsys):
     space = execute(blocks(ROOT / "docs" / "api.md"), "docs/api.md")
     assert "three.png" in capsys.readouterr().out

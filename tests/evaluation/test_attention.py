@@ -44,9 +44,15 @@ def test_weights_are_timms(name, size, tmp_path):
     model = loaded(name, theirs, tmp_path, size)
     pixels = images(size)
     maps = timm_maps(theirs, pixels)
-    np.testing.assert_allclose(model.attention_maps(pixels), maps, **EXACT)
     function, *trees = split(model)
-    looks = jax.jit(lambda trees: look(function.merge(*trees), pixels))(trees)
+
+    @jax.jit
+    def both(trees):
+        model = function.merge(*trees)
+        return model.attention_maps(pixels), look(model, pixels)
+
+    found, looks = both(trees)
+    np.testing.assert_allclose(found, maps, **EXACT)
     prefix = 2 if name == DISTILLED else 1
     np.testing.assert_allclose(looks.heads, maps[..., :prefix, :], **EXACT)
     np.testing.assert_allclose(looks.rollout, np.asarray(rollout(maps))[..., :prefix, :], **EXACT)
@@ -65,7 +71,8 @@ def test_weights_are_transformers(tmp_path):
     with torch.no_grad():
         out = theirs(torch.from_numpy(pixels).permute(0, 3, 1, 2), output_attentions=True)
     maps = torch.stack(out.attentions).numpy()
-    np.testing.assert_allclose(model.attention_maps(pixels), maps, **EXACT)
+    found = jax.jit(lambda pixels: model.attention_maps(pixels))(pixels)
+    np.testing.assert_allclose(found, maps, **EXACT)
 
 
 def test_cosines_are_those_of_timms_tokens(tmp_path):
@@ -80,7 +87,7 @@ def test_cosines_are_those_of_timms_tokens(tmp_path):
     cosine = torch.nn.functional.cosine_similarity
     learned = cosine(theirs.cls_token[0], theirs.dist_token[0]).detach().expand(2)
     expected = torch.stack([learned, *(cosine(x[:, 0], x[:, 1], dim=-1) for x in seen)])
-    found = token_cosines(model, pixels)
+    found = jax.jit(lambda pixels: token_cosines(model, pixels))(pixels)
     np.testing.assert_allclose(found, expected, **EXACT)
     assert len(cosine_layers(3)) == len(found) == 6
 

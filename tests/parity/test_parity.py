@@ -65,7 +65,11 @@ def test_tiny_at_full_size():
 
 
 @pytest.mark.parametrize(
-    "name", ["deit_small_distilled_patch16_224", "deit_base_distilled_patch16_384"]
+    "name",
+    [
+        "deit_small_distilled_patch16_224",
+        pytest.param("deit_base_distilled_patch16_384", marks=pytest.mark.full),
+    ],
 )
 def test_one_block_of_the_others(name):
     check(with_depth(name, 1), batch=1)

@@ -11,6 +11,7 @@ from timm.optim import param_groups_layer_decay
 from deit_jax.config.defaults import default_config
 from deit_jax.models.functional import abstract
 from deit_jax.models.registry import model_builder
+from deit_jax.schema.images import NORMALISED, UNMIXED
 from deit_jax.training.freezing import trainable
 from deit_jax.training.layer_decay import layer_scales
 from deit_jax.training.optimizer import make_optimizer
@@ -77,7 +78,7 @@ def test_frozen_parameters_keep_every_bit_and_have_no_state(model, parts):
     config.optimizer.update(weight_decay=0.3, clip_norm=1.0)
     _, params, _ = abstract(partial(model, config))
     trained = trainable(params, config)
-    _, state, step = make(config, model)
+    _, state, step = make(config, model, mixing=UNMIXED, augment=NORMALISED)
     start = jax.device_get(state)
     for batch in batches(2):
         state = step(state, {}, batch)
@@ -110,7 +111,7 @@ def test_evaluation_mode_trains_what_inference_computes():
     losses = []
     for depth in (0.0, 0.9):
         config = small_config(model__drop_path_rate=depth, training__eval_mode=True)
-        _, state, step = make(config)
+        _, state, step = make(config, mixing=UNMIXED, augment=NORMALISED)
         after = step(state, {}, next(batches(1)))
         losses.append(float(after["sums"]["loss"]))
         # Both heads have the same gradient, since the loss sees their mean.

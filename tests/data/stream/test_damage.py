@@ -161,7 +161,7 @@ def check_grid(source, grid):
 @pytest.mark.slow
 def test_replacements_are_the_same_for_any_readers_and_after_resuming(spoiled):
     source, _ = spoiled
-    check_grid(source, [(0, p, start) for p in (1, 2) for start in (0, 1, 6, 11)])
+    check_grid(source, [(0, p, start) for p in (1, 2) for start in (0, 6)])
     check_grid(source, [(2, 1, 7)])
 
 
