@@ -8,13 +8,11 @@ import pytest
 from deit_jax.models.functional import abstract, initialise
 from deit_jax.models.registry import model_builder
 
-NAME = "deit3_micro_patch4_16"
-# Of few images gradients are computed, of many it is only asked what they take.
-BATCH, MANY = 8, 128
+NAME, BATCH = "deit3_micro_patch4_16", 128
 
 
 def loss_of(remat):
-    """The loss of a batch, with dropout and stochastic depth; and shapes of many images."""
+    """The loss of a batch, with dropout and stochastic depth; and shapes of its arguments."""
     build = model_builder(NAME, drop_rate=0.1, drop_path_rate=0.3, remat=remat)
     function, params, _ = abstract(build)
 
@@ -22,8 +20,8 @@ def loss_of(remat):
         (logits, _), _ = function.head_logits(params, {}, images, keys=keys, train=True)
         return jnp.mean(logits**2)
 
-    images = jax.ShapeDtypeStruct((MANY, 16, 16, 3), jnp.float32)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), MANY))
+    images = jax.ShapeDtypeStruct((BATCH, 16, 16, 3), jnp.float32)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), BATCH))
     return loss, (params, images, keys)
 
 
@@ -44,7 +42,7 @@ def test_same_gradients_in_less_memory():
     (loss, grads), (loss_again, grads_again) = (f(params, images, keys) for f in (kept, again))
     assert loss == loss_again
     for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(grads_again), strict=True):
-        # The same operations, fused otherwise: roundings of sums over 8 x 17 rows.
+        # The same operations, fused otherwise: roundings of sums over 128 x 17 rows.
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6 * np.abs(a).max())
     sizes = {remat: kept_for_the_backward_pass(*losses[remat]) for remat in losses}
     # Without: some 14 times the input of a block, of three blocks. With: those inputs alone, and
