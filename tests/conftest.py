@@ -112,10 +112,15 @@ def eight_devices():
 
 
 @pytest.fixture
-def one_device(monkeypatch):
-    """For runs of which it is no matter how many devices they have: on eight virtual ones they
-    take more than twice as long."""
-    monkeypatch.setattr("jax.device_count", lambda *_: 1)
+def on_devices(monkeypatch):
+    """Let the runs that follow be of so many devices: at first of one, for on eight virtual ones
+    they take more than twice as long."""
+
+    def use(count):
+        monkeypatch.setattr("jax.device_count", lambda *_: count)
+
+    use(1)
+    return use
 
 
 def _compile_fast(fast=os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"):

@@ -108,7 +108,7 @@ def test_changed_configuration_is_refused(tmp_path):
 
 # As in training/test_refusals.py, whose compiled step this shares.
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation", "one_device")
+@pytest.mark.usefixtures("quick_compilation", "on_devices")
 def test_loss_that_is_never_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path):
     flags = (
         "--config.model.name=deit_micro_patch4_16",

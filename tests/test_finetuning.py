@@ -13,7 +13,7 @@ from tests.config.reduced import save_weights
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation", "one_device")
+@pytest.mark.usefixtures("quick_compilation", "on_devices")
 def test_a_student_of_16_pixels_is_tuned_at_24_by_a_teacher_of_16(tmp_path):
     config = digits_finetune.get_config("hard")
     config.model.weights = save_weights(tmp_path, config.model.name)
@@ -44,7 +44,7 @@ def test_a_student_of_16_pixels_is_tuned_at_24_by_a_teacher_of_16(tmp_path):
 
 
 @pytest.mark.full
-@pytest.mark.usefixtures("quick_compilation", "one_device")
+@pytest.mark.usefixtures("quick_compilation", "on_devices")
 def test_a_trained_convnet_of_imagenet_teaches_digits(tmp_path):
     """Nothing to learn from, but all that a package's weights pass through on their way."""
     config = digits.get_config("hard")

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import labels
 
-pytestmark = pytest.mark.usefixtures("quick_compilation", "one_device")
+pytestmark = pytest.mark.usefixtures("quick_compilation", "on_devices")
 
 _MICRO = ["--students", "deit_micro_distilled_patch4_16", "--teacher", "regnety_micro"]
 _SMALL = ["--image-size", "16", "--batch-size", "4", "--dtype", "float32"]

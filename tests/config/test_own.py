@@ -43,7 +43,7 @@ def test_classes_are_counted_or_checked():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation", "one_device")
+@pytest.mark.usefixtures("quick_compilation", "on_devices")
 def test_a_run_records_what_was_counted_and_goes_on_with_the_same_command(tmp_path, capsys):
     def config(steps):
         config = digits("none")

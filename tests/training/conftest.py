@@ -2,12 +2,8 @@
 
 import shutil
 
-import jax
 import pytest
-from jax.sharding import AxisType
 
-from deit_jax.training import labelling
-from deit_jax.training import setup as setups
 from deit_jax.training.distillation import label_store
 from deit_jax.training.step_programs import StepPrograms
 from tests.training.labelled_runs import configure, made_once, run
@@ -16,20 +12,6 @@ from tests.training.labelled_runs import configure, made_once, run
 @pytest.fixture
 def small_parts(monkeypatch):
     monkeypatch.setattr(label_store, "_MOST_STEPS", 2)
-
-
-@pytest.fixture
-def on_devices(monkeypatch):
-    """Let the runs that follow be of so many devices: at first of one."""
-
-    def use(devices):
-        axes = {"axis_types": (AxisType.Auto,), "devices": jax.devices()[:devices]}
-        mesh = jax.make_mesh((devices,), ("data",), **axes)
-        for module in (setups, labelling):
-            monkeypatch.setattr(module, "create_mesh", lambda fsdp=1: mesh)
-
-    use(1)
-    return use
 
 
 @pytest.fixture(scope="session")
