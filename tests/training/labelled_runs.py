@@ -52,8 +52,9 @@ def made_once(make, programs):
     """Let a method of `StepPrograms` make the same program once: tracing is most of a short run."""
 
     def made(self, *arguments):
-        teacher = replace(self.config.teacher, labels="", weights="")
-        config = replace(self.config, teacher=teacher)
+        model, teacher = replace(self.config.model, weights=""), self.config.teacher
+        teacher = replace(teacher, labels="", weights="")
+        config = replace(self.config, model=model, teacher=teacher)
         compiled = jax.config.read("jax_disable_most_optimizations")
         key = make.__name__, self.mesh, config, arguments == (None,), compiled
         if key not in programs:
