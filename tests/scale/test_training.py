@@ -101,7 +101,8 @@ def story(tmp_path_factory):
     return told
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+# Six processes, each of which imports and compiles for itself.
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 
 
 def test_the_death_of_one_ends_the_other_at_once_with_its_name(story):
@@ -149,7 +150,6 @@ def test_the_losses_are_those_of_one_process(story):
     np.testing.assert_allclose(many, alone, atol=2e-3, rtol=0)
 
 
-@pytest.mark.full
 def test_eight_devices_of_one_process_go_on_too(story):
     code, output = program.run(EXPERIMENT, story["folder"] / "eight", *FLAGS, devices=8)
     assert code == 0, output

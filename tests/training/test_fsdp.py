@@ -70,6 +70,8 @@ def test_losses_and_memory_of_a_state_in_four_parts(eight_devices):
         assert held_by_one(parts[name]) < 0.4 * held_by_one(whole[name])
 
 
+# runs/checkpoints/test_manager.py reads small ones on other numbers of devices.
+@pytest.mark.full
 def test_a_checkpoint_of_four_parts_is_read_into_any_number(eight_devices, tmp_path):
     _, state = run(8, 4, 4)
     with Checkpoints(tmp_path / "4") as checkpoints:
