@@ -122,6 +122,11 @@ class Start:
         self._output = self._process.communicate()[0]
 
     @property
+    def pid(self) -> int:
+        """Number of the main process."""
+        return self._process.pid
+
+    @property
     def code(self) -> int:
         """Exit code; below 0 the signal that it died of."""
         return self._process.returncode

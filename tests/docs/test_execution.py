@@ -63,7 +63,8 @@ SMALL_BENCHMARKS = {
     "benchmarks.residual": {"--seeds": "2", "--steps": "1"},
     "benchmarks.digits": {"--seeds": "1"},
     "benchmarks.faults": {"--kills": "1", "--terms": "2", "--interrupts": "1"},
-    "benchmarks.faults_of_many": {"--kills": "1"},
+    "benchmarks.kills": {"--kills": "1"},
+    "benchmarks.soak": {"--steps": "400"},
 }
 # Seconds each; together they are what the quick tests have of this.
 QUICK = {
