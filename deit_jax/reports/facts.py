@@ -38,6 +38,8 @@ def _facts(experiment: Experiment) -> Iterator[tuple[str, str]]:
         yield "best", f"{best['value']:.2f} % at step {best['step']:,} ({best['metric']})"
     skipped = sum((one.result or {}).get("skipped_steps", 0) for one in experiment.runs)
     yield "skipped", f"{skipped:,} steps, whose loss or gradient was not finite" if skipped else ""
+    back = sum(len((one.result or {}).get("roll_backs", ())) for one in experiment.runs)
+    yield "rolled back", f"{back} time(s), for steps that were not finite" if back else ""
     yield "seeds", ", ".join(str(one.config["seed"]) for one in experiment.runs)
     yield "versions", _versions(run)
     yield "runs", ", ".join(str(one.path) for one in experiment.runs)

@@ -31,6 +31,7 @@ MAY_CHANGE = (
     "mesh.*",
     "teacher.labels",
     "training.remat",
+    "training.roll_backs",
 )
 """Keys that decide when something is read, shown or saved, or how, but not what, is computed."""
 

@@ -98,6 +98,9 @@ class TrainingOptions(Options):
     repeatable: bool = key(False)
     # Stop after so many steps with non-finite loss or gradient in a row.
     max_skipped_steps: int = key(10, POSITIVE)
+    # Instead of stopping go back to the last checkpoint from before those steps, and on with the
+    # images that would have come next; at most so many times in a run.
+    roll_backs: int = key(0, NOT_NEGATIVE)
 
 
 @dataclass(frozen=True)

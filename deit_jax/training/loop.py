@@ -1,42 +1,28 @@
-"""The loop: read a batch, take the step, and now and then log, evaluate and save."""
+"""A run from its first check to its result."""
 
 import contextlib
-import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from deit_jax.data.stream.loader import Batches
-from deit_jax.evaluation.metrics import Metrics, evaluate
 from deit_jax.files import require_utf8
-from deit_jax.runs.checkpoints.directory import (
-    OWES_EVALUATION,
-    add_metrics,
-    saved_steps,
-)
+from deit_jax.runs.checkpoints.directory import saved_steps
 from deit_jax.runs.checkpoints.manager import Checkpoints
 from deit_jax.runs.directory import RunDirectory, open_run
 from deit_jax.runs.going_on import as_begun
-from deit_jax.runs.interruption import Abandoned, Interruption
+from deit_jax.runs.interruption import Interruption
 from deit_jax.runs.lost_checkpoints import refuse_lost_checkpoints
 from deit_jax.runs.made_from import made_from
-from deit_jax.runs.processes import any_process, from_all, require_shared
+from deit_jax.runs.processes import require_shared
 from deit_jax.schema.learning import CheckpointOptions
-from deit_jax.sharding import place, put_batch
-from deit_jax.training.announcements import closing, opening
-from deit_jax.training.clock import Clock
-from deit_jax.training.continuation import say_if_epochs_moved
-from deit_jax.training.example import Batch
 from deit_jax.training.initial import load_initial
-from deit_jax.training.progress import Progress
-from deit_jax.training.recorder import Recorder, open_log
 from deit_jax.training.refusals import refuse_early
+from deit_jax.training.roll_backs import GoBack
 from deit_jax.training.setup import Setup, set_up
-from deit_jax.training.skipped_steps import stop_if_lost, stop_if_nothing_was_learned
-from deit_jax.training.state import TrainState
-from deit_jax.trees import Tree
+from deit_jax.training.stretch import Stretch
 from deit_jax.weights.fit import Fitted
 
 
@@ -99,8 +85,7 @@ def train(
         if kernel_choices:
             # All processes wait for each other in `Checkpoints`: the run's directory is there.
             kernel_choices.mkdir(exist_ok=True)
-        interruption = interruption or Interruption()
-        return _Run(setup, run, checkpoints, weights, interruption, stack).go()
+        return _to_the_end(setup, run, checkpoints, weights, interruption or Interruption())
 
 
 def _checkpoints(run: RunDirectory, options: CheckpointOptions) -> Checkpoints:
@@ -112,174 +97,19 @@ def _checkpoints(run: RunDirectory, options: CheckpointOptions) -> Checkpoints:
     )
 
 
-class _Run:
-    """One stretch of training, from a start or a checkpoint to the end."""
-
-    def __init__(
-        self,
-        setup: Setup,
-        run: RunDirectory,
-        checkpoints: Checkpoints,
-        weights: Fitted | None,
-        interruption: Interruption,
-        stack: contextlib.ExitStack,
-    ) -> None:
-        """Restore the latest checkpoint, if there is one; `stack` closes what is opened here."""
-        self.setup, self.config = setup, setup.config
-        self.run, self.checkpoints, self.interruption = run, checkpoints, interruption
-        restored = checkpoints.restore_latest(setup.abstract_state)
-        self.state: TrainState = restored.state if restored else setup.initial_state(weights)
-        self.load_report = weights.report if weights else None
-        self.start = restored.step if restored else 0
-        # Notes that the checkpoints of older runs do not have begin anew.
-        meta = restored.meta if restored else {}
-        # A signal came while this step was evaluated.
-        self.owes_evaluation = bool(meta.get(OWES_EVALUATION))
-        self.left_open: list[Batches] = []
-        self.clock = Clock(meta.get("seconds", 0.0))
-        self.damaged: tuple[int, ...] = tuple(meta.get("damaged", ()))
-        self.teacher_params: Tree = {}
-        if setup.lessons:
-            setup.lessons.go_on_from(meta.get("labels", {}))
-        elif setup.teacher:
-            self.teacher_params = place(setup.teacher.params, setup.mesh)
-        log = stack.enter_context(open_log(setup, run, self.start, self.owes_evaluation))
-        say_if_epochs_moved(meta, self.start, setup.steps_per_epoch)
-        self.stack = stack
-        self.progress = stack.enter_context(Progress(setup.total_steps, start_step=self.start))
-        self.recorder = Recorder(setup, run, checkpoints, log, self.progress, self.clock, meta)
-
-    def go(self) -> dict[str, Any]:
-        """Train to the last step and write the result."""
-        setup, total = self.setup, self.setup.total_steps
-        if self.load_report:
-            self.progress.message(self.load_report.table())
-        self.progress.message(opening(setup, self.state, self.start))
-        self.progress.message(setup.memory)
-        if setup.teacher and setup.teacher.note:
-            self.progress.message(setup.teacher.note)
-        batches = setup.train_batches(self.start, known_damaged=self.damaged)
-        self.stack.callback(self.close, batches)
-        evaluation = self.pay_evaluation() if self.owes_evaluation else None
-        if self.start < total:
-            self.progress.message("Compiling the train step ...")
-        for step in range(self.start + 1, total + 1):
-            batch = self.read(batches)
-            self.damaged = batches.damaged_numbers
-            self.interruption.begin(step)
-            self.state = self.take(step, batch)
-            first = step == self.start + 1
-            if first:
-                # It compiles; throughput is counted from the second.
-                jax.block_until_ready(self.state["step"])
-            # Before it is told: a signal that answers the line below finds a step to save.
-            self.interruption.step_done()
-            if first:
-                self.progress.message(f"First step after {self.clock.since_start():.1f} s.")
-                if self.start == 0:
-                    self.recorder.first_batch(batch)
-                self.clock.restart(step)
-            evaluation = self.after(step)
-        if evaluation is None:
-            # Stopped between the last checkpoint and the result: already logged.
-            evaluation = self.evaluate()
-        if evaluation is None:
-            self.leave(total)
-        stop_if_nothing_was_learned(int(self.state["skipped"]), total)
-        result = self.recorder.result(self.state, evaluation)
-        self.progress.message(closing(setup, result, self.run.path))
-        return result
-
-    def read(self, batches: Batches) -> Batch:
-        """Return the next batch; a wait for it counts where the devices have run out of work."""
-        with self.clock.waiting(lambda: self.state["step"].is_ready()):
-            batch = next(batches)
-        return put_batch(batch, self.setup.mesh)
-
-    def take(self, step: int, batch: Batch) -> TrainState:
-        """Take a step with the teacher inside, or with its labels; return the state after it."""
-        if self.setup.lessons:
-            # There steps are counted from 0, by what has been taken before.
-            return self.setup.lessons.take(step - 1, self.state, batch)
-        return self.setup.train_step(self.state, self.teacher_params, batch)
-
-    def after(self, step: int) -> dict[str, Metrics] | None:
-        """Do what is due after this step; return the evaluation if there was one."""
-        last = step == self.setup.total_steps
-        if last or step % self.config.log.every_steps == 0:
-            skipped = self.recorder.training(step, self.state, from_all(self.damaged))
-            stop_if_lost(self.config, self.run.checkpoints, step, skipped)
-        else:
-            self.progress.update(step)
-        evaluation, due = None, last or self.evaluation_due(step)
-        if due:
-            evaluation = self.evaluate()
-            if evaluation:
-                self.recorder.evaluation(step, evaluation)
-        if stop := self.stop_due(step):
-            self.interruption.saving()
-        if due or stop or step % self.config.checkpoint.every_steps == 0:
-            with self.clock.paused():
-                if self.setup.lessons:
-                    self.setup.lessons.save()
-                self.recorder.checkpoint(
-                    step,
-                    self.state,
-                    evaluation,
-                    damaged=from_all(self.damaged),
-                    owes_evaluation=due and not evaluation,
-                )
-        if stop and not (last and evaluation):
-            self.leave(step)
-        return evaluation
-
-    def stop_due(self, step: int) -> bool:
-        """Return whether to stop after this step: the same answer in all processes."""
-        if jax.process_count() == 1 or not self.interruption.alone:
-            return self.interruption.stops_after(step)
-        # Asking over the devices waits for them, which logging has just done anyway.
-        logged = step % self.config.log.every_steps == 0
-        return logged and any_process(self.interruption.requested)
-
-    def leave(self, step: int) -> NoReturn:
-        """Leave training because a signal has come, once the checkpoint of this step is on disk."""
-        raise self.interruption.error(step, saved=self.checkpoints.wait())
-
-    def evaluation_due(self, step: int) -> bool:
-        """Return whether a multiple of `evaluation.every_epochs` was passed in this step."""
-        interval = self.config.evaluation.every_epochs * self.setup.steps_per_epoch
-        return math.floor(step / interval) > math.floor((step - 1) / interval)
-
-    def pay_evaluation(self) -> dict[str, Metrics]:
-        """Evaluate the step that training goes on from, as if it had not been stopped there."""
-        if evaluation := self.evaluate():
-            self.recorder.evaluation(self.start, evaluation)
-            add_metrics(self.run.checkpoints, self.start, self.recorder.deciding(evaluation))
-            return evaluation
-        self.leave(self.start)
-
-    def evaluate(self) -> dict[str, Metrics] | None:
-        """Evaluate raw and averaged weights on the whole evaluation split; None if interrupted."""
-        setup, state = self.setup, self.state
-        weights = {"raw": (state["params"], state["batch_stats"])}
-        if state["ema"]:
-            weights["ema"] = (state["ema"]["params"], state["ema"]["batch_stats"])
-        batches = setup.eval_batches()
-        # Many processes must do the same, and hear of the signal after the step only.
-        alone = jax.process_count() == 1
-        watched = self.interruption.unless_requested(batches) if alone else batches
-        with self.clock.paused():
-            try:
-                return evaluate(setup.eval_step, weights, watched, setup.mesh)
-            except Abandoned:
-                return None
-            finally:
-                self.close(batches)
-
-    def close(self, batches: Batches) -> None:
-        """End the readers; but those of a process that a signal ends go with it, unwaited for."""
-        if self.interruption.requested and jax.process_count() == 1:
-            # Forgotten, they would be closed as garbage.
-            self.left_open.append(batches)
-        else:
-            batches.close()
+def _to_the_end(
+    setup: Setup,
+    run: RunDirectory,
+    checkpoints: Checkpoints,
+    weights: Fitted | None,
+    interruption: Interruption,
+) -> dict[str, Any]:
+    """Train to the last step; go back to a checkpoint on the way as often as that is due."""
+    carried: Mapping[str, Any] = {}
+    while True:
+        try:
+            with contextlib.ExitStack() as stack:
+                return Stretch(setup, run, checkpoints, weights, interruption, stack, carried).go()
+        except GoBack as back:
+            carried = back.carried
+            checkpoints.abandon_after(back.roll_back.back_to)

@@ -11,6 +11,7 @@ from deit_jax.config.keys import leaves_by_key
 from deit_jax.evaluation.metrics import Metrics
 from deit_jax.runs.checkpoints.directory import OWES_EVALUATION
 from deit_jax.runs.checkpoints.manager import Checkpoints
+from deit_jax.runs.checkpoints.manifest import SKIPPED_IN_A_ROW
 from deit_jax.runs.directory import RunDirectory
 from deit_jax.runs.log import RunLog
 from deit_jax.sheets import seen_sheet
@@ -20,6 +21,7 @@ from deit_jax.training.example import Batch
 from deit_jax.training.learning_rate import learning_rate
 from deit_jax.training.progress import Progress
 from deit_jax.training.result import make_result
+from deit_jax.training.roll_backs import RollBack, RollBacks
 from deit_jax.training.seen import see
 from deit_jax.training.setup import Setup
 from deit_jax.training.state import METRICS, TrainState
@@ -63,6 +65,7 @@ class Recorder:
             clock: of the run.
             meta: notes of the checkpoint that is gone on from; {} at a start.
         """
+        self._roll_backs = RollBacks(meta)
         self._setup, self._config = setup, setup.config
         self._run, self._checkpoints, self._log = run, checkpoints, log
         self._progress, self._clock = progress, clock
@@ -104,6 +107,8 @@ class Recorder:
             learning_rate(self._config, step - 1, self._setup.steps_per_epoch)
         )
         values["skipped_steps"] = int(scalars["skipped"])
+        if self._config.training.roll_backs:
+            values["roll_backs"] = len(self._roll_backs.done)
         values["damaged_records"] = len(damaged)
         values["input_wait"] = self._clock.waited()
         values["images_per_second"] = self._clock.rate(step) * self._config.training.batch_size
@@ -156,7 +161,10 @@ class Recorder:
             "epoch": step / self._setup.steps_per_epoch,
             "log_lines": self._log.lines,
             "lost_lines": self._lost_lines,
+            **self._roll_backs.notes(),
         }
+        if in_a_row := int(jax.device_get(state["skipped_in_a_row"])):
+            meta[SKIPPED_IN_A_ROW] = in_a_row
         if self._setup.lessons:
             meta["labels"] = self._setup.lessons.record
         if owes_evaluation:
@@ -177,11 +185,23 @@ class Recorder:
             evaluation,
             seconds=self._clock.total(),
             failed_saves=self._all_failed_saves(),
+            roll_backs=self._roll_backs,
             best=self._best_evaluation() if self._first else {},
         )
         if self._first:
             self._run.write_result(result)
         return result
+
+    def carried(self, roll_back: RollBack) -> dict[str, Any]:
+        """Return the notes that hold after it, whatever those of the checkpoint say."""
+        labels = {"labels": self._setup.lessons.record} if self._setup.lessons else {}
+        return {
+            "seconds": self._clock.total(),
+            # Those of `Checkpoints`, which stays, are added.
+            "failed_saves": self._failed_saves,
+            **labels,
+            **self._roll_backs.notes(roll_back),
+        }
 
     def _all_failed_saves(self) -> int:
         """Checkpoints of the whole run that could not be written, and were tried again later."""

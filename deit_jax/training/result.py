@@ -12,6 +12,7 @@ from deit_jax.models.functional import count_parameters
 from deit_jax.runs.best import best_first
 from deit_jax.runs.fingerprint import digest
 from deit_jax.runs.log_lines import read_lines
+from deit_jax.training.roll_backs import RollBacks
 from deit_jax.training.setup import Setup
 from deit_jax.training.state import TrainState
 from deit_jax.version import __version__
@@ -32,6 +33,7 @@ def make_result(
     *,
     seconds: float,
     failed_saves: int,
+    roll_backs: RollBacks,
     best: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the contents of `result.json`; accuracies in percent, all JSON types."""
@@ -45,6 +47,7 @@ def make_result(
         "seconds": seconds,
         "skipped_steps": int(state["skipped"]),
         "failed_saves": failed_saves,
+        **roll_backs.notes(),
         "digest": digest({name: state[name] for name in ("params", "batch_stats", "ema")}),
         "distillation": {**asdict(config.distillation), "token": setup.has_distillation_head},
         "teacher": setup.taught_by,

@@ -78,13 +78,21 @@ class Setup:
         loaded = {"params": weights.params, "batch_stats": weights.batch_stats} if weights else {}
         return self.create_state(seed_key(self.config.seed), loaded)
 
-    def train_batches(self, start_step: int, known_damaged: Iterable[int]) -> Batches:
-        """Open this process's part of the training stream, from a step to the end."""
+    def train_batches(
+        self, start_step: int, known_damaged: Iterable[int], *, left_out: int = 0
+    ) -> Batches:
+        """Open this process's part of the training stream, from a step to the end.
+
+        Args:
+            start_step: steps taken so far.
+            known_damaged: numbers of records.
+            left_out: batches of the stream that were read, but not for these steps.
+        """
         return train_batches(
             self.train_source,
             self.train_input,
-            start_step=start_step,
-            num_steps=self.total_steps,
+            start_step=start_step + left_out,
+            num_steps=self.total_steps + left_out,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             known_damaged=known_damaged,

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from deit_jax.schema import Config
-
 
 class TrainingStopped(RuntimeError):
     """Training cannot go on; the message says why and where the last good state is.
@@ -15,25 +13,21 @@ class TrainingStopped(RuntimeError):
     of_all_processes = True
 
 
-def stop_if_lost(config: Config, checkpoints: Path, step: int, in_a_row: int) -> None:
-    """Stop if the loss has not been finite for too many steps.
+def stopped_by(checkpoints: Path, step: int, in_a_row: int, more: str) -> TrainingStopped:
+    """Return what ends training where the loss has not been finite for too many steps.
 
     Args:
-        config: of the run.
         checkpoints: their directory.
         step: steps taken so far.
         in_a_row: how many of the last ones were skipped.
-
-    Raises:
-        TrainingStopped: too many.
+        more: a further sentence; "" for none.
     """
-    if in_a_row < config.training.max_skipped_steps:
-        return
-    raise TrainingStopped(
+    return TrainingStopped(
         f"the loss or gradient was not finite in the last {in_a_row} steps up to step {step}. "
-        f"Parameters were left as they were before; the last checkpoint in {checkpoints} is good. "
-        "Try a lower optimizer.learning_rate, optimizer.clip_norm=1.0 or model.dtype=float32, in a "
-        "new workdir."
+        f"Parameters were left as they were before; the last checkpoint in {checkpoints} is good."
+        f"{more} Give the same command with a larger training.roll_backs to go back and on with "
+        "other images; or try a lower optimizer.learning_rate, optimizer.clip_norm=1.0 or "
+        "model.dtype=float32, in a new workdir."
     )
 
 

@@ -13,7 +13,7 @@ from deit_jax.trees import Tree, overlay
 TrainState = dict[str, Any]
 """Keys:
 
-    step: Int32, steps taken, skipped ones included; also the position in the input stream.
+    step: Int32, steps taken, skipped ones included.
     params, batch_stats: of the student.
     opt_state: of the optax transformation.
     ema: {"params", "batch_stats"}, or {} where there is no moving average.

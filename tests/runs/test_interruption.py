@@ -11,7 +11,8 @@ import pytest
 
 from deit_jax.runs import interruption as module
 from deit_jax.runs.interruption import Abandoned, Interruption
-from deit_jax.training import loop
+from deit_jax.training import stretch
+from deit_jax.training.stretch import Stretch
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -76,13 +77,13 @@ def test_an_evaluation_is_given_up():
 
 def test_processes_agree_after_a_step_that_is_logged(monkeypatch):
     asked = []
-    monkeypatch.setattr(loop.jax, "process_count", lambda: 2)
-    monkeypatch.setattr(loop, "any_process", lambda own: asked.append(own) or True)
+    monkeypatch.setattr(stretch.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(stretch, "any_process", lambda own: asked.append(own) or True)
     run = SimpleNamespace(
         interruption=Interruption(), config=SimpleNamespace(log=SimpleNamespace(every_steps=5))
     )
     # The signal came to the other process.
-    assert [loop._Run.stop_due(run, step) for step in range(1, 6)] == [False] * 4 + [True]
+    assert [Stretch.stop_due(run, step) for step in range(1, 6)] == [False] * 4 + [True]
     assert asked == [False]
 
 

@@ -1,6 +1,7 @@
 """The directory that holds a run's checkpoints: what is in it, what is set aside, what is removed.
 
-`STEP/` is a checkpoint, `STEP.corrupt` one that was found damaged. All else is a leftover.
+`STEP/` is a checkpoint, `STEP.corrupt` one that was found damaged, `STEP.abandoned` one from which
+training has gone back to an earlier one. All else is a leftover.
 """
 
 import dataclasses
@@ -97,22 +98,23 @@ def damaged_names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.glob("*.corrupt*"))
 
 
-def set_aside(directory: Path, damaged: Mapping[int, str]) -> None:
+def set_aside(directory: Path, reasons: Mapping[int, str], ending: str = "corrupt") -> None:
     """Rename checkpoints so that nothing takes them for good ones, and log why. Deletes nothing.
 
     Args:
         directory: of the checkpoints.
-        damaged: by step, the reason. The same on all processes.
+        reasons: by step. The same on all processes.
+        ending: of the new names.
     """
     if jax.process_index() == 0:
-        for step, reason in damaged.items():
-            target = directory / f"{step}.corrupt"
+        for step, reason in reasons.items():
+            target = directory / f"{step}.{ending}"
             while target.exists():
                 target = target.with_name(f"{target.name}+")
             (directory / str(step)).rename(target)
             _LOG.error("Set checkpoint %d aside as %s: %s.", step, target, reason)
-    if damaged and jax.process_count() > 1:
-        multihost_utils.sync_global_devices("damaged checkpoints set aside")
+    if reasons and jax.process_count() > 1:
+        multihost_utils.sync_global_devices("checkpoints set aside")
 
 
 def remove_leftovers(directory: Path) -> None:

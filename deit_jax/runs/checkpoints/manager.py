@@ -178,6 +178,20 @@ class Checkpoints:
         self.wait()
         return on_disk.best_of(on_disk.read_manifests(self.directory)[0])
 
+    def steps(self) -> list[int]:
+        """Return the steps on disk, oldest first; the same on all processes, which must all ask."""
+        self.wait()
+        return all_see(on_disk.saved_steps(self.directory))
+
+    def abandon_after(self, step: int) -> None:
+        """Set all newer checkpoints aside as `STEP.abandoned`: training goes on from this step."""
+        newer = [later for later in self.steps() if later > step]
+        # It remembers what there was.
+        self._close()
+        reason = f"training has gone back to step {step}"
+        # The newest first: killed in between, a run goes on from the next newest.
+        on_disk.set_aside(self.directory, dict.fromkeys(reversed(newer), reason), "abandoned")
+
     def restore_latest(self, abstract_state: Any) -> Restored | None:
         """Return the newest checkpoint that is intact, or None if there never was one.
 
@@ -192,9 +206,8 @@ class Checkpoints:
             ValueError: there are checkpoints but none is intact; or the newest intact one is of
                 another model or optimiser, whose first differing arrays are named.
         """
-        self.wait()
         damaged: dict[int, str] = {}
-        for step in reversed(all_see(on_disk.saved_steps(self.directory))):
+        for step in reversed(self.steps()):
             path = self.directory / str(step)
             try:
                 restored = self._read(path, abstract_state)
@@ -233,10 +246,9 @@ class Checkpoints:
             manifests, unreadable = on_disk.read_manifests(self.directory)
             # Retention would take one without manifest for one without metric, and delete it.
             on_disk.set_aside(self.directory, unreadable)
-            self._retention.scores.clear()
-            self._retention.scores.update(
-                {step: m.score for step, m in manifests.items() if m.score is not None}
-            )
+            self._retention.forget()
+            for manifest in manifests.values():
+                self._retention.note(manifest)
             self._writer = orbax_store.Writer(self.directory, self._retention)
         return self._writer
 

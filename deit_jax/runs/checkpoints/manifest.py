@@ -17,6 +17,9 @@ from deit_jax.runs.fingerprint import fingerprints, named_leaves
 
 _FORMAT = 1
 
+SKIPPED_IN_A_ROW = "skipped_in_a_row"
+"""Note of a checkpoint whose last steps were not finite, of how many; see `Manifest.in_doubt`."""
+
 
 class DamagedCheckpoint(Exception):
     """A checkpoint on disk is not what was saved; the message says in what respect."""
@@ -44,6 +47,11 @@ class Manifest:
     def score(self) -> float | None:
         """Value of the deciding metric, or None if it was not measured or not finite."""
         return self.metrics.get(self.metric)
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the steps before it were not finite: the next ones may not be either."""
+        return bool(self.meta.get(SKIPPED_IN_A_ROW))
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object with a format number and a checksum over all the rest."""

@@ -53,6 +53,8 @@ let_loops_end()
 class Retention:
     """Which checkpoints stay: the latest, every so many steps, and the best. A policy of Orbax.
 
+    Of those that are not in doubt the latest stays too: training may have to go back to it.
+
     Orbax's own `BestN` ranks NaN first, and forgets metrics at a restart unless `best_fn` is set.
 
     Attributes:
@@ -60,18 +62,33 @@ class Retention:
         keep_every: all steps divisible by this; 0 for none.
         keep_best: how many of those with the highest score.
         scores: of the steps whose deciding metric is finite.
+        in_doubt: steps of which `Manifest.in_doubt`.
     """
 
     keep_latest: int
     keep_every: int
     keep_best: int
     scores: dict[int, float] = field(default_factory=dict)
+    in_doubt: set[int] = field(default_factory=set)
+
+    def note(self, manifest: Manifest) -> None:
+        """Take in what decides about a checkpoint."""
+        if manifest.score is not None:
+            self.scores[manifest.step] = manifest.score
+        if manifest.in_doubt:
+            self.in_doubt.add(manifest.step)
+
+    def forget(self) -> None:
+        """Know of no checkpoint."""
+        self.scores.clear()
+        self.in_doubt.clear()
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Answer for each checkpoint, as Orbax asks."""
         steps = sorted(checkpoint.step for checkpoint in checkpoints)
         scored = best_first({s: self.scores[s] for s in steps if s in self.scores})
-        kept = {*steps[-self.keep_latest :], *scored[: self.keep_best]}
+        good = [step for step in steps if step not in self.in_doubt]
+        kept = {*steps[-self.keep_latest :], *good[-1:], *scored[: self.keep_best]}
         if self.keep_every:
             kept |= {step for step in steps if step % self.keep_every == 0}
         return [checkpoint.step in kept for checkpoint in checkpoints]
@@ -93,7 +110,7 @@ class Writer:
             todelete_subdir=_TRASH,
             lightweight_initialize=True,
         )
-        self._scores = retention.scores
+        self._retention = retention
         self._manager = ocp.CheckpointManager(directory, options=options)
 
     def start(self, state: Any, manifest: Manifest) -> None:
@@ -104,8 +121,7 @@ class Writer:
             trees.setdefault(item, {})[path] = leaf
         items = {item: ocp.args.StandardSave(_nest(leaves)) for item, leaves in trees.items()}
         arguments = ocp.args.Composite(meta=ocp.args.JsonSave(manifest.to_json()), **items)
-        if manifest.score is not None:
-            self._scores[manifest.step] = manifest.score
+        self._retention.note(manifest)
         self._meeting.begin(manifest.step)
         # Forced: which steps are saved is for the caller to say.
         self._manager.save(manifest.step, args=arguments, force=True)
