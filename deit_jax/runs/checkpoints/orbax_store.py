@@ -24,6 +24,7 @@ from deit_jax.files import write_json
 from deit_jax.runs.best import best_first
 from deit_jax.runs.checkpoints.manifest import DamagedCheckpoint, Manifest
 from deit_jax.runs.checkpoints.meeting import Meeting, MissingPart
+from deit_jax.runs.checkpoints.orbax_counters import count_no_bytes
 from deit_jax.runs.checkpoints.orbax_loops import let_loops_end, wait_for_threads
 from deit_jax.runs.checkpoints.reading_failures import (
     error_in_short,
@@ -47,6 +48,7 @@ def _worth_showing(record: logging.LogRecord) -> bool:
 
 logging.getLogger("absl").addFilter(_worth_showing)
 let_loops_end()
+count_no_bytes()
 
 
 @dataclass(frozen=True)
