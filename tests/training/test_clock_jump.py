@@ -1,0 +1,48 @@
+"""A clock that is set back or forward by years while a run trains, stops and goes on."""
+
+import time
+
+import pytest
+
+from deit_jax.runs.interruption import Interrupted, Interruption
+from deit_jax.training.loop import train
+from tests import program
+from tests.training.test_refusals import small
+
+YEARS = 365 * 24 * 3600
+
+
+class Jumps(Interruption):
+    """Sets the clock at some steps, and gets a signal at one."""
+
+    def __init__(self, clock, jumps, stop_at=0):
+        super().__init__(leave=lambda code, line: None)
+        self.clock, self.jumps, self.stop_at = clock, jumps, stop_at
+
+    def begin(self, step):
+        self.clock["offset"] += self.jumps.get(step, 0) * YEARS
+        if step == self.stop_at:
+            self.requested = True
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compilation", "on_devices", "programs_made_once")
+def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
+    config = small(checkpoint__every_steps=1, log__tensorboard=True, log__images=0)
+    undisturbed = train(config, str(tmp_path / "undisturbed"))
+    clock, now, now_ns = {"offset": 0}, time.time, time.time_ns
+    monkeypatch.setattr(time, "time", lambda: now() + clock["offset"])
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns() + clock["offset"] * 10**9)
+    workdir = tmp_path / "run"
+    with pytest.raises(Interrupted, match="after step 3, saved"):
+        train(config, str(workdir), interruption=Jumps(clock, {2: -10, 3: 30}, stop_at=3))
+    # All that is on disk is then of the future.
+    clock["offset"] = -10 * YEARS
+    result = train(config, str(workdir), interruption=Jumps(clock, {5: 5}))
+    assert clock["offset"] == -5 * YEARS
+    for key in ("digest", "steps", "evaluation", "best"):
+        assert result[key] == undisturbed[key]
+    assert program.metrics(workdir) == program.metrics(tmp_path / "undisturbed")
+    assert 0 <= result["seconds"] < YEARS
+    steps = sorted(path.name for path in (workdir / "checkpoints").iterdir())
+    assert steps == sorted(path.name for path in (tmp_path / "undisturbed/checkpoints").iterdir())
