@@ -64,6 +64,7 @@ SMALL_BENCHMARKS = {
     "benchmarks.digits": {"--seeds": "1"},
     "benchmarks.faults": {"--kills": "1", "--terms": "2", "--interrupts": "1"},
     "benchmarks.kills": {"--kills": "1"},
+    "benchmarks.damage": {"--harms": "2", "--resumes": "1"},
     "benchmarks.soak": {"--steps": "400"},
 }
 # Seconds each; together they are what the quick tests have of this.
