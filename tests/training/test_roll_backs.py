@@ -1,9 +1,10 @@
 """Loss not finite for too long: back to a checkpoint, and on with the images that come next.
 
-What makes it so is an image. All are black but one, and pixels are divided by so little that what
-is not black overflows.
+What makes it so is an image. All are black but one, pixels are divided by very little, and the
+weights of patches are so large that what is not black overflows.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from configs.digits import get_config
 from deit_jax.config.keys import leaves_by_key
@@ -20,6 +22,7 @@ from deit_jax.runs.fingerprint import digest
 from deit_jax.runs.interruption import Interruption
 from deit_jax.sharding import put_batch
 from deit_jax.training import setup as setups
+from deit_jax.training.initial import load_initial
 from deit_jax.training.loop import train
 from deit_jax.training.roll_backs import RollBack, RollBacks
 from deit_jax.training.skipped_steps import TrainingStopped
@@ -27,6 +30,7 @@ from tests import program
 from tests.config.reduced import save_weights
 from tests.training.test_refusals import small
 
+MODEL = "deit_micro_patch4_16"
 IMAGES, BATCH, STEPS = 24, 4, 10
 # In the order of seed 0 it is in these batches of the stream, counted from 0.
 WHITE, IN_BATCHES = 14, [4, 9]
@@ -45,6 +49,9 @@ def images(tmp_path_factory):
             path.parent.mkdir(parents=True, exist_ok=True)
             white = 255 * (split == "train" and number == WHITE)
             Image.fromarray(np.full((16, 16, 3), white, np.uint8)).save(path)
+    weights = load_file(save_weights(folder, MODEL))
+    weights["patch_embed.proj.weight"] *= 1000
+    save_file(weights, folder / "large.safetensors")
     return folder
 
 
@@ -56,6 +63,7 @@ def configure(images, **changes):
         "data__train_images": 0,
         "mix__mixup_alpha": 0.0,
         "mix__cutmix_alpha": 0.0,
+        "model__weights": str(images / "large.safetensors"),
         "augment__mean": (0.0, 0.0, 0.0),
         "augment__std": (2e-38, 2e-38, 2e-38),
         "training__batch_size": BATCH,
@@ -72,7 +80,7 @@ def configure(images, **changes):
 def learned_from(config, positions):
     """Digest of the weights after steps with these batches of the stream."""
     setup = setups.set_up(config)
-    state = setup.initial_state()
+    state = setup.initial_state(load_initial(setup.config, setup.abstract_state))
     with setups.train_batches(setup.train_source, setup.train_input, num_steps=20) as stream:
         for number in range(max(positions) + 1):
             batch = next(stream)
@@ -170,7 +178,7 @@ def test_two_processes_go_back_together(images, tmp_path, split):
     ended = subprocess.run(
         [sys.executable, "-m", "deit_jax", "launch", "-n", "2", "--", *train_],
         cwd=program.ROOT,
-        env=program._ENVIRONMENT,
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"},
         capture_output=True,
         text=True,
     )
