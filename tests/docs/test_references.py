@@ -15,7 +15,18 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "benchmar
 SOURCES = sorted([ROOT / "train.py", *(path for f in FOLDERS for path in (ROOT / f).rglob("*.py"))])
 QUOTED = re.compile(r"`([A-Za-z_][\w./]*\w)(?:\(\))?`")
 FILES = (
-    *(".py", ".md", ".json", ".jsonl", ".toml", ".txt", ".pth", ".safetensors", ".corrupt"),
+    *(
+        ".py",
+        ".md",
+        ".json",
+        ".jsonl",
+        ".toml",
+        ".txt",
+        ".pth",
+        ".safetensors",
+        ".corrupt",
+        ".abandoned",
+    ),
     *(".c", ".html", ".ini", ".db", ".mat", ".csv", ".gz", ".JPEG", ".png", ".tar", ".zip"),
     *(".onnx", ".stablehlo"),
 )
