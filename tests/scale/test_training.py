@@ -101,8 +101,9 @@ def story(tmp_path_factory):
     return told
 
 
-# Six processes, each of which imports and compiles for itself.
-pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
+# Six processes, each of which imports and compiles for itself: long, but the one training in two
+# processes that every change goes through.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_the_death_of_one_ends_the_other_at_once_with_its_name(story):
@@ -150,6 +151,7 @@ def test_the_losses_are_those_of_one_process(story):
     np.testing.assert_allclose(many, alone, atol=2e-3, rtol=0)
 
 
+@pytest.mark.full
 def test_eight_devices_of_one_process_go_on_too(story):
     code, output = program.run(EXPERIMENT, story["folder"] / "eight", *FLAGS, devices=8)
     assert code == 0, output
