@@ -8,12 +8,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
-from deit_jax.devices import machine_memory_bytes, platform
+from deit_jax.devices import machine_memory_bytes
 from deit_jax.models.functional import HeadLogits, abstract
 from deit_jax.models.registry import model_spec
 from deit_jax.scale.memory_plan import Settings, Workload, kept_by_image
 from deit_jax.scale.remedies import remedies
 from deit_jax.schema import Config
+from deit_jax.sharding import platform_of
 from deit_jax.training.freezing import stop_gradients, trainable
 from deit_jax.training.programs import student_builder
 from deit_jax.training.state import TrainState
@@ -111,7 +112,7 @@ def say_memory(config: Config, state: TrainState, teacher: Tree, mesh: Mesh, lim
     """As `memory_sentence`, of a run; arguments as of `workload_of`."""
     work, settings = workload_of(config, state, teacher, mesh), settings_of(config, mesh.size)
     text = memory_sentence(work, settings, limit)
-    if limit or platform() != "cpu":
+    if limit or platform_of(mesh) != "cpu":
         return text
     return text + machine_note(work, settings, machine_memory_bytes() // jax.local_device_count())
 

@@ -13,6 +13,7 @@ from deit_jax.scale.memory_plan import Settings, Workload, kept_by_image, part_o
 from deit_jax.scale.remedies import remedies
 from deit_jax.schema import Config
 from deit_jax.sharding import create_mesh, split_over_batch
+from deit_jax.training import memory
 from deit_jax.training.memory import machine_note, memory_sentence, settings_of, workload_of
 from deit_jax.training.optimizer import make_optimizer
 from deit_jax.training.programs import build_programs, student_builder
@@ -100,6 +101,15 @@ def test_a_machine_too_small_is_told_and_not_refused():
     assert "remat" not in note
     assert machine_note(work, now, 10**6).endswith("take a smaller model.")
     assert 2**28 < machine_memory_bytes() < 2**48
+
+
+@pytest.mark.parametrize(("kind", "told"), [("cpu", True), ("gpu", False)])
+def test_a_program_for_devices_elsewhere_says_nothing_of_this_machine(kind, told, monkeypatch):
+    monkeypatch.setattr(memory, "machine_memory_bytes", lambda: 1)
+    monkeypatch.setattr(memory, "workload_of", lambda *_: workload())
+    monkeypatch.setattr(memory, "platform_of", lambda _: kind)
+    text = memory.say_memory(Config.of(get_config("hard")), {}, {}, create_mesh(), 0)
+    assert ("This machine has" in text) == told
 
 
 def test_kept_bytes_of_two_layers_are_their_inputs():
