@@ -122,14 +122,22 @@ def _project_forward(
 def _project_backward(
     how: How, saved: tuple, grads: tuple[TokenRows, TokenRows]
 ) -> tuple[Any, ...]:
-    mixed, kernel, keep, scale, *of_rows = saved
+    mixed, kernel, *_ = saved
+    grad, branch, grad_weights, no_keep, grad_affine = _end_of_branch_backward(saved, grads)
+    grad_mixed = product(branch, kernel.astype(branch.dtype), (-1, -1), branch.dtype)
+    return grad, grad_mixed.astype(mixed.dtype), grad_weights, no_keep, grad_affine
+
+
+def _end_of_branch_backward(
+    saved: tuple, grads: tuple[TokenRows, TokenRows]
+) -> tuple[TokenRows, TokenRows, Affine, Array | None, Affine]:
+    """Return the gradients of what `_project` takes; of its layer's result instead of `mixed`."""
+    mixed, _, keep, scale, *of_rows = saved
     grad, branch, sums = add_norm_backward((*grads, *of_rows, keep), scale, dtype=mixed.dtype)
     grad_bias, grad_scale, grad_shift = sums.sum(0)
-    grad_mixed = product(branch, kernel.astype(branch.dtype), (-1, -1), branch.dtype)
-    grad_kernel = product(mixed, branch, (-2, -2))
+    grad_weights = product(mixed, branch, (-2, -2)), grad_bias
     no_keep = None if keep is None else jnp.zeros_like(keep)
-    affine = grad_scale, grad_shift
-    return grad, grad_mixed.astype(mixed.dtype), (grad_kernel, grad_bias), no_keep, affine
+    return grad, branch, grad_weights, no_keep, (grad_scale, grad_shift)
 
 
 _project.defvjp(_project_forward, _project_backward)
@@ -165,17 +173,13 @@ def _mlp_forward(
 
 
 def _mlp_backward(how: How, saved: tuple, grads: tuple[TokenRows, TokenRows]) -> tuple[Any, ...]:
-    normal, kernel, before, (behind, second, keep, scale, *of_rows) = saved
-    grad, branch, sums = add_norm_backward((*grads, *of_rows, keep), scale, dtype=behind.dtype)
-    grad_bias, grad_scale, grad_shift = sums.sum(0)
-    grad_second = product(behind, branch, (-2, -2)), grad_bias
+    normal, kernel, before, end = saved
+    grad, branch, grad_second, no_keep, grad_affine = _end_of_branch_backward(end, grads)
     compute = gradient_product_gelu if how.with_gelu else gradient_product_gelu.twin
-    grad_before, sums = compute((branch, before), second.astype(branch.dtype))
+    grad_before, sums = compute((branch, before), end[1].astype(branch.dtype))
     grad_first = product(normal, grad_before, (-2, -2)), sums.sum(0)
     grad_normal = product(grad_before, kernel.astype(normal.dtype), (-1, -1), normal.dtype)
-    no_keep = None if keep is None else jnp.zeros_like(keep)
-    affine = grad_scale, grad_shift
-    return grad, grad_normal.astype(normal.dtype), grad_first, grad_second, no_keep, affine
+    return grad, grad_normal.astype(normal.dtype), grad_first, grad_second, no_keep, grad_affine
 
 
 _mlp.defvjp(_mlp_forward, _mlp_backward)
