@@ -10,14 +10,18 @@ from typing import Any
 
 from deit_jax.messages import in_short
 from deit_jax.weights.formats.any import PREPROCESSOR
-from deit_jax.weights.formats.shards import INDEX_NAMES, WEIGHT_NAMES, files_of, is_complete
+from deit_jax.weights.formats.shards import (
+    INDEX_NAMES,
+    WEIGHT_NAMES,
+    WEIGHT_SUFFIXES,
+    files_of,
+    is_complete,
+)
 from deit_jax.weights.pretrained import packaged_weights
 from deit_jax.weights.published import published_at
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _DESCRIPTIONS = ("config.json", PREPROCESSOR)
-# Of files of weights.
-_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 _INSTALL = "needs huggingface_hub: install it with `pip install 'deit_jax[hub]'`"
 
 
@@ -71,7 +75,7 @@ def locate_weights(name_or_path: str | Path, download: bool = False) -> Path:
         return found
     if download:
         return _download(name)
-    if path.suffix in _SUFFIXES or path.parent.is_dir():
+    if path.suffix in WEIGHT_SUFFIXES or path.parent.is_dir():
         # What is mistyped is a path, not a repository's name.
         raise FileNotFoundError(f"There is no file {name}.")
     if _library() is None:

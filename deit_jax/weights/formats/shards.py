@@ -12,6 +12,7 @@ from deit_jax.messages import quoted
 # What a directory of a Hugging Face repository may hold, the best first.
 WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
 INDEX_NAMES = tuple(f"{name}.index.json" for name in WEIGHT_NAMES)
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 _INDEX_SUFFIX = ".index.json"
 _LARGEST_INDEX = 2**26
 
@@ -74,7 +75,7 @@ def _is_plain(file: Any) -> bool:
         isinstance(file, str)
         and not file.startswith(".")
         and not set(file) & set("/\\\0:")
-        and file.endswith((".safetensors", ".bin", ".pth", ".pt"))
+        and file.endswith(WEIGHT_SUFFIXES)
     )
 
 
