@@ -102,13 +102,18 @@ def _frame(across: Axis, up: Axis) -> list[Markup]:
 
 
 def _curve(series: Series, across: Axis, up: Axis) -> Markup:
-    """Draw the band of one standard deviation, and the mean; a single point is a dot."""
+    """Draw the band of one standard deviation, and the mean; a single point is a dot.
+
+    The dot is hollow where the line would be dashed.
+    """
     points = thinned(series.points)
     epochs, mean, deviation = points
     colour = f"var(--{series.line.colour})"
     if len(epochs) == 1:
         at = {"cx": f"{across.place(epochs[0]):.1f}", "cy": f"{up.place(mean[0]):.1f}"}
-        return element("circle", element("title", series.label), r=3, fill=colour, **at)
+        fill = "none" if series.line.dash else colour
+        title = element("title", series.label)
+        return element("circle", title, r=3, fill=fill, stroke=colour, stroke_width=1.5, **at)
     parts: list[str] = [element("title", series.label)] if series.label else []
     if deviation.any():
         over = _places(epochs, mean + deviation, across, up)

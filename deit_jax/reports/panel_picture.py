@@ -69,8 +69,9 @@ def _draw(axes: "Axes", series: Series) -> None:
         color=colour,
         linestyle=(0, DASHES[series.line.dash]),
         linewidth=1.4,
-        # A line needs two points; one alone would be invisible.
+        # A line needs two points; one alone would be invisible. It is hollow in place of dashed.
         marker="o" if len(epochs) == 1 else "",
+        fillstyle="none" if series.line.dash else "full",
         label=literal(series.label),
     )
     if deviation.any():

@@ -16,7 +16,7 @@ from deit_jax.reports.palette import COLOURS, Stroke
 from deit_jax.reports.panels import Panel, Series, experiment_panels
 from deit_jax.reports.recipe import recipe_differences
 
-EMPTY = {"meta", "img", "line", "polyline", "polygon", "circle", "rect", "path"}
+EMPTY = {"meta", "img", "line", "polyline", "polygon", "rect", "path"}
 
 
 class Reader(HTMLParser):
@@ -131,6 +131,14 @@ def test_curves_are_where_the_ticks_say():
     ((band, _),) = drawn.all("polygon")
     assert len(band["points"].split()) == 120
     assert line["stroke"] == "var(--fused)" and line["stroke-dasharray"] == "6 3"
+
+
+def test_a_single_point_is_a_dot_hollow_where_a_line_would_be_dashed():
+    point = np.array([[5.0], [70.0], [0.0]])
+    both = [Series(name, Stroke("class", dash), point) for dash, name in enumerate(["raw", "EMA"])]
+    raw, ema = (at for at, _ in Reader(chart(Panel("top1", "Top-1", tuple(both)))).all("circle"))
+    assert raw["stroke"] == ema["stroke"] == raw["fill"] == "var(--class)"
+    assert ema["fill"] == "none"
 
 
 @pytest.mark.parametrize(
