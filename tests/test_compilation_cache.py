@@ -21,20 +21,41 @@ def home(monkeypatch, tmp_path):
     return tmp_path
 
 
-@pytest.mark.slow
-def test_a_second_process_finds_the_first_ones_program(home):
+def compute():
+    """Compile and run something in a process; return what it found in the cache, and said."""
     program = (
         "from deit_jax.compilation_cache import keep_compiled_programs as keep; keep()\n"
         "import jax; jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)\n"
         "events = []\n"
         "jax.monitoring.register_event_listener(lambda name, **_: events.append(name))\n"
-        "jax.jit(lambda x: x * 3 + 1)(2.0)\n"
+        "assert jax.jit(lambda x: x * 3 + 1)(2.0) == 7\n"
         "print(events.count('/jax/compilation_cache/cache_hits'))"
     )
-    ask = [sys.executable, "-c", program]
-    hits = [int(subprocess.run(ask, capture_output=True, check=True).stdout) for _ in range(2)]
-    assert hits[0] == 0 and hits[1] > 0
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout), done.stderr
+
+
+@pytest.mark.slow
+def test_a_second_process_finds_the_first_ones_program(home):
+    assert compute()[0] == 0
+    assert compute()[0] > 0
     assert list((home / "deit_jax" / "programs").glob("*/*-cache"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("harm", ["cut", "emptied", "overwritten"])
+def test_damaged_programs_are_replaced_and_that_is_said_once(home, harm):
+    compute()
+    sound, _ = compute()
+    for entry in (home / "deit_jax" / "programs").glob("*/*-cache"):
+        data = entry.read_bytes()
+        left = {"cut": data[: len(data) // 2], "emptied": b"", "overwritten": bytes(len(data))}
+        entry.write_bytes(left[harm])
+    hits, said = compute()
+    assert hits == 0
+    assert said.count("compiled again and replaced") == 1 and "UserWarning" not in said
+    assert compute() == (sound, "")
 
 
 @pytest.mark.parametrize(
