@@ -55,6 +55,18 @@ def add_weights_choice(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_place_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare which labelled images are meant."""
+    parser.add_argument(
+        "--source",
+        choices=("folder", "numbered_folder", "prepared", "tfds", "digits"),
+        default="",
+        help="kind of the data (default: the run's); numbered_folder is ImageNet-V2",
+    )
+    parser.add_argument("--directory", default="", help="where the data is (default: the run's)")
+    parser.add_argument("--split", default="", help="default: the run's config.data.eval_split")
+
+
 def add_crop_ratio(parser: argparse.ArgumentParser) -> None:
     """Declare how much of an image weights are shown."""
     parser.add_argument(

@@ -14,7 +14,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from deit_jax.cli.arguments import checkpoint, positive_count, share
+from deit_jax.cli.arguments import add_place_arguments, checkpoint, positive_count, share
 
 if TYPE_CHECKING:
     from deit_jax.data.source import Source
@@ -65,14 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--source",
-        choices=("folder", "numbered_folder", "prepared", "tfds", "digits"),
-        default="",
-        help="kind of the data (default: the run's); numbered_folder is ImageNet-V2",
-    )
-    parser.add_argument("--directory", default="", help="where the data is (default: the run's)")
-    parser.add_argument("--split", default="", help="default: the run's config.data.eval_split")
+    add_place_arguments(parser)
     parser.add_argument(
         "--crop-ratio",
         type=share,
@@ -108,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         # Differences are on the same images: those of the first model.
         if place is None or not args.disagreement:
             asked = {"source": args.source, "directory": args.directory, "split": args.split}
-            wanted = choose_place(subject, **asked)
+            wanted = choose_place(subject.place, path, **asked)
             source = source if wanted == place else open_place(wanted)
             place = wanted
         assert source is not None

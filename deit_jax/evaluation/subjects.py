@@ -25,6 +25,7 @@ from deit_jax.runs.open_weights import RunWeights, read_weights
 from deit_jax.sharding import create_mesh
 from deit_jax.trees import Tree
 from deit_jax.weights.load import complete_model
+from deit_jax.weights.reading import Weights
 
 
 class Place(NamedTuple):
@@ -118,31 +119,46 @@ def read_subject(
     )
     if run is None:
         return replace(subject, facts=weights.notes)
-    data, evaluation = run.config["data"], run.config["evaluation"]
+    evaluation = run.config["evaluation"]
     return replace(
         subject,
         fusion=evaluation["fusion"],
         batch_size=evaluation["batch_size"],
         step=run.step,
-        place=Place(data["source"], data["directory"], data["eval_split"], data["classes"]),
+        place=place_of(run),
     )
 
 
+def place_of(weights: Weights) -> Place | None:
+    """Return the split that a run evaluates; None for weights from a file."""
+    if not isinstance(weights, RunWeights):
+        return None
+    data = weights.config["data"]
+    return Place(data["source"], data["directory"], data["eval_split"], data["classes"])
+
+
 def choose_place(
-    subject: Subject, *, source: str = "", directory: str = "", split: str = ""
+    own: Place | None, path: str, *, source: str = "", directory: str = "", split: str = ""
 ) -> Place:
     """Return the split to evaluate: what was asked for, and the run's own where nothing was.
+
+    Args:
+        own: from `place_of`.
+        path: of the run or weights, for the error.
+        source: kind of the data, "" where nothing was asked for.
+        directory: likewise.
+        split: likewise.
 
     Raises:
         ValueError: for weights from a file, whose data has to be said.
     """
-    own = subject.place or Place("folder" if directory else "", "", "")
+    own = own or Place("folder" if directory else "", "", "")
     place = own._replace(
         source=source or own.source, directory=directory or own.directory, split=split or own.split
     )
     if not place.source or not place.split:
         raise ValueError(
-            f"{subject.path} does not say what images to evaluate; give --source, --directory and "
+            f"{path} does not say what images to evaluate; give --source, --directory and "
             "--split, such as --source folder --directory IMAGENET --split val."
         )
     return place

@@ -5,9 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deit_jax.data.source import Source
 from deit_jax.export.card import model_card
 from deit_jax.export.directory import new_directory
 from deit_jax.export.examples import example, usage
+from deit_jax.export.int8 import Quantised, require_quantisable, write_int8
 from deit_jax.export.programs import write_onnx, write_stablehlo
 from deit_jax.export.serving import Served
 from deit_jax.export.subject import ExportSubject, open_export_subject
@@ -15,6 +17,7 @@ from deit_jax.files import write_json, write_text
 from deit_jax.weights.formats.any import PREPROCESSOR
 from deit_jax.weights.save import write_weights
 
+INT8 = "model-int8.onnx"
 PROGRAMS = {"stablehlo": write_stablehlo, "onnx": write_onnx}
 FORMATS = (*PROGRAMS, "timm", "transformers")
 
@@ -26,14 +29,24 @@ class Exported(NamedTuple):
         files: with their bytes.
         difference: largest, of logits or probabilities.
         what: these are.
+        quantised: of the file in 8 bits, if there is one.
     """
 
     files: dict[str, int]
     difference: float
     what: str
+    quantised: Quantised | None = None
 
 
-def export(subject: ExportSubject, out: Path, layout: str, *, preprocess: bool = False) -> Exported:
+def export(
+    subject: ExportSubject,
+    out: Path,
+    layout: str,
+    *,
+    preprocess: bool = False,
+    int8: bool = False,
+    source: Source | None = None,
+) -> Exported:
     """Write a model for other programs.
 
     Args:
@@ -41,6 +54,8 @@ def export(subject: ExportSubject, out: Path, layout: str, *, preprocess: bool =
         out: a directory that does not exist; it is there whole afterwards, or not at all.
         layout: one of `FORMATS`.
         preprocess: put preprocessing into a program.
+        int8: write a second file of ONNX, dynamically quantised.
+        source: labelled images, on which is measured what that costs.
 
     Raises:
         FileExistsError: there is something at `out`.
@@ -55,23 +70,35 @@ def export(subject: ExportSubject, out: Path, layout: str, *, preprocess: bool =
             f"The format {layout} has its preprocessing in a file beside the weights; leave "
             "--preprocess out."
         )
+    if int8:
+        if layout != "onnx":
+            raise ValueError(f"--int8 is for the format onnx, not {layout}; leave it out.")
+        require_quantisable(subject)
+    quantised: Quantised | None = None
     with new_directory(out) as directory:
         if layout in PROGRAMS:
             served = Served(subject, preprocess)
-            difference = PROGRAMS[layout](served, directory / f"model.{layout}")
-            write_json(
-                directory / "serving.json",
-                served.description() | {"largest_difference": difference},
-            )
+            program = directory / f"model.{layout}"
+            difference = PROGRAMS[layout](served, program)
+            said = served.description() | {"largest_difference": difference}
+            if int8:
+                quantised = write_int8(served, program, directory / INT8, source)
+                said["int8"] = quantised.to_json()
+            write_json(directory / "serving.json", said)
             if text := example(served, layout):
                 write_text(directory / "serve.py", text)
             what, how = served.output[0], usage(layout, served)
+            if quantised:
+                how += f"\n\n`{INT8}` takes and gives the same. {quantised.sentence()}"
         else:
             difference = _write_directory(subject, directory, layout)
             what, how = "logits", usage(layout)
         write_text(directory / "README.md", model_card(subject, layout, out.name, how))
     return Exported(
-        {path.name: path.stat().st_size for path in sorted(out.iterdir())}, difference, what
+        {path.name: path.stat().st_size for path in sorted(out.iterdir())},
+        difference,
+        what,
+        quantised,
     )
 
 

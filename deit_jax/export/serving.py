@@ -81,12 +81,19 @@ class Served:
 
     def expected(self, batch: np.ndarray) -> np.ndarray:
         """Return what the model itself says of such a batch, prepared by Pillow."""
-        wanted = self.subject.weights.facts.preprocessing
         if not self.preprocess:
             return np.asarray(self.subject.logits(batch))
+        return np.asarray(jax.nn.softmax(self.subject.logits(self._prepared(batch))))
+
+    def batch_of(self, pixels: UInt8[np.ndarray, "height width 3"]) -> np.ndarray:
+        """Return the batch of this one image that the program takes."""
+        return pixels[None] if self.preprocess else np.asarray(self._prepared(pixels[None]))
+
+    def _prepared(self, batch: np.ndarray) -> Array:
+        """Return normalised images, by Pillow."""
+        wanted = self.subject.weights.facts.preprocessing
         views = [evaluation_view(image, self.subject.size, wanted.view) for image in batch]
-        images = to_input(_stacked(views), wanted.mean, wanted.std)
-        return np.asarray(jax.nn.softmax(self.subject.logits(images)))
+        return to_input(_stacked(views), wanted.mean, wanted.std)
 
     def difference(self, run: Any) -> float:
         """Compare a program with the model on the examples; return the largest difference.

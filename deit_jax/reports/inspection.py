@@ -103,7 +103,7 @@ class Inspector:
 
     def _answered(self, run: RunRecord) -> Answered:
         subject = read_subject(str(run.path), which=self._weights, checkpoint="latest")
-        place = choose_place(subject)
+        place = choose_place(subject.place, subject.path)
         if place not in self._sources:
             self._sources[place] = open_place(place)
         source = self._sources[place]
