@@ -154,7 +154,8 @@ def _mlp(
     how: How,
 ) -> tuple[TokenRows, TokenRows]:
     """Add an MLP of `normal` to the stream; return it, and it normalised."""
-    return _mlp_forward(x, normal, first, second, keep, affine, how)[0]
+    # Without a gradient what is before GELU is not written.
+    return _mlp_forward(x, normal, first, second, keep, affine, how, with_before=False)[0]
 
 
 def _mlp_forward(
@@ -165,15 +166,17 @@ def _mlp_forward(
     keep: Array | None,
     affine: Affine,
     how: How,
+    with_before: bool = True,
 ) -> tuple[tuple[TokenRows, TokenRows], tuple]:
     compute = product_gelu if how.with_gelu else product_gelu.twin
-    before, behind = compute((normal,), first[0].astype(normal.dtype), first[1])
+    kernel = first[0].astype(normal.dtype)
+    *before, behind = compute((normal,), kernel, first[1], with_before=with_before)
     out, saved = _project_forward(x, behind, second, keep, affine, how)
     return out, (normal, first[0], before, saved)
 
 
 def _mlp_backward(how: How, saved: tuple, grads: tuple[TokenRows, TokenRows]) -> tuple[Any, ...]:
-    normal, kernel, before, end = saved
+    normal, kernel, (before,), end = saved
     grad, branch, grad_second, no_keep, grad_affine = _end_of_branch_backward(end, grads)
     compute = gradient_product_gelu if how.with_gelu else gradient_product_gelu.twin
     grad_before, sums = compute((branch, before), end[1].astype(branch.dtype))

@@ -1,7 +1,7 @@
 """Exact GELU as part of the products on both sides of it.
 
-Forwards the first product of an MLP adds its bias and gives what is before GELU, which the backward
-pass needs, and what is behind. Backwards the gradient behind GELU never reaches memory: the product
+Forwards the first product of an MLP adds its bias and gives what is behind GELU, and what is before
+it if a backward pass needs that. Backwards the gradient behind GELU never reaches memory: the product
 that computes it multiplies it by the derivative, and adds up the gradient of the bias.
 """
 
@@ -28,12 +28,14 @@ _LEAST = 16
 Hidden = Float[Array, "rows hidden"]
 
 
-def _twin_forward(rows: RowArrays, kernel: Array, bias: Array) -> tuple[Hidden, Hidden]:
+def _twin_forward(
+    rows: RowArrays, kernel: Array, bias: Array, *, with_before: bool = True
+) -> tuple[Hidden, ...]:
     (x,) = rows
     assert x is not None
     out = product(x, kernel, out_dtype=x.dtype)
     before = (out + bias.astype(out.dtype)).astype(x.dtype)
-    return before, gelu(before)
+    return (before, gelu(before)) if with_before else (gelu(before),)
 
 
 def _twin_backward(rows: RowArrays, kernel: Array) -> tuple[Hidden, Array]:
@@ -44,13 +46,16 @@ def _twin_backward(rows: RowArrays, kernel: Array) -> tuple[Hidden, Array]:
     return out, out.sum(0, dtype=jnp.float32)[None]
 
 
-def _product_gelu(rows: RowArrays, kernel: Array, bias: Array) -> tuple[Array, ...]:
+def _product_gelu(
+    rows: RowArrays, kernel: Array, bias: Array, *, with_before: bool = True
+) -> tuple[Array, ...]:
     (x,) = rows
     assert x is not None
     (count, inner), columns = x.shape, kernel.shape[1]
     wide = power_of_two(columns, _COLUMNS)
     out = pl.BlockSpec((_ROWS, wide), lambda j, i: (i, j))
     result = jax.ShapeDtypeStruct((count, columns), x.dtype)
+    results = 2 if with_before else 1
     return launch_kernel(
         "product_gelu",
         partial(_forward_body, count=count),
@@ -63,21 +68,23 @@ def _product_gelu(rows: RowArrays, kernel: Array, bias: Array) -> tuple[Array, .
                 pl.BlockSpec((inner, wide), lambda j, i: (0, j)),
                 pl.BlockSpec((wide,), lambda j, i: (j,)),
             ],
-            [out, out],
+            [out] * results,
         ),
-        [result, result],
+        [result] * results,
         warps=8,
         stages=3,
         operations=2 * count * inner * columns,
     )
 
 
-def _forward_body(x: Any, kernel: Any, bias: Any, before: Any, behind: Any, *, count: int) -> None:
+def _forward_body(x: Any, kernel: Any, bias: Any, *out: Any, count: int) -> None:
+    *before, behind = out
     inside = _inside(pl.program_id(1), count)
-    total = _multiply(x, kernel, inside, x.shape[1], before.shape[1], along=0)
-    rounded = (total + bias[...][None]).astype(before.dtype)
+    total = _multiply(x, kernel, inside, x.shape[1], behind.shape[1], along=0)
+    rounded = (total + bias[...][None]).astype(behind.dtype)
     mask = jnp.broadcast_to(inside, rounded.shape)
-    store(before, rounded, mask)
+    for wanted in before:
+        store(wanted, rounded, mask)
     wide = rounded.astype(jnp.float32)
     store(behind, wide * _distribution(wide)[0], mask)
 
@@ -157,7 +164,7 @@ def _inside(band: Array, count: int) -> Array:
     return (band * _ROWS + jnp.arange(_ROWS) < count)[:, None]
 
 
-def _misfit(rows: RowArrays, kernel: Array, *_: Array) -> str:
+def _misfit(rows: RowArrays, kernel: Array, *_: Array, **__: bool) -> str:
     types = {str(x.dtype) for x in (*rows, kernel) if x is not None}
     if types != {"bfloat16"}:
         return f"it is for products in bfloat16, not in {', '.join(sorted(types))}"
@@ -169,7 +176,8 @@ def _misfit(rows: RowArrays, kernel: Array, *_: Array) -> str:
 
 
 product_gelu = Kernel(_product_gelu, _twin_forward, _misfit)
-"""Of (x,), kernel [inner, hidden] of the same type and bias: x @ kernel + bias, and GELU of it."""
+"""Of (x,), kernel [inner, hidden] of the same type and bias: x @ kernel + bias, and GELU of it; the
+latter alone without `with_before`."""
 gradient_product_gelu = Kernel(_gradient_product_gelu, _twin_backward, _misfit)
 """Of (gradient of the MLP's result, what is before GELU) and the second kernel [hidden, out]: the
 gradient before GELU, and its sums over rows as parts [some, hidden] that are still to be added."""

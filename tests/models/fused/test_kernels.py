@@ -108,7 +108,11 @@ def test_mlp_with_gelu_in_its_products():
         inside = torch.nn.functional.gelu(normal @ first[0] + first[1])
         return end_of_branch(x, inside @ second[0] + second[1], keep, affine)
 
-    out, found = both(lambda *a: _mlp(*a, How(1e-6, HALF, True)), arguments, grads)
+    mlp = jax.jit(lambda *a: _mlp(*a, How(1e-6, HALF, True)))
+    out, found = both(mlp, arguments, grads)
+    with interpreted():
+        inference = mlp(*arguments)
+    assert max(distances(inference, out)) == 0.0
     expected, gradients = oracle(plain, arguments, grads)
     assert max(distances(out, expected)) < 8e-3
     # Rounded to 8 bits behind both products and before GELU.
@@ -125,6 +129,10 @@ def test_gelu_kernels_give_what_xla_gives(rows):
     with interpreted():
         before, behind = forward(x, kernel, bias)
         out, sums = backward(grad, before, second)
+        (alone,) = jax.jit(lambda *a: product_gelu((a[0],), *a[1:], with_before=False))(
+            x, kernel, bias
+        )
+    np.testing.assert_array_equal(alone, behind)
     expected = product_gelu.twin((x,), kernel, bias)
     assert max(distances((before, behind), expected)) < 4e-3
     plain, summed = gradient_product_gelu.twin((grad, before), second)
@@ -150,10 +158,12 @@ def test_kernels_are_lowered_for_gpus(width):
     rows, line, vector = array(591, width), array(591, dtype=FLOAT), array(width, dtype=FLOAT)
     hidden = array(591, 4 * width)
     options = (("dtype", HALF),)
+    inner = (rows,), array(width, 4 * width), array(4 * width, dtype=FLOAT)
     for kernel, arguments, static in (
         (add_norm_forward, ((rows, rows, line), *[vector] * 3), (*options, ("epsilon", 1e-6))),
         (add_norm_backward, ((*[rows] * 3, line, line, line), vector), options),
-        (product_gelu, ((rows,), array(width, 4 * width), array(4 * width, dtype=FLOAT)), ()),
+        (product_gelu, inner, ()),
+        (product_gelu, inner, (("with_before", False),)),
         (gradient_product_gelu, ((rows, hidden), array(4 * width, width)), ()),
     ):
         with h100():
