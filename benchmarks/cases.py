@@ -28,7 +28,7 @@ class Case:
         batch_size: images of one call.
         dtype: operands of products: "float32" or "bfloat16".
         teacher: a registered name; "" unless the mode is "distill".
-        residual: type of a trained transformer's residual stream.
+        residual: type of a transformer's residual stream; a teacher's is float32.
         kernels: which of our own it uses.
     """
 

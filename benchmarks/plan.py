@@ -116,8 +116,8 @@ def _jobs(arguments: argparse.Namespace, overrides: list[str]) -> list[Any]:
         for mode in arguments.modes
         for batch in arguments.batch_sizes
         for dtype in arguments.dtypes
-        for residual in (arguments.residual_dtypes if mode != "inference" else ("float32",))
-        for kernels in (arguments.fused_kernels if mode != "inference" else ("none",))
+        for residual in arguments.residual_dtypes
+        for kernels in arguments.fused_kernels
     ]
     for case in cases:
         check_case(case, (1,))
@@ -173,13 +173,13 @@ def _parser() -> Parser:
         "--residual-dtypes",
         type=names(DTYPES),
         default=("float32",),
-        help="of the residual stream in training (default float32)",
+        help="of a transformer's residual stream (default float32)",
     )
     add(
         "--fused-kernels",
         type=names(FUSED_KERNELS),
         default=("none",),
-        help=f"in training, of {', '.join(FUSED_KERNELS)} (default none)",
+        help=f"of {', '.join(FUSED_KERNELS)} (default none)",
     )
     add("--teacher", default="regnety_160", help="of mode distill (default regnety_160)")
     add("--config", metavar="FILE:ARG", help="an experiment; --config.a.b=value changes it")

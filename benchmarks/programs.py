@@ -56,7 +56,8 @@ def inference(case: Case, platform: str, mesh: Mesh | None = None) -> Parts:
 
     `platform` is what is compiled for.
     """
-    function, params = _frozen(case.model, case)
+    own = dict(residual_dtype=jnp.dtype(case.residual), fused_kernels=case.kernels)
+    function, params = _frozen(case.model, case, **own)
     height, width = model_spec(case.model).image_size
 
     def predict(params: Tree, images: Float[Array, "batch height width 3"]) -> Array:
@@ -133,7 +134,7 @@ def _student_builder(case: Case, model: Any, attention: AttentionForm, depth: in
 
 
 def frozen(
-    name: str, dtype: str, *, num_classes: int, image_size: tuple[int, int]
+    name: str, dtype: str, *, num_classes: int, image_size: tuple[int, int], **options: Any
 ) -> tuple[ModelFunction, Callable[[], Tree]]:
     """Return a random model in its inference form, and what makes its parameters.
 
@@ -142,9 +143,10 @@ def frozen(
         dtype: operands of products.
         num_classes: of each head.
         image_size: (height, width) in pixels.
+        **options: more of those of `model_builder`.
     """
     build = model_builder(
-        name, num_classes=num_classes, image_size=image_size, dtype=jnp.dtype(dtype)
+        name, num_classes=num_classes, image_size=image_size, dtype=jnp.dtype(dtype), **options
     )
     structure = abstract(build)[0]
     functions: list[ModelFunction] = []
@@ -158,11 +160,11 @@ def frozen(
     return functions[0], jax.jit(make)
 
 
-def _frozen(name: str, case: Case) -> tuple[ModelFunction, Callable[[], Tree]]:
+def _frozen(name: str, case: Case, **own: Any) -> tuple[ModelFunction, Callable[[], Tree]]:
     """A model for the images and classes of the case's."""
     spec = model_spec(case.model)
     size = spec.image_size
-    return frozen(name, case.dtype, num_classes=spec.num_classes, image_size=size)
+    return frozen(name, case.dtype, num_classes=spec.num_classes, image_size=size, **own)
 
 
 def _batch(case: Case) -> Batch:

@@ -46,7 +46,7 @@ _BY_FUNCTION: tuple[tuple[str, str, bool | None], ...] = (
     ),
     ("optimiser, norm, EMA", r":_advance|\.step\.<locals>\.<lambda>", None),
     ("patches and tokens", r":PatchEmbed|\._embed|:first_tokens", None),
-    ("bias and its gradient", r"/products\.py|:Linear\.|:Convolution\.", None),
+    ("bias and its gradient", r"/products\.py|:Linear\.|:Convolution\.|:Attention\.", None),
 )
 CLASSES = tuple(
     dict.fromkeys(
