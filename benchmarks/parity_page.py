@@ -60,6 +60,19 @@ def welch(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE
     return Interval(difference, difference - half, difference + half)
 
 
+def paired(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """Return the confidence interval of the mean of a - b, whose values belong together in pairs.
+
+    The pairs are of one seed each (Student 1908).
+    """
+    mean, deviation = spread([x - y for x, y in zip(a, b, strict=True)])
+    if deviation is None:
+        raise ValueError("A confidence interval needs at least two pairs.")
+    quantile = float(stats.t.ppf((1 + confidence) / 2, len(a) - 1))
+    half = quantile * deviation / math.sqrt(len(a))
+    return Interval(mean, mean - half, mean + half)
+
+
 def quantities(kind: str) -> list[Quantity]:
     """Return what is compared; the first two decide."""
     head = "class" if kind == "none" else "fused"

@@ -1,16 +1,20 @@
 """What a residual stream in bfloat16 changes: gradients, a few steps, and whole runs on digits.
 
-    python -m benchmarks.residual --seeds 5 --output runs/residual
+    python -m benchmarks.residual --seeds 5 --pairs 20 --output runs/residual
 
 Products are in bfloat16 on both sides. The first table is of a small transformer of twelve blocks,
 against the same in float32 throughout: how far its first gradient is from that, and its weights
-after some steps, over the way that these have gone. The second is of runs of `train.py`, as in
-docs/parity.md. Finished runs in --output are kept. Each takes about half a minute on one CPU core.
+after some steps, over the way that these have gone. Each kind is compiled once, for all seeds. The
+second is of runs of `train.py` as in docs/parity.md, in pairs: both of a seed have the same weights
+at first, the same order and the same augmentation. Finished runs in --output are kept. Each takes
+less than a minute on one CPU core, half of which is compiling.
 """
 
 import argparse
+import datetime
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.parity_page import MARGINS, quantities, verdict, welch
+from benchmarks.hardware import describe_machine, describe_versions
+from benchmarks.parity_page import MARGINS, paired, quantities, verdict
+from benchmarks.report import pairs
 from benchmarks.statistical_parity import overrides, read_ours, recipe
 from deit_jax.cli.arguments import Parser, between, parse, positive_count
 from deit_jax.data.formats.digits import open_digits
@@ -49,9 +55,12 @@ class Way(NamedTuple):
     loss: float
 
 
-def go(dtype: str, residual: str, seed: int, steps: int) -> Way:
-    """Train the small transformer for some steps on digits."""
-    config = recipe("none", seed, Path())
+def going(dtype: str, residual: str) -> Callable[[int, int], Way]:
+    """Return what trains the small transformer on digits, from a seed for some steps.
+
+    Its programs are compiled once, at the first seed.
+    """
+    config = recipe("none", 0, Path())
     config.training.batch_size, config.schedule.warmup_epochs = _BATCH, 1.0
     config.optimizer.learning_rate = 1e-3
     spec = model_spec(config.model.name).resized(**_SIZES)
@@ -60,17 +69,22 @@ def go(dtype: str, residual: str, seed: int, steps: int) -> Way:
     build = partial(_build, spec, **size, **types)
     student, params, _ = abstract(build)
     optimizer = make_optimizer(config.optimizer, params)
-    step = make_train_step(student, None, optimizer, Config.of(config), steps_per_epoch=20)
-    state = jax.jit(partial(create_state, build, optimizer, ema=False))(jax.random.key(seed))
-    before = state["params"]
+    create = jax.jit(partial(create_state, build, optimizer, ema=False))
+    step = jax.jit(make_train_step(student, None, optimizer, Config.of(config), steps_per_epoch=20))
+    ask = jax.jit(jax.value_and_grad(partial(_loss, student)))
     images, labels = _digits()
-    pixels = images[:_BATCH].astype(np.float32) / 127.5 - 1
-    gradient = jax.jit(jax.grad(partial(_loss, student)))(before, pixels, labels[:_BATCH])
-    stepped = jax.jit(step)
-    for number in range(steps):
-        state = stepped(state, {}, _batch(images, labels, seed, number))
-    loss = jax.jit(partial(_loss, student))(state["params"], pixels, labels[:_BATCH])
-    return Way(_flat(before), _flat(gradient), _flat(state["params"]), float(loss))
+    asked = images[:_BATCH].astype(np.float32) / 127.5 - 1, labels[:_BATCH]
+
+    def go(seed: int, steps: int) -> Way:
+        state = create(jax.random.key(seed))
+        before = state["params"]
+        _, gradient = ask(before, *asked)
+        for number in range(steps):
+            state = step(state, {}, _batch(images, labels, seed * steps + number))
+        loss, _ = ask(state["params"], *asked)
+        return Way(_flat(before), _flat(gradient), _flat(state["params"]), float(loss))
+
+    return go
 
 
 def _build(spec: Any, rngs: Any, **options: Any) -> Any:
@@ -88,8 +102,9 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
     return np.stack([e.image for e in examples]), np.array([e.label for e in examples], np.int32)
 
 
-def _batch(images: np.ndarray, labels: np.ndarray, seed: int, number: int) -> Batch:
-    rows = np.random.default_rng((seed, number)).choice(len(images), _BATCH, replace=False)
+def _batch(images: np.ndarray, labels: np.ndarray, number: int) -> Batch:
+    """Draw a batch; its number also decides the augmentation, whose seed is the recipe's."""
+    rows = np.random.default_rng(number).choice(len(images), _BATCH, replace=False)
     zeros = np.zeros(_BATCH, np.int32)
     epoch, index = zeros + number, rows.astype(np.int32)
     return dict(image=images[rows], label=labels[rows], epoch=epoch, index=index, copy=zeros)
@@ -105,16 +120,21 @@ def near_table(seeds: int, steps: int) -> str:
         f"| products, residual | gradient | weights after {steps} steps | loss there |",
         "|---|---|---|---|",
     ]
-    exact = [go("float32", "float32", seed, steps) for seed in range(seeds)]
+    exact = _ways("float32", "float32", seeds, steps)
     for residual in KINDS:
-        ways = [go("bfloat16", residual, seed, steps) for seed in range(seeds)]
-        pairs = list(zip(ways, exact, strict=True))
-        gradients = [_distance(a.gradient - b.gradient, b.gradient) for a, b in pairs]
-        weights = [_distance(a.after - b.after, b.after - b.before) for a, b in pairs]
-        losses = [abs(a.loss - b.loss) for a, b in pairs]
+        ways = _ways("bfloat16", residual, seeds, steps)
+        both = list(zip(ways, exact, strict=True))
+        gradients = [_distance(a.gradient - b.gradient, b.gradient) for a, b in both]
+        weights = [_distance(a.after - b.after, b.after - b.before) for a, b in both]
+        losses = [abs(a.loss - b.loss) for a, b in both]
         cells = [f"{np.mean(x):.2g} (at most {max(x):.2g})" for x in (gradients, weights, losses)]
         lines.append(f"| bfloat16, {residual} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _ways(dtype: str, residual: str, seeds: int, steps: int) -> list[Way]:
+    go = going(dtype, residual)
+    return [go(seed, steps) for seed in range(seeds)]
 
 
 def _distance(difference: np.ndarray, of: np.ndarray) -> float:
@@ -135,14 +155,14 @@ def run(residual: str, seed: int, output: Path) -> dict[str, Any]:
 
 def runs_table(seeds: int, output: Path) -> str:
     """Return what runs end with, by the type of their residual stream."""
-    found = {kind: [run(kind, seed, output) for seed in range(seeds)] for kind in KINDS}
+    runs = [{kind: run(kind, seed, output) for kind in KINDS} for seed in range(seeds)]
     lines = [
         "| quantity | float32 | bfloat16 | difference (95 %) | margin | verdict |",
         "|---|---|---|---|---|---|",
     ]
     for quantity in quantities("none"):
-        wide, narrow = ([quantity.read(result) for result in found[kind]] for kind in KINDS)
-        between_them, margin = welch(narrow, wide), MARGINS[quantity.unit]
+        wide, narrow = ([quantity.read(pair[kind]) for pair in runs] for kind in KINDS)
+        between_them, margin = paired(narrow, wide), MARGINS[quantity.unit]
         bounds = "{:+.3f} ({:+.3f} to {:+.3f})".format(*between_them)
         cells = [quantity.name, *(f"{spread(x).mean:.3f}" for x in (wide, narrow)), bounds]
         lines.append(f"| {' | '.join([*cells, str(margin), verdict(between_them, margin)])} |")
@@ -151,17 +171,20 @@ def runs_table(seeds: int, output: Path) -> str:
 
 def _parser() -> Parser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=between(2), default=5, help="how many; seeds 0, 1, ...")
+    parser.add_argument("--seeds", type=between(2), default=5, help="of the first table; 0, 1, ...")
+    parser.add_argument("--pairs", type=between(2), default=5, help="of runs; seeds 0, 1, ...")
     parser.add_argument("--steps", type=positive_count, default=50, help="of the first table")
     parser.add_argument("--output", type=Path, default=Path("runs/residual"), help="for the runs")
     return parser
 
 
 def main() -> int:
-    """Print both tables."""
+    """Print the machine and both tables."""
     arguments = parse(_parser())
-    print(near_table(arguments.seeds, arguments.steps), flush=True)
-    print("\n" + runs_table(arguments.seeds, arguments.output))
+    versions = describe_versions(("jax", "jaxlib", "flax"))
+    about = f"{datetime.date.today().isoformat()}: {pairs(describe_machine())}; {pairs(versions)}."
+    print(f"{about}\n\n{near_table(arguments.seeds, arguments.steps)}", flush=True)
+    print("\n" + runs_table(arguments.pairs, arguments.output))
     return 0
 
 

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from benchmarks import torch_training
-from benchmarks.parity_page import MARGINS, Measured, quantities, verdict, welch, write_page
+from benchmarks.parity_page import MARGINS, Measured, paired, quantities, verdict, welch, write_page
 from benchmarks.parity_page import Interval as Bounds
 from benchmarks.statistical_parity import overrides, recipe
 from deit_jax.models.functional import abstract
@@ -29,6 +29,16 @@ def test_welch_is_scipys():
     # Two of the same size and spread have 2 (n - 1) degrees of freedom.
     c = welch([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
     assert c.high == pytest.approx(stats.t.ppf(0.975, 4) * (2 / 3) ** 0.5)
+
+
+def test_pairs_are_scipys():
+    rng = np.random.default_rng(0)
+    a = rng.normal(90, 0.5, 6)
+    b = a + rng.normal(0.1, 0.2, 6)
+    expected = stats.ttest_rel(a, b).confidence_interval(0.95)
+    np.testing.assert_allclose(paired(list(a), list(b)), ((a - b).mean(), *expected), rtol=1e-10)
+    # Where scipy says nan: nothing differs.
+    assert paired([1.0, 2.0], [1.0, 2.0]) == (0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(

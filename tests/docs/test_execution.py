@@ -60,7 +60,7 @@ SMALL_BENCHMARKS = {
         "--memory": "",
     },
     "benchmarks.statistical_parity": {"--seeds": "2", "--kinds": "hard"},
-    "benchmarks.residual": {"--seeds": "2", "--steps": "1"},
+    "benchmarks.residual": {"--seeds": "2", "--pairs": "2", "--steps": "1"},
     "benchmarks.digits": {"--seeds": "1"},
     "benchmarks.faults": {"--kills": "1", "--terms": "2", "--interrupts": "1"},
     "benchmarks.kills": {"--kills": "1"},
