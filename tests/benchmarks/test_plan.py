@@ -20,6 +20,7 @@ from benchmarks.planning.tables import change_section, plan_section
 from configs.deit import get_config
 from deit_jax.devices import PEAK_TFLOPS
 from deit_jax.models.functional import abstract
+from deit_jax.models.fused import calls
 from deit_jax.models.registry import model_builder, model_spec
 from deit_jax.schema import Config
 from deit_jax.training.setup import set_up
@@ -74,6 +75,15 @@ def plan():
     return make_plan(
         compiled, read_device("h200"), program=planned.name, devices="h200", images=planned.images
     )
+
+
+def test_inference_takes_the_options_of_the_model(caplog):
+    """On a CPU fused kernels say that they are left to XLA."""
+    calls._say_once.cache_clear()
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
+    case = Case(MICRO, "inference", 8, "float32", residual="bfloat16", kernels="norm")
+    assert "xbf16>" in programs.lower_case(case, mesh).lowered.as_text()
+    assert "The fused kernel add_norm_forward is left to XLA" in caplog.text
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Reading a compiled program: what its kernels compute, move and are for, and what crosses."""
 
 import re
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from benchmarks.planning.classes import classify
 from benchmarks.planning.collectives import Collective, list_collectives
 from benchmarks.planning.hlo import read_module, read_shapes
-from benchmarks.planning.kernels import read_kernels
+from benchmarks.planning.kernels import Origin, read_kernels
 from benchmarks.planning.operations import count_operations
 from deit_jax.models.block import Block
 
@@ -222,6 +223,17 @@ def test_a_block_is_sorted_by_what_its_kernels_are_for():
     assert not any("backward" in name for name in forward)
     assert {"LayerNorm backward", "GELU backward"} <= both
     assert classify(kernels(LIBRARY)[2], 1e-9, 1e-6) == "products"
+
+
+def test_weights_joined_for_the_optimiser_are_its_own():
+    """Whatever the function around the layer: GELU's gradient is found by that of the encoder."""
+    around = "models/attention.py:Attention.mix", "fused/encoder.py:encode"
+    joined = Origin(around, True), Origin(("training/ema.py:update_ema",), False)
+    kernel = kernels(LIBRARY)[0]
+    kernel = replace(kernel, kind="fusion", operations=0, origins=frozenset(joined))
+    assert classify(kernel, 1.0, 0.0) == "optimiser, norm, EMA"
+    alone = replace(kernel, origins=frozenset({Origin(around[1:], True)}))
+    assert classify(alone, 1.0, 0.0) == "GELU backward"
 
 
 def test_what_crosses_between_devices(eight_devices):

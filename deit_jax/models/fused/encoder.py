@@ -41,7 +41,7 @@ def encode(
     queries: int,
     keys: Key[Array, " batch"] | None,
     kernels: str,
-) -> Float[Array, "batch*{queries} width"]:
+) -> Float[Array, "first_tokens width"]:
     """Run all blocks and the final normalisation; return each image's first `queries` tokens.
 
     Blocks have no dropout. The result is float32. With `kernels` "norm" the products before and
