@@ -1,8 +1,8 @@
 """Exact GELU as part of the products on both sides of it.
 
 Forwards the first product of an MLP adds its bias and gives what is behind GELU, and what is before
-it if a backward pass needs that. Backwards the gradient behind GELU never reaches memory: the product
-that computes it multiplies it by the derivative, and adds up the gradient of the bias.
+it if a backward pass needs that. Backwards the gradient behind GELU never reaches memory: the
+product that computes it multiplies it by the derivative, and adds up the gradient of the bias.
 """
 
 import math
