@@ -128,6 +128,17 @@ def sentence(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+def require_writable(directory: Path) -> None:
+    """Make an entry in a directory and remove it.
+
+    Raises:
+        OSError: it cannot be written to; no permission bit says so on all file systems.
+    """
+    probe = directory / f".probe-{secrets.token_hex(4)}"
+    probe.mkdir()
+    probe.rmdir()
+
+
 def remove_partials(directory: Path) -> None:
     """Delete what killed writers left in a directory that nobody else writes to now."""
     for path in directory.iterdir():

@@ -28,6 +28,7 @@ from deit_jax.config.command_line import (
 from deit_jax.config.families import config_files
 from deit_jax.config.reference_flags import answers
 from deit_jax.files import print_any_name, sentence
+from deit_jax.runs.checkpoints.orbax_loops import are_threads_left
 from deit_jax.runs.interruption import Interrupted, Interruption, leave_at_once
 from deit_jax.scale import membership
 
@@ -60,8 +61,14 @@ def start_training(words: Sequence[str], interruption: Interruption | None = Non
         print("\nTry --helpfull to get a list of all flags.")
         sys.exit(0)
     train = functools.partial(run_training, interruption=interruption)
-    with membership.joined(_with_files(words), interruption):
-        app.run(train, argv=[_PROGRAM, *words], flags_parser=parse_flags)
+    try:
+        with membership.joined(_with_files(words), interruption):
+            app.run(train, argv=[_PROGRAM, *words], flags_parser=parse_flags)
+    except SystemExit as end:
+        # Python would wait for them, five minutes.
+        if are_threads_left():
+            leave_at_once(end.code if isinstance(end.code, int) else int(bool(end.code)), "")
+        raise
     raise AssertionError("app.run() ends the process")
 
 

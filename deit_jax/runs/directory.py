@@ -14,7 +14,13 @@ from typing import Any
 import jax
 
 from deit_jax.data.images.names import is_left_behind
-from deit_jax.files import is_partial, remove_partials, strict_json, write_json
+from deit_jax.files import (
+    is_partial,
+    remove_partials,
+    require_writable,
+    strict_json,
+    write_json,
+)
 from deit_jax.runs.checkpoints.directory import saved_steps
 from deit_jax.runs.going_on import MAY_CHANGE, same_configuration, same_origin
 from deit_jax.runs.made_from import MadeFrom
@@ -102,6 +108,7 @@ def open_run(
         return RunDirectory(path, (path / "config.json").is_file())
     _refuse_foreign(path)
     run = RunDirectory(path, (path / "config.json").is_file(), _acquire(path))
+    written = path
     try:
         remove_partials(path)
         # As it will be when it is read again: tuples are lists.
@@ -117,9 +124,12 @@ def open_run(
         run._noted = "first_checkpoint" in record
         if record != saved:
             write_json(path / "config.json", record)
+        if run.checkpoints.is_dir():
+            written = run.checkpoints
+            require_writable(written)
     except OSError as error:
         run.close()
-        raise _unwritable(path, error) from error
+        raise _unwritable(written, error) from error
     except BaseException:
         run.close()
         raise

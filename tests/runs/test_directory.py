@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import subprocess
@@ -272,12 +273,34 @@ def test_places_that_cannot_be_written_to(tmp_path):
         open_run(tmp_path / "file" / "below", CONFIG)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
-def test_directories_without_permission_are_refused(tmp_path):
-    tmp_path.chmod(0o555)
-    with pytest.raises(ValueError, match="Permission denied"):
+@contextlib.contextmanager
+def read_only(path):
+    """Take the permission away; from the superuser, who has all, by mounting it once more."""
+    if os.geteuid() != 0:
+        path.chmod(0o555)
+        yield
+        path.chmod(0o755)
+        return
+    try:
+        subprocess.run(["mount", "--bind", path, path], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs the right to mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", path], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", path], check=True)
+
+
+@pytest.mark.parametrize("what", ["", "checkpoints"])
+def test_directories_without_permission_are_refused(tmp_path, what):
+    open_run(tmp_path, CONFIG).close()
+    place = tmp_path / what
+    place.mkdir(exist_ok=True)
+    words = rf"Cannot write to {place} \((Permission denied|Read-only file system)\)"
+    with read_only(place), pytest.raises(ValueError, match=words):
         open_run(tmp_path, CONFIG)
-    tmp_path.chmod(0o755)
+    open_run(tmp_path, CONFIG).close()
 
 
 def test_a_full_disk_leaves_the_old_configuration(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 from jax.experimental import multihost_utils
 
+from deit_jax.files import require_writable
 from deit_jax.runs.best import best_first
 from deit_jax.runs.checkpoints.manifest import DamagedCheckpoint, Manifest, finite
 from deit_jax.runs.checkpoints.orbax_store import is_leftover, read_saved_manifest, replace_manifest
@@ -115,6 +116,19 @@ def set_aside(directory: Path, reasons: Mapping[int, str], ending: str = "corrup
             _LOG.error("Set checkpoint %d aside as %s: %s.", step, target, reason)
     if reasons and jax.process_count() > 1:
         multihost_utils.sync_global_devices("checkpoints set aside")
+
+
+def why_unwritable(directory: Path) -> OSError | None:
+    """Return why nothing can be saved here, if so.
+
+    Orbax would find out in one of its threads, and leave others waiting for that one for minutes.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        require_writable(directory)
+    except OSError as error:
+        return error
+    return None
 
 
 def remove_leftovers(directory: Path) -> None:

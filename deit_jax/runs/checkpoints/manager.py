@@ -142,11 +142,12 @@ class Checkpoints:
         check_storable(state)
         kept_metrics = finite(metrics, self._metric)
         manifest = Manifest(step, describe_arrays(state), self._metric, kept_metrics, dict(meta))
-        error: Exception | None = None
-        try:
-            self._open().start(state, manifest)
-        except Exception as caught:
-            error = caught
+        error: Exception | None = on_disk.why_unwritable(self.directory)
+        if all_processes(error is None):
+            try:
+                self._open().start(state, manifest)
+            except Exception as caught:
+                error = caught
         if not all_processes(error is None):
             self._note_failure(step, error)
             return False

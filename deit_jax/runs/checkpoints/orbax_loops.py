@@ -42,6 +42,11 @@ def wait_for_threads() -> None:
             threading.Thread.join(thread, max(0.0, end - time.monotonic()))
 
 
+def are_threads_left() -> bool:
+    """Return whether threads of a save that has failed still wait, for minutes and in vain."""
+    return any(type(thread).__module__.startswith("orbax.") for thread in threading.enumerate())
+
+
 def _patient(run_sync: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
         return run_sync(_to_the_end(coroutine))

@@ -3,6 +3,9 @@
 import contextlib
 import logging
 import resource
+import subprocess
+import sys
+import threading
 
 import pytest
 
@@ -17,6 +20,7 @@ from tests.runs.checkpoints.states import (
 
 # A failed save leaves no errors of other threads behind, which pytest would find later.
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+ORBAX = {"orbax.checkpoint._src.futures.future"}
 LARGE = 3000  # 16 x LARGE random floats do not fit into what full_disk() leaves.
 
 
@@ -54,6 +58,23 @@ def test_training_goes_on_when_the_disk_is_full(tmp_path, caplog):
         assert_same(checkpoints.restore_latest(ABSTRACT).state, make_state(6))
 
 
+def test_a_directory_that_takes_nothing_costs_no_time_and_leaves_no_thread(tmp_path):
+    place = tmp_path / "checkpoints"
+    with Checkpoints(place) as checkpoints:
+        checkpoints.save(1, make_state(1), meta={})
+        assert checkpoints.wait()
+        place.rename(tmp_path / "aside")
+        place.write_text("in the way")
+        # Orbax's threads would wait for five minutes for the one that makes the directory.
+        assert not checkpoints.save(2, make_state(2), meta={})
+        assert not [one for one in threading.enumerate() if type(one).__module__ in ORBAX]
+        place.unlink()
+        (tmp_path / "aside").rename(place)
+        checkpoints.save(3, make_state(3), meta={})
+        assert checkpoints.wait() and checkpoints.failed_saves == 1
+    assert names(place) == ["1", "3"]
+
+
 def test_three_failures_in_a_row_end_the_run(tmp_path):
     with (
         pytest.raises(OSError, match=r"3 checkpoints in a row .* Make room or repair the disk"),
@@ -76,3 +97,24 @@ def test_a_last_save_that_failed_is_an_error(tmp_path):
     with full_disk(), pytest.raises(KeyError), Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, make_state(1, width=LARGE), meta={})
         raise KeyError
+
+
+@pytest.mark.slow
+def test_a_program_does_not_wait_for_threads_that_wait_in_vain(tmp_path):
+    program = """
+import sys, threading, time
+from deit_jax.cli import train
+
+class Waiting(threading.Thread):
+    pass
+
+def fail(*_, **__):
+    Waiting(target=time.sleep, args=(300,)).start()
+    train.membership.leave(2, "error: no room")
+
+Waiting.__module__, train.run_training = sys.argv[1], fail
+train.start_training(["--config", "configs/digits.py:none", "--workdir", "unused"])
+"""
+    command = [sys.executable, "-c", program, *ORBAX]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (2, "error: no room\n")
