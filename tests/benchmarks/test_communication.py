@@ -1,8 +1,11 @@
 """The model of communication in closed form."""
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks.planning.communication import H200, Links, communication
+from benchmarks.planning.scaling import BATCH_SIZE, Model, images_per_second, table
 
 
 def test_one_device_sends_nothing():
@@ -42,3 +45,18 @@ def test_parts_over_several_nodes_are_gathered_from_all():
     assert found.bytes_between == pytest.approx(2 * 4000 * (1 / 2) / 2)
     assert found.bytes_inside == pytest.approx(2 * 4000 * (1 / 2))
     assert H200.node == 8
+
+
+def test_images_of_many_devices_are_those_of_one_less_what_crosses():
+    alone = Model("", 10**6, seconds=0.1)
+    assert images_per_second(alone, 1) == BATCH_SIZE / 0.1
+    crossing = 2 * 4e6 * 7 / 8 / 450e9
+    assert images_per_second(alone, 8) == pytest.approx(8 * BATCH_SIZE / (0.1 + crossing))
+    split = alone._replace(gathers=2)
+    # Weights are gathered twice in bfloat16, gradients scattered in float32.
+    crossing = (2 * 2e6 + 4e6) * 7 / 8 / 450e9
+    assert images_per_second(split, 8) == pytest.approx(8 * BATCH_SIZE / (0.1 + crossing))
+
+
+def test_the_page_has_the_table():
+    assert table() in (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
