@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from deit_jax.augment.choices import Boxes
+from deit_jax.augment.rows import from_rows, in_rows, places_in_row
 from deit_jax.augment.selection import update_selected
 from deit_jax.schema.images import AugmentOptions
 
@@ -30,14 +31,9 @@ def erase(
             column = jnp.arange(width)[None, None, :] - left
             within = (row >= 0) & (row < tall) & (column >= 0) & (column < wide)
             pixel = jnp.where(within, row * wide + column, 0) % noise.shape[1]
-            entry = 3 * pixel[..., None] + jnp.arange(3)
-            found = jnp.take_along_axis(
-                noise.reshape(noise.shape[0], -1),
-                entry.reshape(noise.shape[0], -1),
-                axis=1,
-                mode="promise_in_bounds",
-            )
-            images = jnp.where(within[..., None], found.reshape(images.shape), images)
+            entries = in_rows(places_in_row(pixel, noise.shape[1]))
+            found = jnp.take_along_axis(in_rows(noise), entries, axis=1, mode="promise_in_bounds")
+            images = jnp.where(within[..., None], from_rows(found, images.shape), images)
         return images
 
     def fill_rows(images: Array, top: Array, left: Array, *rest: Array) -> Array:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from deit_jax.augment.blending import blend, luma
 from deit_jax.augment.operations import Kind
 from deit_jax.augment.packing import pack_pixels
+from deit_jax.augment.rows import from_rows, in_rows
 
 
 def look_up(
@@ -20,11 +21,11 @@ def look_up(
 ) -> UInt8[Array, "batch height width 3"]:
     """Replace every level by its entry in the table of its image and channel."""
     batch = images.shape[0]
-    entries = (images.astype(jnp.int32) + jnp.arange(3) * 256).reshape(batch, -1)
+    entries = in_rows(images.astype(jnp.int32) + jnp.arange(3) * 256)
     found = jnp.take_along_axis(
         tables.reshape(batch, -1), entries, axis=1, mode="promise_in_bounds"
     )
-    return found.reshape(images.shape)
+    return from_rows(found, images.shape)
 
 
 def plain_tables(
@@ -65,7 +66,7 @@ def histogram(images: UInt8[Array, "batch height width 3"]) -> Int[Array, "batch
     """Count the levels of each channel of each image."""
     batch = images.shape[0]
     offsets = 256 * (3 * jnp.arange(batch)[:, None, None, None] + jnp.arange(3))
-    bins = (images.astype(jnp.int32) + offsets).reshape(-1)
+    bins = in_rows(images.astype(jnp.int32) + offsets).reshape(-1)
     counts = jnp.zeros(batch * 3 * 256, jnp.int32).at[bins].add(1, mode="promise_in_bounds")
     return counts.reshape(batch, 3, 256)
 
