@@ -13,8 +13,8 @@ COLLECTIVE = re.compile(
     r"(all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast)"
     r"(?:-start)?$"
 )
-_MOVES = {"copy", "copy-start", "pad", "slice", "dynamic-slice", "dynamic-update-slice"}
-_MOVES |= {"concatenate", "transpose", "reverse", "reshape", "gather"}
+_MOVES = {"copy", "copy-start", "pad", "slice", "slice-start", "dynamic-slice"}
+_MOVES |= {"dynamic-update-slice", "concatenate", "transpose", "reverse", "reshape", "gather"}
 _SUMS = {"reduce", "add", "select", "compare"}
 _OURS = {
     "add_norm_forward": "LayerNorm forward",

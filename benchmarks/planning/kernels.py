@@ -145,6 +145,9 @@ def _bytes(within: Computation, instruction: Instruction) -> int:
     if instruction.opcode.endswith("-start"):
         # Its result names the operands too, and what it is waited for by.
         results = [shape for shape in instruction.shapes if shape.size > 1]
+        if instruction.opcode == "slice-start" and results:
+            # Of TPUs: a part of an array is brought onto the chip.
+            return results[-1]._replace(in_memory=True).bytes + results[-1].bytes
         return read + (results[-1].bytes if results else 0)
     return read + written
 

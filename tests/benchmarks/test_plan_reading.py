@@ -165,6 +165,10 @@ backend_config={"known_trip_count":{"n":"7"},"known_init_step":{"init":"0","step
   %open = (s32[], f32[100,8]{1,0}, f32[8]{0}) while(%known), condition=%cond, body=%body
   %start = (f32[8]{0}, f32[64]{0}) all-gather-start(%a), dimensions={0}
   %done = f32[64]{0} all-gather-done(%start)
+  %table = f32[100,8]{1,0} get-tuple-element(%open), index=1
+  %fetch = ((f32[100,8]{1,0}), f32[25,8]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) slice-start(%table), \
+slice={[0:25], [0:8]}
+  %fetched = f32[25,8]{1,0:T(8,128)S(1)} slice-done(%fetch)
   ROOT %choice = f32[8]{0} conditional(%c, %a, %a), branch_computations={%small, %large}
 }
 """
@@ -182,6 +186,7 @@ def test_loops_branches_and_slices():
         ("taken", 1, 2 * row + 4),
         ("put", 1, 2 * row + 4),
         ("start", 1, row + 8 * row),
+        ("fetch", 1, 25 * row),
         ("e", 1, 2 * row),
         ("m", 1, 2 * row),
     ]
