@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
+from deit_jax.devices import platform
 from deit_jax.models import cudnn_attention
 from deit_jax.models.layers import Linear, dropout
 from deit_jax.models.products import dense, dense_apart, materialise, product
@@ -30,7 +31,8 @@ def attend(
 
     Operands and result have the type of `query`; softmax and sums are float32. The softmax is
     normalised after the value product, on `features` columns instead of `tokens`. For the backward
-    pass only the logarithm of its denominator is kept, one number per query and head.
+    pass only the logarithm of its denominator is kept, one number per query and head. On TPUs
+    nothing as large as the scores is written in float32.
     """
     return _attend_forward(query, key, value, batch, heads)[0]
 
@@ -41,9 +43,14 @@ def _attend_forward(
     query, key, value = (split_heads(x, batch, heads) for x in (query, key, value))
     scores = _scores(query, key)
     highest = scores.max(-1, keepdims=True)
+    if platform() == "tpu":
+        # Computed twice, they need not be written: a product's last step takes their maxima or
+        # the exponentials.
+        again, highest = jax.lax.optimization_barrier((query, highest))
+        scores = _scores(again, key)
     weights = jnp.exp(scores - highest)
     total = weights.sum(-1, keepdims=True)
-    out = product(weights.astype(value.dtype), value) / total
+    out = product(_written(weights, value.dtype).astype(value.dtype), value) / total
     out = merge_heads(out.astype(value.dtype))
     return out, (query, key, value, out, highest + jnp.log(total))
 
@@ -54,14 +61,20 @@ def _attend_backward(
     # In one barrier with the gradient, as in jax.checkpoint: nothing is recomputed too early.
     (query, key, value, out, log_total), grad = jax.lax.optimization_barrier((saved, grad))
     # The gradient of a softmax subtracts its mean under the weights, which is grad . out.
-    mean = split_heads(grad.astype(jnp.float32) * out, batch, heads).sum(-1)
-    grad = split_heads(grad, batch, heads)
+    if platform() == "tpu":
+        # Their product in float32 would be brought into the other order through memory.
+        grad, out = (split_heads(x, batch, heads) for x in (grad, out))
+        mean = (grad.astype(jnp.float32) * out).sum(-1)
+    else:
+        mean = split_heads(grad.astype(jnp.float32) * out, batch, heads).sum(-1)
+        grad = split_heads(grad, batch, heads)
     # Transposed, [tokens, queries]: then only the query's gradient needs a transposed product.
     weights = jnp.exp(_scores(key, query) - jnp.swapaxes(log_total, -1, -2))
+    weights = _written(weights, query.dtype)
     grad_weights = product(value, grad, (-1, -1))
     scale = query.shape[-1] ** -0.5
     grad_scores = weights * (grad_weights - mean[:, :, None, :]) * scale
-    grad_scores = grad_scores.astype(query.dtype)
+    grad_scores = _written(grad_scores, query.dtype).astype(query.dtype)
     weights = weights.astype(query.dtype)
     grads = (
         product(grad_scores, key, (-2, -2)),
@@ -72,6 +85,11 @@ def _attend_backward(
 
 
 attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _written(x: Array, dtype: Any) -> Array:
+    """Return `x`; on TPUs in this type, as the product that it is the last step of writes it."""
+    return jax.lax.optimization_barrier(x.astype(dtype)) if platform() == "tpu" else x
 
 
 def _scores(x: Array, y: Array) -> Float[Array, "batch heads tokens_x tokens_y"]:

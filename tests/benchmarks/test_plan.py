@@ -14,15 +14,18 @@ from benchmarks.cases import Case
 from benchmarks.flops import vit_forward_flops
 from benchmarks.planning import programs, saved, target
 from benchmarks.planning.devices import known_devices, read_device, read_wanted
-from benchmarks.planning.kernels import Kernel
+from benchmarks.planning.hlo import read_module
+from benchmarks.planning.kernels import Kernel, read_kernels
 from benchmarks.planning.plan import Plan, Share, make_plan, seconds_of
 from benchmarks.planning.tables import change_section, plan_section
 from configs.deit import get_config
 from deit_jax.devices import PEAK_TFLOPS
+from deit_jax.models.attention import attend
 from deit_jax.models.functional import abstract
 from deit_jax.models.fused import calls
 from deit_jax.models.registry import model_builder, model_spec
 from deit_jax.schema import Config
+from deit_jax.sharding import batch_split_over, split_over_batch
 from deit_jax.training.setup import set_up
 from tests.config.reduced import reduce
 
@@ -196,3 +199,19 @@ def test_tpus_that_are_not_here(tmp_path):
     assert {crossing.kind for crossing in plan.collectives} == {"all-reduce"}
     assert isinstance(plan, Plan) and plan.classes["products"].operations > 0
     assert Path(path).is_file()
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_attention_on_tpus_writes_no_scores_in_float32():
+    mesh = target.open_mesh(read_wanted("v5e"))
+    rows = jax.ShapeDtypeStruct((4 * 197, 128), jnp.bfloat16, sharding=split_over_batch(mesh))
+
+    def pulled(*given):
+        return jax.vjp(lambda *x: attend(*x, 4, 2), *given[:3])[1](given[3])
+
+    with batch_split_over(mesh):
+        compiled = jax.jit(pulled).lower(*[rows] * 4).compile()
+    kernels = read_kernels(read_module(compiled.as_text())).kernels
+    written = {shape for kernel in kernels for shape in kernel.shapes}
+    assert {shape.dtype for shape in written if shape.dimensions == (4, 2, 197, 197)} == {"bf16"}

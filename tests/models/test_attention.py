@@ -8,6 +8,7 @@ import torch
 from flax import nnx
 from jax._src.cudnn import fused_attention_stablehlo as private
 
+from deit_jax.devices import traced_for
 from deit_jax.models import cudnn_attention
 from deit_jax.models.attention import Attention, attend, first_tokens, merge_heads, split_heads
 from deit_jax.models.cudnn_attention import attend_cudnn
@@ -51,9 +52,11 @@ def assert_close(actual, expected, tolerance):
     ("dtype", "tolerance"),
     [(jnp.float32, 2e-6), (jnp.bfloat16, 3e-2)],
 )
-def test_result_and_gradients(queries, dtype, tolerance):
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_result_and_gradients(queries, dtype, tolerance, platform):
     given = [np.asarray(jnp.asarray(x, dtype), np.float64) for x in operands(queries)]
-    out, grads = jax.jit(jax_attend, static_argnums=4)(*given, dtype)
+    with traced_for(platform):
+        out, grads = jax.jit(lambda *x: jax_attend(*x, dtype))(*given)
     expected, expected_grads = torch_attend(*given)
     assert out.dtype == dtype
     assert_close(np.asarray(out, np.float64), expected, tolerance)
