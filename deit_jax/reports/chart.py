@@ -12,7 +12,8 @@ from deit_jax.reports.palette import DASHES
 from deit_jax.reports.panels import Panel, Series
 
 WIDTH, HEIGHT = 400, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 8, 34
+# To the right there is room for half a label, such as "12.5k".
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 8, 34
 # Finer than the eye: of longer series every n-th point is drawn.
 _MOST_POINTS = 400
 

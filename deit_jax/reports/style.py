@@ -35,6 +35,7 @@ nav a{text-decoration:none;border-bottom:1px solid var(--muted)}
 table{border-collapse:collapse;font-size:.9375rem;line-height:1.35}
 th{font-weight:500;color:var(--muted);font-size:.8125rem;vertical-align:bottom}
 th,td{padding:.3rem 1rem .3rem 0;text-align:left;vertical-align:top}
+@media (max-width:70rem){table{font-size:.875rem}th,td{padding-right:.6rem}}
 td.text:last-child{min-width:9rem;overflow-wrap:anywhere}
 .number{text-align:right}
 .number,.short{white-space:nowrap}
