@@ -77,10 +77,12 @@ def _is_installed(package: str) -> bool:
 
 
 def _silence_libtpu() -> None:
-    """Keep it from asking the network which TPU this machine is."""
+    """Keep it from asking the network which TPU this machine is, and from wanting it alone."""
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
+    # A chip serves one process; its compiler serves several.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "true")
 
 
 @contextlib.contextmanager

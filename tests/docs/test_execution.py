@@ -32,6 +32,7 @@ NOT_EXECUTED = {
     "--modes train,inference": "needs compilers of 5 GB; tests/benchmarks/test_plan.py runs it",
     "python -m benchmarks.plan --devices h200:8,v5e:4x4 --config configs/distill.py:small,hard "
     "--steps train,evaluate": "likewise",
+    "python -m benchmarks.plan --devices v5e:16x16 --config configs/deit.py:base": "likewise",
     "python -m benchmarks.gpu_slot --seconds 540": "needs a GPU; tests/benchmarks/test_gpu_slot.py "
     "asks all of it of tiny networks",
     "python -m deit_jax launch -n 2 --restarts 3 -- train.py --config configs/digits.py:none "
