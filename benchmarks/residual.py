@@ -7,7 +7,7 @@ against the same in float32 throughout: how far its first gradient is from that,
 after some steps, over the way that these have gone. Each kind is compiled once, for all seeds. The
 second is of runs of `train.py` as in docs/parity.md, in pairs: both of a seed have the same weights
 at first, the same order and the same augmentation. Finished runs in --output are kept. Each takes
-less than a minute on one CPU core, half of which is compiling.
+less than a minute on one CPU core, the first table seven.
 """
 
 import argparse
