@@ -11,8 +11,9 @@ from deit_jax.runs.open_weights import read_weights
 from deit_jax.training.loop import train
 from tests.config.reduced import save_weights
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 @pytest.mark.usefixtures("quick_compilation", "on_devices")
 def test_a_student_of_16_pixels_is_tuned_at_24_by_a_teacher_of_16(tmp_path):
     config = digits_finetune.get_config("hard")

@@ -7,6 +7,8 @@ import pytest
 
 from tests import program
 
+pytestmark = pytest.mark.full
+
 # A log of 8 steps, one checkpoint of about 2.5 MB in the middle and one at the end.
 SHORT = (
     "--config.model.name=deit_micro_distilled_patch4_16",
@@ -33,7 +35,6 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(tmp_path)], check=True)
 
 
-@pytest.mark.full
 @pytest.mark.timeout(900)
 def test_a_full_disk_ends_a_run_in_sentences_and_room_lets_it_go_on(small_disk):
     workdir = small_disk / "run"

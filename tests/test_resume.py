@@ -19,6 +19,8 @@ from deit_jax.runs.checkpoints.directory import read_manifests
 from tests import program
 from tests.config.reduced import save_weights
 
+pytestmark = pytest.mark.slow
+
 # An epoch ends every 3.1 steps, a checkpoint is written every 4, evaluations come in between.
 SHORT = (
     "--config.data.train_images=100",
@@ -142,7 +144,6 @@ def test_twenty_kills(teacher, tmp_path):
     assert_same(run.workdir, tmp_path / "run")
 
 
-@pytest.mark.slow
 def test_a_finished_run_changes_nothing_when_started_again(undisturbed):
     run = undisturbed
     before = (run.workdir / "metrics.jsonl").read_text(), program.result(run.workdir)
@@ -225,7 +226,6 @@ runpy.run_path("train.py", run_name="__main__")
 """
 
 
-@pytest.mark.slow
 def test_signals_cost_no_step_and_no_evaluation(undisturbed, tmp_path):
     run, workdir = undisturbed, tmp_path / "run"
     process = program.start(STUDENT, workdir, *run.flags, code=IN_AN_EVALUATION)

@@ -22,7 +22,7 @@ EXPERIMENTS = [
 ]
 DONE = set()
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("quick_compilation")]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,6 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("weights")
 
 
-@pytest.mark.full
 @pytest.mark.parametrize(("family", "argument"), EXPERIMENTS)
 def test_two_steps(family, argument, folder):
     full = importlib.import_module(f"configs.{family}").get_config(argument)

@@ -10,6 +10,8 @@ from deit_jax.training.loop import train
 from tests import program
 from tests.training.test_refusals import small
 
+pytestmark = pytest.mark.slow
+
 YEARS = 365 * 24 * 3600
 
 
@@ -33,7 +35,6 @@ def train_in_two(config, workdir, clock, jumps, later):
     return train(config, str(workdir), interruption=Jumps(clock, later))
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation", "on_devices", "programs_made_once")
 def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
     config, clock = small(checkpoint__every_steps=1, log__images=0), {"offset": 0}

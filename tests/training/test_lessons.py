@@ -15,7 +15,10 @@ from deit_jax.training.distillation import label_store, open_labels
 from deit_jax.training.lessons import Lessons
 from tests.training.labelled_runs import STEPS, configure, refuse_loading, run
 
-pytestmark = pytest.mark.usefixtures("quick_compilation", "small_parts", "programs_made_once")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("quick_compilation", "small_parts", "programs_made_once"),
+]
 
 
 def assert_same(*runs):
@@ -80,7 +83,6 @@ def test_the_whole_hard_run_of_the_demo_ends_with_the_same_digest(
     assert results[0]["labels"]["computed"] + results[1]["labels"]["computed"] < 2083 + 400
 
 
-@pytest.mark.slow
 def test_labels_are_read_by_position_instead_of_asking_the_teacher(folder, monkeypatch, on_devices):
     labelled = configure(folder, "hard", "hard-pieces")
     inside = run(configure(folder, "hard"))
@@ -95,7 +97,6 @@ def test_labels_are_read_by_position_instead_of_asking_the_teacher(folder, monke
     assert_same(inside, filled, read)
 
 
-@pytest.mark.slow
 def test_the_largest_logits_are_the_same_whether_kept_or_not(folder, on_devices):
     some = {"teacher__labels_top": 5}
     inside = run(configure(folder, "soft", **some))
@@ -108,7 +109,6 @@ def test_the_largest_logits_are_the_same_whether_kept_or_not(folder, on_devices)
     assert inside[0] != whole[0] and inside[1] == pytest.approx(whole[1], rel=1e-3)
 
 
-@pytest.mark.slow
 def test_what_is_damaged_or_gone_is_computed_again(labelled, tmp_path, caplog):
     whole = run(labelled)
     assert whole[2] == {"directory": labelled.teacher.labels, "computed": 0, "read": STEPS}
@@ -128,7 +128,6 @@ def test_what_is_damaged_or_gone_is_computed_again(labelled, tmp_path, caplog):
     assert run(labelled)[2]["computed"] == 0
 
 
-@pytest.mark.slow
 def test_a_disk_that_is_full_costs_the_labels_and_not_the_run(
     labelled, tmp_path, monkeypatch, caplog
 ):
@@ -143,7 +142,6 @@ def test_a_disk_that_is_full_costs_the_labels_and_not_the_run(
     assert "labels of the teacher were not kept" in caplog.text
 
 
-@pytest.mark.slow
 def test_a_run_that_was_killed_ends_the_same_and_its_result_counts_labels(
     labelled, tmp_path, monkeypatch
 ):

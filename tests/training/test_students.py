@@ -9,10 +9,11 @@ from deit_jax.sweeps import local
 from tests import program
 from tests.config.reduced import save_weights
 
+pytestmark = pytest.mark.full
+
 STUDENTS = ("hard", "hard,class_token", "hard,patch2")
 
 
-@pytest.mark.full
 @pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("quick_compilation", "on_devices")
 def test_three_students_over_one_stream_pay_for_one_pass_of_the_teacher(tmp_path, monkeypatch):

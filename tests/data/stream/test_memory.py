@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 # In a process of its own, where nothing else allocates; 50 epochs of 48 images, 150 batches.
 SCRIPT = """
 import json, sys
@@ -42,7 +44,6 @@ def folder(tmp_path_factory):
     return root
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     ("workers", "epochs"),

@@ -39,7 +39,11 @@ def abstract(state):
     )
 
 
-ABSTRACT = abstract(make_state(0))
+# Traced, not computed: all test processes import this.
+ABSTRACT = jax.tree.map(
+    lambda x: x.update(sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])),
+    jax.eval_shape(lambda: make_state(0)),
+)
 
 
 def assert_same(found, expected):

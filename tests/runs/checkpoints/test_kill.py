@@ -9,6 +9,8 @@ import time
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 STEPS = 40
 CHILD = """
 import hashlib, sys
@@ -102,7 +104,6 @@ def check_same_end(workdir, uninterrupted):
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
 
 
-@pytest.mark.slow
 def test_three_kills_change_nothing(tmp_path, uninterrupted):
     kill_at_random(tmp_path / "run", 3, np.random.default_rng())
     check_same_end(tmp_path / "run", uninterrupted)

@@ -2,6 +2,8 @@
 
 import gc
 
+import pytest
+
 from deit_jax.runs.checkpoints.manager import Checkpoints
 from tests.runs.checkpoints.states import make_small
 
@@ -11,6 +13,7 @@ def held():
     return len(gc.get_objects())
 
 
+@pytest.mark.slow
 def test_what_a_save_has_needed_is_given_back(tmp_path):
     counts = []
     with Checkpoints(tmp_path) as checkpoints:

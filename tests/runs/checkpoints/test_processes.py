@@ -13,6 +13,8 @@ import pytest
 from deit_jax.runs.checkpoints.saved_weights import restore_parameters
 from deit_jax.runs.fingerprint import digest
 
+pytestmark = pytest.mark.full
+
 CHILD = """
 import resource, sys
 from pathlib import Path
@@ -88,7 +90,6 @@ def run_both(directory, *full):
     return [output.split("started at")[-1].strip() for output, _ in outputs], outputs
 
 
-@pytest.mark.full
 def test_two_processes_agree(tmp_path):
     started, outputs = run_both(tmp_path)
     assert started == ["0", "0"]
@@ -109,7 +110,6 @@ def test_two_processes_agree(tmp_path):
         np.testing.assert_array_equal(values, expected[name])
 
 
-@pytest.mark.full
 def test_a_disk_that_is_full_for_one_process_is_for_both_and_training_goes_on(tmp_path):
     begin = time.monotonic()
     started, outputs = run_both(tmp_path, "2")

@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CHILD = """
 import logging, pathlib, resource, shutil, sys
 import jax, jax.numpy as jnp
@@ -77,7 +79,6 @@ def shown(tmp_path_factory):
     return done.stdout.splitlines(), done.stderr.splitlines(), directory
 
 
-@pytest.mark.slow
 def test_the_outcome_is_what_it_was(shown):
     out, _, directory = shown
     assert out[:3] == ["restored 1"] * 3
@@ -88,7 +89,6 @@ def test_the_outcome_is_what_it_was(shown):
     assert out[4] == "left ['1']"
 
 
-@pytest.mark.slow
 def test_damage_and_a_full_disk_are_told_in_sentences_alone(shown):
     _, err, directory = shown
     assert not [line for line in err if "Traceback" in line or "Event loop" in line]
