@@ -29,6 +29,13 @@ CLASS_HEADS = tuple(module.HEADS[0] for module in _MODULES)
 """Those of the class alone."""
 STEMS = tuple(module.STEM for module in _MODULES)
 """Where first convolutions lie."""
+_NOT_OF_CONVNETS = {
+    "epsilon": LAYER_NORM_EPSILON,
+    "residual_dtype": jnp.dtype("float32"),
+    "remat": False,
+    "fused_kernels": "none",
+}
+"""Options that they do not have, as they are where nobody sets them."""
 
 
 def is_head(path: TreePath) -> bool:
@@ -93,46 +100,43 @@ def model_builder(
         ValueError: there is no such model, or it is a convnet and has no such option.
     """
     spec = model_spec(name)
-    given = {
-        "num_classes": spec.num_classes if num_classes is None else num_classes,
-        "image_size": spec.image_size if image_size is None else image_size,
-        "drop_rate": drop_rate,
-        "drop_path_rate": drop_path_rate,
-        "num_heads": num_heads,
-        "fused_kernels": fused_kernels,
+    options = _checked(
+        num_classes=spec.num_classes if num_classes is None else num_classes,
+        image_size=spec.image_size if image_size is None else image_size,
+        drop_rate=drop_rate,
+        drop_path_rate=drop_path_rate,
+    )
+    heads, kernels = _checked(num_heads=num_heads, fused_kernels=fused_kernels).values()
+    further = {
+        "epsilon": epsilon,
+        "residual_dtype": residual_dtype,
+        "remat": remat,
+        "fused_kernels": kernels,
     }
-    # One rule for a value, wherever it is given.
-    checked = {key: conform(key, value, RULES[f"model.{key}"]) for key, value in given.items()}
-    if not checked["num_classes"]:
-        # Which a configuration may leave to the data: they are counted before a model is built.
-        raise ValueError("num_classes is 0; it must be positive.")
-    options: dict[str, Any] = {}
-    heads, kernels = checked.pop("num_heads"), checked.pop("fused_kernels")
     if spec.transformer:
-        options = {
-            "attention": attention,
-            "epsilon": epsilon,
-            "residual_dtype": residual_dtype,
-            "remat": remat,
-            "fused_kernels": kernels,
-        }
+        options |= further | {"attention": attention}
         spec = spec.resized(num_heads=heads) if heads else spec
-    elif (
-        heads
-        or remat
-        or kernels != "none"
-        or epsilon != LAYER_NORM_EPSILON
-        or jnp.dtype(residual_dtype) != jnp.float32
-    ):
-        raise ValueError(
-            f"{name} is a convnet, which takes no num_heads, epsilon, residual_dtype, remat or "
-            "fused_kernels."
-        )
+    elif heads or further != _NOT_OF_CONVNETS:
+        *names, last = "num_heads", *_NOT_OF_CONVNETS
+        raise ValueError(f"{name} is a convnet, which takes no {', '.join(names)} or {last}.")
 
     def build(rngs: nnx.Rngs) -> Any:
-        model = spec.build(dtype=dtype, rngs=rngs, **checked, **options)
+        model = spec.build(dtype=dtype, rngs=rngs, **options)
         # Tensors do not tell tf_efficientnet from efficientnet: what is written needs the name.
         model.model_name = name
         return model
 
     return build
+
+
+def _checked(**given: Any) -> dict[str, Any]:
+    """Return options as the configuration takes them: one rule for a value, wherever it is given.
+
+    Raises:
+        ValueError: one breaks its rule, or there are no classes.
+    """
+    checked = {key: conform(key, value, RULES[f"model.{key}"]) for key, value in given.items()}
+    if checked.get("num_classes") == 0:
+        # Which a configuration may leave to the data: they are counted before a model is built.
+        raise ValueError("num_classes is 0; it must be positive.")
+    return checked

@@ -7,6 +7,7 @@ alone. Token order: class token, distillation token if there is one, patches row
 """
 
 from dataclasses import astuple
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -80,13 +81,8 @@ class VisionTransformer(nnx.Module):
     ) -> None:
         patch_size, width, depth, num_heads, distilled, deit3 = astuple(architecture)
         _check_image_size(image_size, patch_size)
-        if num_heads < 1 or width % num_heads:
-            raise ValueError(
-                f"num_heads={num_heads} does not divide width={width}; choose another."
-            )
-        for name, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
-            if not 0.0 <= rate < 1.0:
-                raise ValueError(f"The model option {name}={rate} must be at least 0 and below 1.")
+        _check_heads(num_heads, width)
+        _check_rates(drop_rate=drop_rate, drop_path_rate=drop_path_rate)
         if fused_kernels != "none" and (remat or drop_rate):
             raise ValueError("fused_kernels are for models without remat and without dropout.")
         self.architecture = architecture
@@ -114,7 +110,12 @@ class VisionTransformer(nnx.Module):
         if distilled:
             self.dist_token = embedding(1)
         self.pos_embed = embedding(patches if deit3 else self.num_tokens)
-        options: dict[str, Any] = dict(
+        rising = [i / max(depth - 1, 1) for i in range(depth)]
+        rates = [drop_path_rate * (1.0 if deit3 else share) for share in rising]
+        block = partial(
+            Block,
+            width,
+            num_heads,
             drop_rate=drop_rate,
             dtype=dtype,
             rngs=rngs,
@@ -123,14 +124,7 @@ class VisionTransformer(nnx.Module):
             epsilon=epsilon,
             residual_dtype=residual_dtype,
         )
-        rising = [i / max(depth - 1, 1) for i in range(depth)]
-        rates = [drop_path_rate * (1.0 if deit3 else share) for share in rising]
-        self.blocks = nnx.Dict(
-            {
-                str(i): Block(width, num_heads, drop_path_rate=rate, **options)
-                for i, rate in enumerate(rates)
-            }
-        )
+        self.blocks = nnx.Dict({str(i): block(drop_path_rate=x) for i, x in enumerate(rates)})
         self.norm = LayerNorm(width, epsilon)
         self.head = Linear(width, num_classes, dtype=dtype, rngs=rngs)
         if distilled:
@@ -262,3 +256,14 @@ def _check_image_size(image_size: tuple[int, int], patch_size: int) -> None:
             f"transformer cannot be cut into {patch_size}x{patch_size} patches; "
             f"choose image_size with both sides multiples of {patch_size}."
         )
+
+
+def _check_heads(num_heads: int, width: int) -> None:
+    if num_heads < 1 or width % num_heads:
+        raise ValueError(f"num_heads={num_heads} does not divide width={width}; choose another.")
+
+
+def _check_rates(**rates: float) -> None:
+    for name, rate in rates.items():
+        if not 0.0 <= rate < 1.0:
+            raise ValueError(f"The model option {name}={rate} must be at least 0 and below 1.")

@@ -75,6 +75,24 @@ def fit(
     have = flatten(loaded[0]) | flatten(loaded[1])
     want = flatten(target[0]) | flatten(target[1])
     trees = loaded[0], target[0]
+    fitted, rows, problems = _fit_each(have, want, trees, grids)
+    if problems:
+        raise ValueError(
+            f"The weights of {source} do not fit this model in {len(problems)} arrays: "
+            f"{'; '.join(problems[:3])}{'; ...' if len(problems) > 3 else ''}."
+        )
+    statistics = {path: fitted.pop(path) for path in flatten(target[1])}
+    report = LoadReport(source, (*rows, *left_over), tuple(notes))
+    return Fitted(nest(fitted), nest(statistics), report)
+
+
+def _fit_each(
+    have: Mapping[TreePath, Any],
+    want: Mapping[TreePath, Any],
+    trees: tuple[Tree, Tree],
+    grids: Grids,
+) -> tuple[dict[TreePath, np.ndarray], list[Row], list[str]]:
+    """Return the arrays for the model, a row for each on either side, and what does not agree."""
     rows: list[Row] = []
     problems: list[str] = []
     fitted: dict[TreePath, np.ndarray] = {}
@@ -92,14 +110,7 @@ def fit(
             problems.append(f"{'.'.join(path)} is in the weights only")
         note = "the model has no distillation token"
         rows.append(Row(".".join(path), have[path].shape, "left over", note))
-    if problems:
-        raise ValueError(
-            f"The weights of {source} do not fit this model in {len(problems)} arrays: "
-            f"{'; '.join(problems[:3])}{'; ...' if len(problems) > 3 else ''}."
-        )
-    statistics = {path: fitted.pop(path) for path in flatten(target[1])}
-    report = LoadReport(source, (*rows, *left_over), tuple(notes))
-    return Fitted(nest(fitted), nest(statistics), report)
+    return fitted, rows, problems
 
 
 def _fit_one(

@@ -78,16 +78,7 @@ def save_weights(
     _, params, batch_stats = split(model)
     classifier = cast(Classifier, model)
     size = classifier.image_size
-    if class_names and len(class_names) != classifier.num_classes:
-        raise ValueError(
-            f"There are {len(class_names)} class_names for {classifier.num_classes} classes; give "
-            "one for each."
-        )
-    known = remembered(model, classifier.num_classes)
-    facts = Facts(
-        preprocessing=preprocessing or known.preprocessing,
-        labels=tuple(class_names) or known.labels,
-    )
+    facts = _facts(classifier, class_names, preprocessing)
     network = network_of(model)
     weights = Weights(
         type(model).__name__,
@@ -102,6 +93,22 @@ def save_weights(
         epsilon=network.epsilon,
     )
     return write_weights(weights, path, layout=layout, overwrite=overwrite, dtype=dtype)
+
+
+def _facts(
+    model: Classifier, class_names: Sequence[str], preprocessing: Preprocessing | None
+) -> Facts:
+    """Return what is given; what is not, as the weights that were loaded had it."""
+    if class_names and len(class_names) != model.num_classes:
+        raise ValueError(
+            f"There are {len(class_names)} class_names for {model.num_classes} classes; give "
+            "one for each."
+        )
+    known = remembered(model, model.num_classes)
+    return Facts(
+        preprocessing=preprocessing or known.preprocessing,
+        labels=tuple(class_names) or known.labels,
+    )
 
 
 def _guess(params: Tree, size: tuple[int, int]) -> str:
