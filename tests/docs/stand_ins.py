@@ -12,8 +12,8 @@ import scipy.io
 from PIL import Image
 
 from deit_jax.data.papers.facts import DATASETS
-from tests.data.formats.test_archives import write_kit
-from tests.data.papers.test_datasets import cifar_images, write_cifar
+from tests.data.packed import write_kit
+from tests.data.papers.written_cifar import cifar_images, write_cifar
 
 CLASSES = 10
 

@@ -1,4 +1,4 @@
-"""What tests of harmful files share."""
+"""What tests of harmful files share, and models to load weights into."""
 
 import time
 import tracemalloc
@@ -35,3 +35,12 @@ def refuse(tmp_path):
     # The first refusal imports what later ones have.
     read(b"nothing")
     return read
+
+
+@pytest.fixture(scope="session")
+def models():
+    """One model of each kind, by name; tests load into it what they need."""
+    import deit_jax
+    from tests.weights.small_models import DISTILLED, PLAIN
+
+    return {name: deit_jax.create_model(name) for name in (PLAIN, DISTILLED)}

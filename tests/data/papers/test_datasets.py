@@ -3,9 +3,7 @@
 import io
 import json
 import pathlib
-import pickle
 import re
-import struct
 import tarfile
 
 import numpy as np
@@ -15,12 +13,11 @@ from PIL import Image
 
 from deit_jax.cli.main import main
 from deit_jax.data.open import open_named, open_source
-from deit_jax.data.papers.facts import DATASETS, missing_from
+from deit_jax.data.papers.facts import DATASETS
 from deit_jax.data.papers.imagenet import open_imagenet_v2
 from deit_jax.data.stream.read_or_replace import read_image
+from tests.data.papers.written_cifar import cifar_images, write_cifar
 from tests.data.small_tfds import prepare_three_classes
-
-RANDOM = np.random.default_rng(0)
 
 
 def picture(path, number):
@@ -38,136 +35,6 @@ def numbers(source):
         pixels, label = read_image(source, index)
         found.append((int(pixels[0, 0, 0]) + 256 * int(pixels[0, 0, 1]), label))
     return found
-
-
-# CIFAR
-
-
-def cifar_images(count):
-    return RANDOM.integers(0, 256, (count, 32, 32, 3), np.uint8)
-
-
-def planes(images):
-    """As both versions store them: row after row of all red, then green, then blue values."""
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(len(images), -1)
-
-
-def python2_pickle(batch):
-    """A dict as Python 2's cPickle with protocol 2 wrote it: texts and bytes are BINSTRING."""
-
-    def string(data):
-        short = len(data) < 256
-        return (b"U" + bytes([len(data)]) if short else b"T" + struct.pack("<i", len(data))) + data
-
-    def value(item):
-        if isinstance(item, np.ndarray):
-            rows, columns = item.shape
-            return (
-                b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
-                b"(K\x01" + value(rows) + value(columns) + b"\x86cnumpy\ndtype\nU\x02u1K\x00K\x01"
-                b"\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
-                + string(item.tobytes())
-                + b"tb"
-            )
-        if isinstance(item, list):
-            return b"](" + b"".join(map(value, item)) + b"e"
-        return b"J" + struct.pack("<i", item) if isinstance(item, int) else string(item.encode())
-
-    items = b"".join(string(name.encode()) + value(item) for name, item in batch.items())
-    return b"\x80\x02}(" + items + b"u."
-
-
-def write_cifar(folder, classes, version, images, labels, names):
-    """The files of a version with six images: CIFAR-10 has its training images in five files."""
-    coarse = [0] * len(labels)
-    parts = {"test": slice(5, 6)}
-    if classes == 10:
-        parts |= {str(n): slice(n - 1, n) for n in range(1, 6)}
-        files = {"test": "test_batch"} | {str(n): f"data_batch_{n}" for n in range(1, 6)}
-    else:
-        parts, files = parts | {"train": slice(0, 5)}, {"test": "test", "train": "train"}
-    folder.mkdir(parents=True)
-    for key, part in parts.items():
-        data, wanted = planes(images[part]), labels[part]
-        if version == "binary":
-            columns = [np.array(wanted, np.uint8)[:, None], data]
-            if classes == 100:
-                columns.insert(0, np.array(coarse[part], np.uint8)[:, None])
-            (folder / f"{files[key]}.bin").write_bytes(np.hstack(columns).tobytes())
-        else:
-            label = {"labels": wanted} if classes == 10 else {"fine_labels": wanted}
-            batch = {"batch_label": "a batch", "coarse_labels": coarse, **label, "data": data}
-            assert_pickle(python2_pickle(batch), batch)
-            (folder / files[key]).write_bytes(python2_pickle(batch))
-    if version == "binary":
-        name = "batches.meta.txt" if classes == 10 else "fine_label_names.txt"
-        (folder / name).write_text("\n".join(names) + "\n\n")
-    else:
-        name, key = (
-            ("batches.meta", "label_names") if classes == 10 else ("meta", "fine_label_names")
-        )
-        (folder / name).write_bytes(python2_pickle({key: names, "num_vis": 3072}))
-
-
-def assert_pickle(data, batch):
-    """Python reads the hand-made pickle as what it stands for."""
-    content = pickle.loads(data, encoding="bytes")
-    np.testing.assert_array_equal(content[b"data"], batch["data"])
-    assert content[b"coarse_labels"] == batch["coarse_labels"]
-
-
-@pytest.mark.parametrize("version", ["binary", "python"])
-@pytest.mark.parametrize("classes", [10, 100])
-def test_cifar(tmp_path, classes, version):
-    folder = tmp_path / f"cifar-{classes}{'-batches' if classes == 10 else ''}"
-    if classes == 10:
-        folder = folder.with_name(folder.name + ("-bin" if version == "binary" else "-py"))
-    else:
-        folder = folder.with_name(f"{folder.name}-{version}")
-    images, names = cifar_images(6), [f"name_{n}" for n in range(classes)]
-    labels = [3, classes - 1, 0, 7, 1, 2]
-    write_cifar(folder, classes, version, images, labels, names)
-    archive = tmp_path / f"cifar-{classes}-{version}.tar.gz"
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.add(folder, folder.name)
-    name = f"cifar{classes}"
-    alone = tmp_path / "archive alone" / archive.name
-    alone.parent.mkdir()
-    alone.write_bytes(archive.read_bytes())
-    for path in (folder, archive, tmp_path, alone.parent):
-        sources = open_named(name, path)
-        assert [len(sources[split]) for split in ("train", "test")] == [5, 1]
-        for split, part in (("train", slice(0, 5)), ("test", slice(5, 6))):
-            assert sources[split].labels.tolist() == labels[part]
-            assert sources[split].class_names == tuple(names)
-            for index, image in enumerate(images[part]):
-                np.testing.assert_array_equal(sources[split][index].image, image)
-    assert missing_from(name, sources) == [
-        "train has 5 images instead of 50,000",
-        "test has 1 images instead of 10,000",
-    ]
-
-
-def test_damaged_cifar_is_refused(tmp_path):
-    folder = tmp_path / "cifar-10-batches-bin"
-    write_cifar(folder, 10, "binary", cifar_images(6), [0] * 6, list("abcdefghij"))
-    whole = (folder / "data_batch_2.bin").read_bytes()
-    for data, message in ((whole[:-1], "no multiple of 3,073"), (b"\x0a" + whole[1:], "label")):
-        (folder / "data_batch_2.bin").write_bytes(data)
-        with pytest.raises(ValueError, match=rf"data_batch_2\.bin is damaged: .*{message}"):
-            open_named("cifar10", tmp_path)
-    (folder / "data_batch_2.bin").unlink()
-    with pytest.raises(FileNotFoundError, match=r"neither version of CIFAR-10: .*binary\.tar\.gz"):
-        open_named("cifar10", tmp_path)
-    folder = tmp_path / "cifar-100-python"
-    write_cifar(folder, 100, "python", cifar_images(6), [0] * 6, [str(n) for n in range(100)])
-    hostile = b"\x80\x02cos\nsystem\nU\x04echo\x85R."
-    (folder / "train").write_bytes(hostile)
-    with pytest.raises(ValueError, match=r"train is damaged: mentions 'os\.system'"):
-        open_named("cifar100", tmp_path)
-
-
-# Flowers and Cars
 
 
 def test_flowers(tmp_path):
@@ -259,9 +126,6 @@ def test_cars_from_one_list_and_from_folders(tmp_path):
     assert numbers(open_named("cars", folders)["test"]) == [(1, 0), (2, 1)]
 
 
-# iNaturalist
-
-
 @pytest.mark.parametrize("year", [2018, 2019])
 def test_inaturalist(tmp_path, year):
     count = DATASETS[f"inat{year - 2000}"].classes
@@ -291,9 +155,6 @@ def test_inaturalist(tmp_path, year):
         open_named(f"inat{year - 2000}", tmp_path)
 
 
-# ImageNet-V2
-
-
 def test_imagenet_v2_has_its_classes_in_the_order_of_numbers(tmp_path):
     root = tmp_path / "imagenetv2-matched-frequency-format-val"
     for number in (0, 1, 2, 10, 100, 999):
@@ -310,9 +171,6 @@ def test_imagenet_v2_has_its_classes_in_the_order_of_numbers(tmp_path):
     picture(root / "n01440764" / "image.jpeg", 0)
     with pytest.raises(ValueError, match="'n01440764', which is no number"):
         open_named("imagenet_v2", root)
-
-
-# The command
 
 
 def test_the_documentation_has_a_command_and_the_counts_of_each():

@@ -1,34 +1,19 @@
 """Damaged records: skipped, counted, named, and replaced alike by every way of reading."""
 
-import errno
-import io
 import logging
-import os
 import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from deit_jax.data.draws import crop_draws, substitutes
-from deit_jax.data.images import decode as decode_module
 from deit_jax.data.images.crop import CROP_DRAWS, random_resized_crop
-from deit_jax.data.images.decode import decode
 from deit_jax.data.open import open_source
-from deit_jax.data.stream import batches as batches_module
 from deit_jax.data.stream.damage_count import allowed_damage
 from deit_jax.data.stream.loader import eval_batches, train_batches
 from deit_jax.data.stream.read_or_replace import DamagedRecordError, read_image
+from tests.data.stream.small_jpegs import SIZE, collect, jpeg, write
 from tests.inputs import eval_input, train_input
-
-SIZE = (8, 8)
-
-
-def jpeg(seed, size=12, kind="JPEG"):
-    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind)
-    return file.getvalue()
 
 
 def spoil(path, kind):
@@ -64,19 +49,6 @@ def spoiled_copy(sound, directory, every, kinds=10):
     for turn, index in enumerate(damaged):
         spoil(directory / "train" / source.path(index), turn % kinds)
     return source, damaged
-
-
-def write(directory, count):
-    for index in range(count):
-        path = directory / "train" / f"class{index % 4}" / f"{index:05}.jpeg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(jpeg(index))
-    return directory
-
-
-def collect(batches):
-    with batches:
-        return list(batches), batches.damaged
 
 
 def rows(batches):
@@ -212,77 +184,6 @@ def test_a_resumed_stream_counts_what_was_found_before(spoiled, caplog):
     strict = train_input(image_size=SIZE, batch_size=8, threads=1, max_damaged=len(damaged) - 1)
     with pytest.raises(ValueError, match=rf"{len(damaged)} damaged .* and {len(known)} more"):
         collect(train_batches(source, strict, start_step=3, num_steps=10, known_damaged=known))
-
-
-class Failing:
-    """Fails with a given error over one record."""
-
-    def __init__(self, source, error):
-        self.source, self.error = source, error
-        self.name, self.num_classes = source.name, source.num_classes
-        self.class_names, self.labels = source.class_names, source.labels
-
-    def __len__(self):
-        return len(self.source)
-
-    def __getitem__(self, index):
-        if index == 5:
-            raise self.error
-        return self.source[index]
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory):
-    directory = write(tmp_path_factory.mktemp("sound"), 12)
-    return open_source("folder", "train", str(directory))
-
-
-def both_streams(source):
-    """The training and the evaluation of all images once."""
-    train = train_input(image_size=SIZE, batch_size=12, threads=1, max_damaged=1)
-    evaluation = eval_input(image_size=SIZE, batch_size=12, threads=1, max_damaged=1)
-    return train_batches(source, train, num_steps=1), eval_batches(source, evaluation)
-
-
-@pytest.mark.parametrize("where", ["read", "decode", "crop"])
-def test_lack_of_memory_for_one_image_is_damage_of_that_image(sound, monkeypatch, where):
-    pixels = decode(sound[5].image)
-
-    def fails_for_one(function, victim):
-        def call(given, *rest, **more):
-            if np.array_equal(given, victim):
-                raise MemoryError
-            return function(given, *rest, **more)
-
-        return call
-
-    source = Failing(sound, MemoryError()) if where == "read" else sound
-    if where == "decode":
-        fake = fails_for_one(decode_module._decode_pillow, sound[5].image)
-        monkeypatch.setattr(decode_module, "_decode_pillow", fake)
-        monkeypatch.setattr(decode_module, "_simplejpeg", None)
-    elif where == "crop":
-        for name in ("training_view", "evaluation_view"):
-            fake = fails_for_one(getattr(batches_module, name), pixels)
-            monkeypatch.setattr(batches_module, name, fake)
-    for batches in both_streams(source):
-        _, found = collect(batches)
-        assert [damage.number for damage in found] == [5]
-        assert "memory" in found[0].reason.lower()
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        OSError(errno.EMFILE, os.strerror(errno.EMFILE), "00005.jpeg"),
-        # As array_record says it.
-        RuntimeError("open() failed: Too many open files; opening a.array_record"),
-    ],
-)
-def test_too_many_open_files_are_no_damage_but_end_the_run_with_advice(sound, error):
-    for batches in both_streams(Failing(sound, error)):
-        with pytest.raises(OSError, match=r"^Too many open files: .*ulimit -n .*fewer workers"):
-            collect(batches)
 
 
 def test_limits_are_shares_or_counts():

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import safetensors.torch
 import timm
 import torch
@@ -39,3 +40,15 @@ def transformers_directory(path, kind="vit", **options):
     theirs = sharpened(transformers_model(kind, **options))
     theirs.save_pretrained(path)
     return theirs
+
+
+def convnet_file(path, name, **content):
+    """Tensors of the shapes of a convnet, all zeros: only what is said of them counts here."""
+    with torch.device("meta"):
+        state = timm.create_model(name).state_dict()
+    torch.save({"state_dict": {k: torch.zeros(v.shape) for k, v in state.items()}} | content, path)
+    return path
+
+
+def relative(ours, theirs):
+    return np.abs(ours - theirs).max() / np.abs(theirs).max()
