@@ -2,8 +2,6 @@
 
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import softmax
-from sklearn.metrics import confusion_matrix
 
 from deit_jax.data.class_mapping import ClassMapping
 from deit_jax.data.source import ArraySource
@@ -39,6 +37,8 @@ def split(images=11, seed=0):
 
 
 def test_answers_and_confidence_are_those_of_numpy_in_the_order_of_the_split():
+    from scipy.special import softmax
+
     source = split()
     found = answer_all(subject(), source)
     values = 8 * source.images[:, :2, :CLASSES, 0].astype(np.float64) / 255
@@ -68,6 +68,9 @@ def test_no_numbers_are_no_answer_and_no_mistake():
 
 
 def test_confusion_is_scikit_learns():
+    # Takes a second to import, which other test processes are spared.
+    from sklearn.metrics import confusion_matrix
+
     rng = np.random.default_rng(1)
     labels, answers = rng.integers(0, CLASSES, (2, 300)).astype(np.int32)
     expected = confusion_matrix(labels, answers, labels=range(CLASSES))

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.datasets import load_sample_images
 
 from deit_jax.cli.arguments import parse
 from deit_jax.cli.main import parser_of
@@ -10,6 +9,9 @@ from deit_jax.reports import contact_sheet
 
 @pytest.fixture
 def photograph(tmp_path):
+    # Takes a second to import, which other test processes are spared.
+    from sklearn.datasets import load_sample_images
+
     path = tmp_path / "photograph.png"
     Image.fromarray(load_sample_images().images[0][100:160, 200:290]).save(path)
     return path

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from deit_jax.augment.keys import image_keys, purpose
 from deit_jax.augment.mixup_cutmix import draw_mixing
@@ -79,6 +78,9 @@ def test_every_pair_of_images_is_equally_likely():
     A batch of 8 holds 4 of the 8 images twice; whatever the place, each of the 56 pairs of
     different images comes with the same probability.
     """
+    # Takes a second to import, which other test processes are spared.
+    from scipy import stats
+
     counts = np.zeros((4, 8, 8))
     for seed in range(4000):
         _, index, _ = next(batches(8, 8, 2, 1, seed))
