@@ -4,7 +4,6 @@ import contextlib
 import errno
 import json
 import os
-import resource
 import subprocess
 import sys
 
@@ -21,17 +20,7 @@ from deit_jax.files import (
     written_whole,
 )
 from deit_jax.weights.formats.writing import write_pth, write_safetensors
-
-
-@contextlib.contextmanager
-def full_disk(room=1024):
-    """No file may grow beyond `room` bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+from tests.full_disk import full_disk
 
 
 def in_json(path):

@@ -13,7 +13,7 @@ from deit_jax.reports.figures import literal
 from deit_jax.reports.report import write_report
 from deit_jax.reports.table3 import COLUMNS, duration, show_table3, table3_markdown, table3_rows
 from deit_jax.runs.history import read_run
-from tests.test_files import full_disk
+from tests.full_disk import full_disk
 
 
 @pytest.fixture

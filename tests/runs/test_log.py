@@ -1,6 +1,6 @@
+import contextlib
 import json
 import logging
-import resource
 import struct
 import sys
 
@@ -10,6 +10,7 @@ import pytest
 
 from deit_jax.runs.log import RunLog
 from deit_jax.training.result import best_evaluation
+from tests.full_disk import full_disk
 
 TIMING = {"images_per_second"}
 
@@ -189,50 +190,37 @@ def test_without_tensorboard_one_sentence_says_so(tmp_path, monkeypatch, caplog)
 
 
 def test_a_full_disk_stops_nothing_and_loses_no_line(tmp_path, caplog):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with RunLog(tmp_path, resume_step=0) as log:
         log.write(1, "train", {"loss": 1.0})
-        try:
-            # In the middle of the second line.
-            size = (tmp_path / "metrics.jsonl").stat().st_size
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size + 9, hard))
+        # In the middle of the second line.
+        with full_disk((tmp_path / "metrics.jsonl").stat().st_size + 9):
             log.write(2, "train", {"loss": 2.0})
             log.write(3, "train", {"loss": 3.0})
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert "metrics.jsonl could not be written" in caplog.text
         log.write(4, "train", {"loss": 4.0})
     assert [line["loss"] for line in lines(tmp_path)] == [1.0, 2.0, 3.0, 4.0]
 
 
 def test_half_a_line_on_a_full_disk_does_not_hide_the_best(tmp_path):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with RunLog(tmp_path, resume_step=0, tensorboard=False) as log:
         log.write(1, "eval", {"raw/class/top1": 70.0})
-        try:
-            size = (tmp_path / "metrics.jsonl").stat().st_size
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size + 9, hard))
+        with full_disk((tmp_path / "metrics.jsonl").stat().st_size + 9):
             log.write(2, "eval", {"raw/class/top1": 60.0})
             assert best_evaluation(tmp_path, "raw/class/top1")["step"] == 1
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert best_evaluation(tmp_path, "raw/class/top1")["value"] == 70.0
 
 
 def test_lines_that_a_full_disk_has_cost_are_told_at_the_end(tmp_path):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        with (
-            pytest.raises(OSError, match=rf"last 2 lines .* written to {tmp_path}/metrics.jsonl"),
-            RunLog(tmp_path, resume_step=0, tensorboard=False) as log,
-        ):
-            log.write(1, "train", {"loss": 1.0})
-            size = (tmp_path / "metrics.jsonl").stat().st_size
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size + 9, hard))
-            log.write(2, "train", {"loss": 2.0})
-            log.write(3, "train", {"loss": 3.0})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with (
+        contextlib.ExitStack() as until_closed,
+        pytest.raises(OSError, match=rf"last 2 lines .* written to {tmp_path}/metrics.jsonl"),
+        RunLog(tmp_path, resume_step=0, tensorboard=False) as log,
+    ):
+        log.write(1, "train", {"loss": 1.0})
+        size = (tmp_path / "metrics.jsonl").stat().st_size
+        until_closed.enter_context(full_disk(size + 9))
+        log.write(2, "train", {"loss": 2.0})
+        log.write(3, "train", {"loss": 3.0})
     # The half line is gone as soon as the run goes on.
     with RunLog(tmp_path, resume_step=3, tensorboard=False) as log:
         log.write(4, "train", {"loss": 4.0})

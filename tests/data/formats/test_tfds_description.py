@@ -156,3 +156,32 @@ def test_other_names_of_files_and_old_descriptions(copy, tiny):
         found = [source[i][:2] for i in range(len(source))]
         assert found == as_tfds_reads(tiny / "array_record", split)
         assert source.class_names == ("ant", "bee", "cat")
+
+
+def legacy(kind, content):
+    module = {"Image": "image_feature", "ClassLabel": "class_label_feature"}.get(kind)
+    module = module or {"Sequence": "sequence_feature"}.get(kind, "features_dict")
+    return {"type": f"tensorflow_datasets.core.features.{module}.{kind}", "content": content}
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_descriptions_of_features_as_they_were_written_once(copy, as_text):
+    folder = copy("tfrecord")
+    (folder / "label.labels.txt").unlink()
+    image = {"shape": [None, None, 3], "dtype": "uint8", "encoding_format": "jpeg"}
+    label = legacy("ClassLabel", {"num_classes": 3})
+
+    def write(image, label):
+        content = {"image": image, "label": label}
+        whole = legacy("FeaturesDict", json.dumps(content) if as_text else content)
+        (folder / "features.json").write_text(json.dumps(whole))
+        return json.loads(json.dumps(legacy("FeaturesDict", content)))
+
+    # TensorFlow Datasets itself still reads them.
+    read = features.FeatureConnector.from_json(write(legacy("Image", image), label))
+    assert read["label"].num_classes == 3
+    assert open_source("tfds", "train", str(folder)).class_names == ("0", "1", "2")
+    write(legacy("Image", image | {"dtype": "float32"}), label)
+    assert "must be one Image of type uint8, but is Image(float32)" in refusal(folder)
+    write(legacy("Image", image), legacy("Sequence", {"feature": label, "length": None}))
+    assert "must be one ClassLabel, but is Sequence" in refusal(folder)

@@ -1,7 +1,6 @@
 """Features that TensorFlow Datasets describes: what is read of them, and what is refused."""
 
 import io
-import json
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from PIL import Image
 from deit_jax.cli.main import main
 from deit_jax.data.open import open_source
 from deit_jax.data.stream.read_or_replace import read_image
-from tests.data.formats.tfds_formats import FORMATS, both, features, refusal, three
+from tests.data.formats.tfds_formats import FORMATS, both, features, three
 from tests.data.small_tfds import a_jpeg, jpeg
 
 
@@ -97,32 +96,3 @@ def test_grey_images_are_read_as_pillow_does(tmp_path, name):
     source = open_source("tfds", "train", str(folder / name))
     found = {read_image(source, i)[0].tobytes() for i in range(12)}
     assert found == {np.repeat(grey(i)[..., None], 3, -1).tobytes() for i in range(12)}
-
-
-def legacy(kind, content):
-    module = {"Image": "image_feature", "ClassLabel": "class_label_feature"}.get(kind)
-    module = module or {"Sequence": "sequence_feature"}.get(kind, "features_dict")
-    return {"type": f"tensorflow_datasets.core.features.{module}.{kind}", "content": content}
-
-
-@pytest.mark.parametrize("as_text", [False, True])
-def test_descriptions_of_features_as_they_were_written_once(copy, as_text):
-    folder = copy("tfrecord")
-    (folder / "label.labels.txt").unlink()
-    image = {"shape": [None, None, 3], "dtype": "uint8", "encoding_format": "jpeg"}
-    label = legacy("ClassLabel", {"num_classes": 3})
-
-    def write(image, label):
-        content = {"image": image, "label": label}
-        whole = legacy("FeaturesDict", json.dumps(content) if as_text else content)
-        (folder / "features.json").write_text(json.dumps(whole))
-        return json.loads(json.dumps(legacy("FeaturesDict", content)))
-
-    # TensorFlow Datasets itself still reads them.
-    read = features.FeatureConnector.from_json(write(legacy("Image", image), label))
-    assert read["label"].num_classes == 3
-    assert open_source("tfds", "train", str(folder)).class_names == ("0", "1", "2")
-    write(legacy("Image", image | {"dtype": "float32"}), label)
-    assert "must be one Image of type uint8, but is Image(float32)" in refusal(folder)
-    write(legacy("Image", image), legacy("Sequence", {"feature": label, "length": None}))
-    assert "must be one ClassLabel, but is Sequence" in refusal(folder)

@@ -1,8 +1,6 @@
 """A disk that is full: training goes on as long as it makes sense."""
 
-import contextlib
 import logging
-import resource
 import subprocess
 import sys
 import threading
@@ -10,6 +8,7 @@ import threading
 import pytest
 
 from deit_jax.runs.checkpoints.manager import Checkpoints
+from tests.full_disk import full_disk
 from tests.runs.checkpoints.states import (
     ABSTRACT,
     assert_same,
@@ -21,25 +20,15 @@ from tests.runs.checkpoints.states import (
 # A failed save leaves no errors of other threads behind, which pytest would find later.
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 ORBAX = {"orbax.checkpoint._src.futures.future"}
-LARGE = 3000  # 16 x LARGE random floats do not fit into what full_disk() leaves.
-
-
-@contextlib.contextmanager
-def full_disk():
-    """No file may grow beyond 64 KiB: the large arrays fail where a full disk would fail."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+# The large arrays fail where they would on a full disk: 16 x LARGE random floats do not fit.
+ROOM, LARGE = 2**16, 3000
 
 
 @pytest.mark.slow
 def test_training_goes_on_when_the_disk_is_full(tmp_path, caplog):
     save_all(tmp_path, [50.0, 40.0, 30.0], keep_latest=2)
     with Checkpoints(tmp_path, keep_latest=2) as checkpoints, caplog.at_level(logging.WARNING):
-        with full_disk():
+        with full_disk(ROOM):
             checkpoints.save(4, make_state(4, width=LARGE), meta={}, metrics={"top1": 99.0})
             assert not checkpoints.wait()
             checkpoints.save(5, make_state(5, width=LARGE), meta={})
@@ -79,7 +68,7 @@ def test_three_failures_in_a_row_end_the_run(tmp_path):
     with (
         pytest.raises(OSError, match=r"3 checkpoints in a row .* Make room or repair the disk"),
         Checkpoints(tmp_path) as checkpoints,
-        full_disk(),
+        full_disk(ROOM),
     ):
         for step in range(1, 10):
             checkpoints.save(step, make_state(step, width=LARGE), meta={})
@@ -88,13 +77,13 @@ def test_three_failures_in_a_row_end_the_run(tmp_path):
 
 def test_a_last_save_that_failed_is_an_error(tmp_path):
     with (
-        full_disk(),
+        full_disk(ROOM),
         pytest.raises(OSError, match="last checkpoint was not saved"),
         Checkpoints(tmp_path) as checkpoints,
     ):
         checkpoints.save(1, make_state(1, width=LARGE), meta={})
     # But it does not hide what ended the run.
-    with full_disk(), pytest.raises(KeyError), Checkpoints(tmp_path) as checkpoints:
+    with full_disk(ROOM), pytest.raises(KeyError), Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, make_state(1, width=LARGE), meta={})
         raise KeyError
 

@@ -17,6 +17,8 @@ pytestmark = pytest.mark.full
 
 CHILD = """
 import resource, sys
+# Half a file of bytecode would stay, see tests/full_disk.py.
+sys.dont_write_bytecode = True
 from pathlib import Path
 import jax, jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P

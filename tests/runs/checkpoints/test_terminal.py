@@ -14,6 +14,8 @@ pytestmark = pytest.mark.slow
 
 CHILD = """
 import logging, pathlib, resource, shutil, sys
+# Half a file of bytecode would stay, see tests/full_disk.py.
+sys.dont_write_bytecode = True
 import jax, jax.numpy as jnp
 from deit_jax.runs.checkpoints.manager import Checkpoints
 
