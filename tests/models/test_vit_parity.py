@@ -47,7 +47,7 @@ def to_torch(params):
     state = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         *parents, name = [entry.key for entry in path]
-        value = torch.from_numpy(np.array(leaf))
+        value = leaf if torch.is_tensor(leaf) else torch.from_numpy(np.array(leaf))
         if name == "kernel":
             name, value = "weight", value.permute(3, 2, 0, 1) if value.ndim == 4 else value.T
         elif name == "scale":
@@ -111,8 +111,8 @@ def test_names_and_shapes_are_timms(name):
     _, shapes, _ = functional.abstract(build(name))
     with torch.device("meta"):
         theirs = timm.create_model(name).state_dict()
-    zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), shapes)
-    ours = {key: tuple(value.shape) for key, value in to_torch(zeros).items()}
+        ours = to_torch(jax.tree.map(lambda leaf: torch.empty(leaf.shape), shapes))
+    ours = {key: tuple(value.shape) for key, value in ours.items()}
     assert ours == {key: tuple(value.shape) for key, value in theirs.items()}
     assert functional.count_parameters(shapes) == model_spec(name).parameters
 

@@ -1,6 +1,7 @@
 """The whole network with fused kernels beside itself without; and where there are none."""
 
 import contextlib
+import functools
 import logging
 import re
 import sys
@@ -35,6 +36,7 @@ def draw(*shape):
     return jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.float32)
 
 
+@functools.cache
 def loss_and_gradient(name, kernels, dtype, interpreted=False, mesh=None):
     """Of random parameters, biases and factors included; with stochastic depth."""
     run, arguments = program(name, kernels, dtype, interpreted, mesh)
