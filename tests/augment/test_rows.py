@@ -36,6 +36,7 @@ def test_tables_and_histograms_equal_numpy(pictures, platform):
     np.testing.assert_array_equal(traced(platform, histogram, images), counts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["pixel", "rand"])
 def test_erasing_does_not_depend_on_the_order(mode):
     options = replace(ERASING, erasing_mode=mode)
@@ -51,6 +52,7 @@ def test_erasing_does_not_depend_on_the_order(mode):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_no_reshape_for_tpus_mixes_pixels_and_channels():
     """Each would take XLA about a minute."""
     options = replace(ERASING, flip=0.5, policy="rand-m9-mstd0.5-inc1", color_jitter=0.3)
