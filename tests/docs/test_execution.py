@@ -73,6 +73,7 @@ SMALL_BENCHMARKS = {
 PRINTED = {
     "benchmarks.augmentation": "| timm, Pillow |",
     "benchmarks.planning.scaling": "| DeiT-S ",
+    "benchmarks.residual": "| training loss, last steps | ",
 }
 # Seconds each; together they are what the quick tests have of this.
 QUICK = {
