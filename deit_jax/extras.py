@@ -2,7 +2,7 @@
 
 import functools
 import importlib
-import importlib.util
+import importlib.machinery
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -45,7 +45,8 @@ def declare_torchvision_operators() -> Any:
     Returns:
         What has to be kept for the declaration to last; the cache does.
     """
-    found = importlib.util.find_spec("torchvision")
+    # Looked for on the path alone: other finders may call this function when they are asked.
+    found = importlib.machinery.PathFinder.find_spec("torchvision")
     if found is None or found.origin is None:
         return None
     torch: Any = importlib.import_module("torch")
