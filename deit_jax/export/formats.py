@@ -63,6 +63,24 @@ def export(
         ValueError: the format has no such model or preprocessing, or what was written is not what
             the model computes.
     """
+    _refuse(subject, layout, preprocess, int8)
+    quantised: Quantised | None = None
+    with new_directory(out) as directory:
+        if layout in PROGRAMS:
+            served = Served(subject, preprocess)
+            difference, quantised = _write_program(served, directory, layout, int8, source)
+            what, how = served.output[0], usage(layout, served)
+            if quantised:
+                how += f"\n\n`{INT8}` takes and gives the same. {quantised.sentence()}"
+        else:
+            difference = _write_directory(subject, directory, layout)
+            what, how = "logits", usage(layout)
+        write_text(directory / "README.md", model_card(subject, layout, out.name, how))
+    sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
+    return Exported(sizes, difference, what, quantised)
+
+
+def _refuse(subject: ExportSubject, layout: str, preprocess: bool, int8: bool) -> None:
     if layout not in FORMATS:
         raise ValueError(f"There is no format {layout!r}; choose one of {', '.join(FORMATS)}.")
     if preprocess and layout not in PROGRAMS:
@@ -74,32 +92,22 @@ def export(
         if layout != "onnx":
             raise ValueError(f"--int8 is for the format onnx, not {layout}; leave it out.")
         require_quantisable(subject)
-    quantised: Quantised | None = None
-    with new_directory(out) as directory:
-        if layout in PROGRAMS:
-            served = Served(subject, preprocess)
-            program = directory / f"model.{layout}"
-            difference = PROGRAMS[layout](served, program)
-            said = served.description() | {"largest_difference": difference}
-            if int8:
-                quantised = write_int8(served, program, directory / INT8, source)
-                said["int8"] = quantised.to_json()
-            write_json(directory / "serving.json", said)
-            if text := example(served, layout):
-                write_text(directory / "serve.py", text)
-            what, how = served.output[0], usage(layout, served)
-            if quantised:
-                how += f"\n\n`{INT8}` takes and gives the same. {quantised.sentence()}"
-        else:
-            difference = _write_directory(subject, directory, layout)
-            what, how = "logits", usage(layout)
-        write_text(directory / "README.md", model_card(subject, layout, out.name, how))
-    return Exported(
-        {path.name: path.stat().st_size for path in sorted(out.iterdir())},
-        difference,
-        what,
-        quantised,
-    )
+
+
+def _write_program(
+    served: Served, directory: Path, layout: str, int8: bool, source: Source | None
+) -> tuple[float, Quantised | None]:
+    """Write a program, what is said of it, and an example; return its difference."""
+    program, quantised = directory / f"model.{layout}", None
+    difference = PROGRAMS[layout](served, program)
+    said = served.description() | {"largest_difference": difference}
+    if int8:
+        quantised = write_int8(served, program, directory / INT8, source)
+        said["int8"] = quantised.to_json()
+    write_json(directory / "serving.json", said)
+    if text := example(served, layout):
+        write_text(directory / "serve.py", text)
+    return difference, quantised
 
 
 def _write_directory(subject: ExportSubject, directory: Path, layout: str) -> float:
