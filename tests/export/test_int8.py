@@ -96,4 +96,4 @@ def test_int8_that_cannot_be_is_refused(weights, photographs, tmp_path, capsys):
     assert "--int8 is for the format onnx, not timm" in refused("--format", "timm", "--int8")
     assert "images on which --int8 is measured" in refused("--format", "onnx", "--split", "val")
     elsewhere = ["--directory", str(photographs), "--split", "test"]
-    assert "has no split test" in refused("--format", "onnx", "--int8", *elsewhere)
+    assert "expected images in DIRECTORY" in refused("--format", "onnx", "--int8", *elsewhere)
