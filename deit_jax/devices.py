@@ -84,8 +84,10 @@ def on_nvidia() -> bool:
     return "cuda" in device.client.platform_version and float(device.compute_capability) >= 8.0
 
 
-def compiler_options(platform: str, *, kernel_choices: Path | None = None) -> dict[str, Any] | None:
-    """Return XLA's options for products and convolutions; None but for GPUs.
+def compiler_options(
+    platform: str, *, kernel_choices: Path | None = None, remat: bool = False
+) -> dict[str, Any] | None:
+    """Return XLA's options for products, convolutions and their order; None but for GPUs.
 
     Products are left to cuBLAS, whose kernels add biases, and to what is there, on the way out,
     and never merged into a wide one whose result is then cut. XLA's own, written in Triton, do not
@@ -98,6 +100,9 @@ def compiler_options(platform: str, *, kernel_choices: Path | None = None) -> di
             XLA times several kernels and takes the fastest, and some add up in whatever order
             their threads arrive; these are then left out, and the choices kept in this folder, as
             text. It must exist when the program is compiled. Source: openxla.org/xla/determinism.
+        remat: blocks are computed again in the backward pass. With several GPUs XLA would do that
+            early, to have work while gradients cross, and keep the results: memory was all that was
+            wanted, so that what crosses is waited for.
     """
     if platform != "gpu":
         return None
@@ -108,6 +113,8 @@ def compiler_options(platform: str, *, kernel_choices: Path | None = None) -> di
     if kernel_choices is not None:
         options["xla_gpu_exclude_nondeterministic_ops"] = True
         options["xla_gpu_per_fusion_autotune_cache_dir"] = str(kernel_choices)
+    if remat:
+        options["xla_gpu_enable_latency_hiding_scheduler"] = False
     return options
 
 

@@ -66,7 +66,8 @@ def build_programs(
     """
     build = student_builder(config)
     student, params, _ = abstract(build)
-    options = compiler_options(platform_of(mesh), kernel_choices=kernel_choices)
+    remat = config.training.remat == "blocks"
+    options = compiler_options(platform_of(mesh), kernel_choices=kernel_choices, remat=remat)
     optimizer = make_optimizer(config.optimizer, params, trainable(params, config))
     create = partial(create_state, build, optimizer, ema=config.ema.decay > 0)
     shapes = jax.eval_shape(create, jax.random.key(0))
