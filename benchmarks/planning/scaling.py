@@ -13,7 +13,7 @@ import sys
 from typing import NamedTuple
 
 from benchmarks.flops import vit_forward_flops
-from benchmarks.planning.communication import communication
+from benchmarks.planning.communication import H200, communication
 from deit_jax.models.functional import abstract, count_parameters
 from deit_jax.models.registry import model_builder, model_spec
 from deit_jax.tables import Column, markdown_table
@@ -24,7 +24,6 @@ MEASURED_SMALL, PLANNED_SMALL, PLANNED_BASE = 30.26, 19.80, 54.69
 DEVICES = (1, 8, 64, 256)
 # Images a second and core of the host, of batches with three copies of each (docs/input.md).
 OF_A_CORE = 2148
-_NODE = 8
 
 
 class Model(NamedTuple):
@@ -66,7 +65,7 @@ def _size(name: str, image_size: tuple[int, int] | None = None) -> tuple[int, fl
 
 def images_per_second(model: Model, devices: int) -> float:
     """Return what so many devices train in a second, `BATCH_SIZE` images on each."""
-    split = _NODE if model.gathers and devices >= _NODE else 1
+    split = H200.node if model.gathers and devices >= H200.node else 1
     crossing = communication(model.parameters, devices, split, gathers=max(model.gathers, 1))
     return devices * BATCH_SIZE / (model.seconds + crossing.seconds)
 

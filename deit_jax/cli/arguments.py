@@ -67,6 +67,11 @@ def add_place_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="", help="default: the run's config.data.eval_split")
 
 
+def asked_place(args: argparse.Namespace) -> dict[str, str]:
+    """Return what `add_place_arguments` were given, "" where nothing was, for `choose_place`."""
+    return {"source": args.source, "directory": args.directory, "split": args.split}
+
+
 def add_crop_ratio(parser: argparse.ArgumentParser) -> None:
     """Declare how much of an image weights are shown."""
     parser.add_argument(

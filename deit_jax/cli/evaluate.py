@@ -14,7 +14,13 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from deit_jax.cli.arguments import add_place_arguments, checkpoint, positive_count, share
+from deit_jax.cli.arguments import (
+    add_place_arguments,
+    asked_place,
+    checkpoint,
+    positive_count,
+    share,
+)
 
 if TYPE_CHECKING:
     from deit_jax.data.source import Source
@@ -100,8 +106,7 @@ def run(args: argparse.Namespace) -> int:
         )
         # Differences are on the same images: those of the first model.
         if place is None or not args.disagreement:
-            asked = {"source": args.source, "directory": args.directory, "split": args.split}
-            wanted = choose_place(subject.place, path, **asked)
+            wanted = choose_place(subject.place, path, **asked_place(args))
             source = source if wanted == place else open_place(wanted)
             place = wanted
         assert source is not None

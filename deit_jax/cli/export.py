@@ -19,7 +19,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deit_jax.cli.arguments import add_place_arguments, add_weights_choice
+from deit_jax.cli.arguments import add_place_arguments, add_weights_choice, asked_place
 
 if TYPE_CHECKING:
     from deit_jax.data.source import Source
@@ -82,7 +82,7 @@ def _labelled_images(args: argparse.Namespace, subject: "ExportSubject") -> "Sou
     """Open those on which quantising is measured; None for weights that know of none."""
     from deit_jax.evaluation.subjects import choose_place, open_place, place_of
 
-    asked = {"source": args.source, "directory": args.directory, "split": args.split}
+    asked = asked_place(args)
     if not args.int8:
         if any(asked.values()):
             raise ValueError(

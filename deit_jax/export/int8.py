@@ -3,16 +3,15 @@
 import logging
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from deit_jax.data.class_mapping import Classes, match_classes
 from deit_jax.data.source import Source
 from deit_jax.data.stream.read_or_replace import DamagedRecordError, read_record
+from deit_jax.export.programs import Program, onnx_program
 from deit_jax.export.serving import Served
 from deit_jax.export.subject import ExportSubject
 from deit_jax.extras import require
@@ -20,8 +19,6 @@ from deit_jax.models.registry import model_spec
 
 MOST_IMAGES = 1000
 _ROUNDS = 7
-
-Program = Callable[[np.ndarray], Float[np.ndarray, "batch classes"]]
 
 
 class Loss(NamedTuple):
@@ -106,16 +103,10 @@ def write_int8(served: Served, path: Path, target: Path, source: Source | None) 
         )
     finally:
         logging.disable(before)
-    wide, narrow = _program(served, path), _program(served, target)
+    wide, narrow = onnx_program(served, path), onnx_program(served, target)
     apart = max(np.abs(narrow(batch) - wide(batch)).max() for batch in served.examples())
     loss = measure_loss(served, wide, narrow, source) if source is not None else None
     return Quantised(_times_as_fast(wide, narrow, served.examples()[0]), float(apart), loss)
-
-
-def _program(served: Served, path: Path) -> Program:
-    runtime: Any = require("onnxruntime", "onnx", "Verifying ONNX")
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda batch: session.run(None, {served.input[0]: batch})[0]
 
 
 def _times_as_fast(wide: Program, narrow: Program, batch: np.ndarray) -> float:

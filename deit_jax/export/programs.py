@@ -1,17 +1,21 @@
 """Programs in a file: StableHLO by `jax.export`, and ONNX."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from deit_jax.export.onnx_graph import Graph
 from deit_jax.export.onnx_rules import TRANSLATIONS
 from deit_jax.export.serving import Served
 from deit_jax.extras import require
 from deit_jax.files import strict_json
+
+Program = Callable[[np.ndarray], Float[np.ndarray, "batch classes"]]
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -43,7 +47,8 @@ def write_onnx(served: Served, path: Path) -> float:
         ValueError: the model has an operation that has no rule, or is too large for such a file,
             or the program is not what the model computes.
     """
-    runtime: Any = require("onnxruntime", "onnx", "Verifying ONNX")
+    # Missed before the work, not after it.
+    require("onnxruntime", "onnx", "Verifying ONNX")
     graph = Graph(TRANSLATIONS)
     (name, dtype, shape), (output, *_), argument = served.input, served.output, served.argument
     result, kind = graph.trace(served, argument, name)
@@ -56,8 +61,14 @@ def write_onnx(served: Served, path: Path) -> float:
             metadata,
         )
     )
+    return served.difference(onnx_program(served, path))
+
+
+def onnx_program(served: Served, path: Path) -> Program:
+    """Return what ONNX Runtime computes on CPUs of batches that `served` takes."""
+    runtime: Any = require("onnxruntime", "onnx", "Verifying ONNX")
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return served.difference(lambda batch: session.run(None, {name: np.asarray(batch)})[0])
+    return lambda batch: session.run(None, {served.input[0]: np.asarray(batch)})[0]
 
 
 def _text(value: Any) -> str:

@@ -36,15 +36,18 @@ def let_loops_end() -> None:
 def wait_for_threads() -> None:
     """Wait for the threads of a save that has failed."""
     end = time.monotonic() + _LONGEST_SECONDS
-    for thread in threading.enumerate():
-        if type(thread).__module__.startswith("orbax."):
-            # Not its own `join`, which raises what the thread has failed of.
-            threading.Thread.join(thread, max(0.0, end - time.monotonic()))
+    for thread in _threads():
+        # Not its own `join`, which raises what the thread has failed of.
+        threading.Thread.join(thread, max(0.0, end - time.monotonic()))
 
 
 def are_threads_left() -> bool:
     """Return whether threads of a save that has failed still wait, for minutes and in vain."""
-    return any(type(thread).__module__.startswith("orbax.") for thread in threading.enumerate())
+    return bool(_threads())
+
+
+def _threads() -> list[threading.Thread]:
+    return [one for one in threading.enumerate() if type(one).__module__.startswith("orbax.")]
 
 
 def _patient(run_sync: Callable[[Any], Any]) -> Callable[[Any], Any]:
