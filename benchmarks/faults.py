@@ -18,7 +18,7 @@ import shutil
 import signal
 import statistics
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.interrupted_run import (
@@ -29,46 +29,39 @@ from benchmarks.interrupted_run import (
     steps_taken,
     temporary_files,
 )
+from benchmarks.tally import Tally, write_table
 
 SIGNALS_PER_RUN = 10
 
 
 @dataclass
-class Tally:
+class Signals(Tally):
     """What came of the signals of one kind."""
 
-    kind: str
-    workers: int
+    workers: int = 0
     signals: int = 0
-    runs: int = 0
-    before_first_step: int = 0
-    other_ends: int = 0
-    steps_lost: list[int] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
     processes_left: int = 0
     segments_left: int = 0
     files_left: int = 0
     tracebacks: int = 0
     wrong_codes: int = 0
-    problems: list[str] = field(default_factory=list)
 
-    def row(self) -> str:
-        """Return a line of the table."""
+    def cells(self) -> list[object]:
+        """Return the cells of its row, in the order of `COLUMNS`."""
         slowest = f"{max(self.seconds):.1f}" if self.seconds else "-"
         middle = f"{statistics.median(self.seconds):.1f}" if self.seconds else "-"
-        cells = [
+        return [
             self.kind,
             self.workers,
             f"{self.signals} in {self.runs} runs",
             self.before_first_step,
             self.other_ends,
-            f"{sum(self.steps_lost)} (most {max(self.steps_lost, default=0)})",
+            self.lost,
             f"{self.processes_left}, {self.segments_left}, {self.files_left}",
             self.tracebacks,
             self.wrong_codes,
             f"{middle} ({slowest})",
         ]
-        return f"| {' | '.join(map(str, cells))} |"
 
 
 COLUMNS = (
@@ -83,12 +76,11 @@ COLUMNS = (
     "wrong exit codes",
     "seconds to end, median (most)",
 )
-HEAD = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
 
 
 def interrupt_runs(
     kind: str, workers: int, signals: int, folder: Path, moments: random.Random
-) -> Tally:
+) -> Signals:
     """Interrupt runs with so many signals of a kind, and let each run end.
 
     Args:
@@ -100,7 +92,7 @@ def interrupt_runs(
     """
     number = signal.Signals[kind]
     expected, life = undisturbed(folder, workers)
-    tally = Tally(kind, workers)
+    tally = Signals(kind, workers=workers)
     while tally.signals < signals:
         workdir, ended = folder / f"{kind}-{workers}-{tally.runs}", None
         for _ in range(min(SIGNALS_PER_RUN, signals - tally.signals)):
@@ -124,7 +116,7 @@ def interrupt_runs(
     return tally
 
 
-def judge(tally: Tally, start: Start, before: int) -> None:
+def judge(tally: Signals, start: Start, before: int) -> None:
     """Count what a signal left behind."""
     taken, saved = steps_taken(start.workdir), newest_checkpoint(start.workdir)
     tally.steps_lost.append(max(0, taken - saved))
@@ -149,7 +141,7 @@ def judge(tally: Tally, start: Start, before: int) -> None:
         )
 
 
-def compare(tally: Tally, ended: Start, expected: dict) -> None:
+def compare(tally: Signals, ended: Start, expected: dict) -> None:
     """Compare a run that has ended with the one left alone."""
     tally.runs += 1
     if ended.code == 0 and outcome(ended.workdir) == expected:
@@ -160,10 +152,7 @@ def compare(tally: Tally, ended: Start, expected: dict) -> None:
         shutil.rmtree(ended.workdir)
         shutil.rmtree(ended.temporary)
         return
-    tally.other_ends += 1
-    tally.problems.append(
-        f"{ended.workdir}: another end, code {ended.code}\n{ended.output[-1500:]}"
-    )
+    tally.other_end(f"{ended.workdir}: another end, code {ended.code}\n{ended.output[-1500:]}")
 
 
 def undisturbed(folder: Path, workers: int) -> tuple[dict, float]:
@@ -202,16 +191,14 @@ def main() -> int:
         "SIGINT": arguments.interrupts,
         "SIGKILL": arguments.kills,
     }
-    tallies = []
+    tallies: list[Signals] = []
     for place, workers in enumerate(arguments.workers):
         for kind, total in counts.items():
             share = len(range(place, total, len(arguments.workers)))
             moments = random.Random(f"{arguments.seed} {kind} {workers}")
             tallies.append(interrupt_runs(kind, workers, share, folder, moments))
             problems = [f"{tally.kind}: {text}" for tally in tallies for text in tally.problems]
-            (folder / "problems.txt").write_text("\n\n".join(problems))
-            table = "\n".join([HEAD, *(tally.row() for tally in tallies)])
-            (folder / "table.md").write_text(f"{table}\n")
+            table = write_table(folder, COLUMNS, tallies, problems)
     print(table)
     lost = sum(sum(tally.steps_lost) for tally in tallies if tally.kind != "SIGKILL")
     return 1 if problems or lost else 0

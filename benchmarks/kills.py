@@ -22,7 +22,7 @@ import signal
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +35,7 @@ from benchmarks.interrupted_run import (
     temporary_files,
 )
 from benchmarks.starts_together import Together
+from benchmarks.tally import Tally, write_table
 
 KILLS_PER_RUN = 5
 
@@ -66,27 +67,20 @@ LOST = 4
 
 
 @dataclass
-class Tally:
+class Kills(Tally):
     """What came of the kills of one kind."""
 
-    kind: str
     kills: int = 0
-    runs: int = 0
-    before_first_step: int = 0
-    other_ends: int = 0
     unnamed: int = 0
     aborted: int = 0
     left: int = 0
     useful: float = 0.0
     wall: float = 0.0
-    steps_lost: list[int] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
 
-    def row(self) -> str:
-        """Return a line of the table."""
+    def cells(self) -> list[object]:
+        """Return the cells of its row, in the order of `COLUMNS`."""
         seconds = self.seconds or [0.0]
-        cells = [
+        return [
             self.kind,
             f"{self.kills} in {self.runs} runs",
             self.before_first_step,
@@ -94,11 +88,10 @@ class Tally:
             f"{statistics.median(seconds):.1f} ({max(seconds):.1f})",
             self.unnamed,
             self.aborted,
-            f"{sum(self.steps_lost)} (most {max(self.steps_lost, default=0)})",
+            self.lost,
             self.left,
             f"{100 * self.useful / self.wall:.0f} %" if self.wall else "-",
         ]
-        return f"| {' | '.join(map(str, cells))} |"
 
 
 COLUMNS = (
@@ -113,14 +106,13 @@ COLUMNS = (
     "processes, files left",
     "goodput",
 )
-HEAD = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
 
 
-def kill_runs(kind: str, kills: int, folder: Path, moments: random.Random) -> Tally:
+def kill_runs(kind: str, kills: int, folder: Path, moments: random.Random) -> Kills:
     """Kill processes of runs so many times, and let each run end."""
     processes, killed, readers = KINDS[kind]
     expected, life, stepping = undisturbed(folder, processes)
-    tally = Tally(kind)
+    tally = Kills(kind)
     starts = 0
 
     def start(workdir: Path) -> Together:
@@ -156,7 +148,7 @@ def kill_runs(kind: str, kills: int, folder: Path, moments: random.Random) -> Ta
     return tally
 
 
-def judge(tally: Tally, together: Together, killed: Sequence[int], before: int) -> None:
+def judge(tally: Kills, together: Together, killed: Sequence[int], before: int) -> None:
     """Count what a kill left behind, and what the others said."""
     taken = steps_taken(together.workdir)
     tally.steps_lost.append(max(0, taken - newest_checkpoint(together.workdir)))
@@ -179,7 +171,7 @@ def judge(tally: Tally, together: Together, killed: Sequence[int], before: int) 
             )
 
 
-def compare(tally: Tally, ended: Together, expected: dict) -> None:
+def compare(tally: Kills, ended: Together, expected: dict) -> None:
     """Compare a run that has ended with the one left alone."""
     tally.runs += 1
     codes = [member.code for member in ended.members]
@@ -188,9 +180,8 @@ def compare(tally: Tally, ended: Together, expected: dict) -> None:
         shutil.rmtree(ended.workdir)
         shutil.rmtree(ended.members[0].temporary)
         return
-    tally.other_ends += 1
     said = "\n".join(member.output[-1500:] for member in ended.members)
-    tally.problems.append(f"{ended.workdir}: another end, codes {codes}\n{said}")
+    tally.other_end(f"{ended.workdir}: another end, codes {codes}\n{said}")
 
 
 def undisturbed(folder: Path, processes: int) -> tuple[dict, float, float]:
@@ -224,15 +215,13 @@ def main() -> int:
     arguments = parser.parse_args()
     folder = arguments.output.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    tallies = []
+    tallies: list[Kills] = []
     for place, kind in enumerate(arguments.kinds):
         share = len(range(place, arguments.kills, len(arguments.kinds)))
         moments = random.Random(f"{arguments.seed} {kind}")
         tallies.append(kill_runs(kind, share, folder, moments))
         problems = [text for tally in tallies for text in tally.problems]
-        (folder / "problems.txt").write_text("\n\n".join(problems))
-        table = "\n".join([HEAD, *(tally.row() for tally in tallies)])
-        (folder / "table.md").write_text(f"{table}\n")
+        table = write_table(folder, COLUMNS, tallies, problems)
     print(table)
     return 1 if problems else 0
 
