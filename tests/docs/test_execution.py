@@ -67,11 +67,17 @@ SMALL_BENCHMARKS = {
     "benchmarks.kills": {"--kills": "1"},
     "benchmarks.damage": {"--harms": "2", "--resumes": "1"},
     "benchmarks.soak": {"--steps": "400"},
+    "benchmarks.kept_memory": {
+        "--model": "deit_micro_patch4_16",
+        "--batch-size": "4",
+        "--rounds": "1",
+    },
     "benchmarks.planning.scaling": {},
 }
 # What stands in the tables of those that write no file.
 PRINTED = {
     "benchmarks.augmentation": "| timm, Pillow |",
+    "benchmarks.kept_memory": "| kept |",
     "benchmarks.planning.scaling": "| DeiT-S ",
     "benchmarks.residual": "| training loss, last steps | ",
 }
