@@ -42,7 +42,11 @@ def open_log(setup: Setup, run: RunDirectory, resume_step: int, owes_evaluation:
 
 
 class Recorder:
-    """Writes what happens to the log, the screen and the checkpoints of a run."""
+    """Writes what happens to the log, the screen and the checkpoints of a run.
+
+    Attributes:
+        roll_backs: those that it has gone through so far.
+    """
 
     def __init__(
         self,
@@ -65,7 +69,7 @@ class Recorder:
             clock: of the run.
             meta: notes of the checkpoint that is gone on from; {} at a start.
         """
-        self._roll_backs = RollBacks(meta)
+        self.roll_backs = RollBacks(meta)
         self._setup, self._config = setup, setup.config
         self._run, self._checkpoints, self._log = run, checkpoints, log
         self._progress, self._clock = progress, clock
@@ -108,7 +112,7 @@ class Recorder:
         )
         values["skipped_steps"] = int(scalars["skipped"])
         if self._config.training.roll_backs:
-            values["roll_backs"] = len(self._roll_backs.done)
+            values["roll_backs"] = len(self.roll_backs.done)
         values["damaged_records"] = len(damaged)
         values["input_wait"] = self._clock.waited()
         values["images_per_second"] = self._clock.rate(step) * self._config.training.batch_size
@@ -161,7 +165,7 @@ class Recorder:
             "epoch": step / self._setup.steps_per_epoch,
             "log_lines": self._log.lines,
             "lost_lines": self._lost_lines,
-            **self._roll_backs.notes(),
+            **self.roll_backs.notes(),
         }
         if in_a_row := int(jax.device_get(state["skipped_in_a_row"])):
             meta[SKIPPED_IN_A_ROW] = in_a_row
@@ -185,7 +189,7 @@ class Recorder:
             evaluation,
             seconds=self._clock.total(),
             failed_saves=self._all_failed_saves(),
-            roll_backs=self._roll_backs,
+            roll_backs=self.roll_backs,
             best=self._best_evaluation() if self._first else {},
         )
         if self._first:
@@ -200,7 +204,7 @@ class Recorder:
             # Those of `Checkpoints`, which stays, are added.
             "failed_saves": self._failed_saves,
             **labels,
-            **self._roll_backs.notes(roll_back),
+            **self.roll_backs.notes(roll_back),
         }
 
     def _all_failed_saves(self) -> int:

@@ -21,7 +21,7 @@ from deit_jax.training.continuation import say_if_epochs_moved
 from deit_jax.training.example import Batch
 from deit_jax.training.progress import Progress
 from deit_jax.training.recorder import Recorder, open_log
-from deit_jax.training.roll_backs import GoBack, RollBacks
+from deit_jax.training.roll_backs import GoBack
 from deit_jax.training.setup import Setup
 from deit_jax.training.skipped_steps import stop_if_nothing_was_learned
 from deit_jax.training.state import TrainState
@@ -67,7 +67,6 @@ class Stretch:
         self.left_open: list[Batches] = []
         self.clock = Clock(meta.get("seconds", 0.0))
         self.damaged: tuple[int, ...] = tuple(meta.get("damaged", ()))
-        self.roll_backs = RollBacks(meta)
         self.teacher_params: Tree = {}
         if setup.lessons:
             setup.lessons.go_on_from(meta.get("labels", {}))
@@ -85,7 +84,7 @@ class Stretch:
         if not self.goes_back:
             self.introduce()
         batches = setup.train_batches(
-            self.start, known_damaged=self.damaged, left_out=self.roll_backs.left_out
+            self.start, known_damaged=self.damaged, left_out=self.recorder.roll_backs.left_out
         )
         self.stack.callback(self.close, batches)
         evaluation = self.pay_evaluation() if self.owes_evaluation else None
@@ -138,7 +137,7 @@ class Stretch:
         """Take a step with the teacher inside, or with its labels; return the state after it."""
         if self.setup.lessons:
             # There positions in the stream are counted from 0, by what has been taken before.
-            position = step - 1 + self.roll_backs.left_out
+            position = step - 1 + self.recorder.roll_backs.left_out
             return self.setup.lessons.take(position, self.state, batch)
         return self.setup.train_step(self.state, self.teacher_params, batch)
 
@@ -174,8 +173,8 @@ class Stretch:
 
     def go_back_if_lost(self, step: int, skipped: int) -> None:
         """Leave this stretch if the last steps in a row, so many, were too many to skip."""
-        if back := self.roll_backs.due(self.config, self.checkpoints, step, skipped):
-            number = len(self.roll_backs.done) + 1
+        if back := self.recorder.roll_backs.due(self.config, self.checkpoints, step, skipped):
+            number = len(self.recorder.roll_backs.done) + 1
             allowed = self.config.training.roll_backs
             self.progress.message(f"{back} (roll-back {number} of {allowed}).")
             damaged = {"damaged": from_all(self.damaged)}
