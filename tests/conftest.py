@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", f"{tempfile.gettempdir()}/deit_jax-test-cache-{os.getuid()}"
 )
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     # Later versions have no such flag. The older way of compiling takes a third of the time, and
@@ -140,6 +140,19 @@ def on_devices(monkeypatch):
 
     use(1)
     return use
+
+
+@pytest.fixture(scope="session")
+def programs():
+    return {}
+
+
+@pytest.fixture
+def programs_made_once(monkeypatch, programs):
+    """Let the runs of all tests of a process share what is compiled for them."""
+    from tests.made_once import make_once
+
+    make_once(monkeypatch, programs)
 
 
 def _compile_fast(fast=os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"):

@@ -6,6 +6,8 @@ import pytest
 
 from configs import digits
 from deit_jax.runs.directory import open_run
+from deit_jax.training import loop
+from deit_jax.training.skipped_steps import TrainingStopped
 from tests import program
 
 
@@ -81,7 +83,7 @@ def test_a_config_file_that_fails_is_one_sentence(tmp_path):
 @pytest.mark.slow
 def test_foreign_directory_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("do not lose me")
-    code, output = program.run("configs/digits.py:none", tmp_path)
+    code, output = program.run_here("configs/digits.py:none", tmp_path)
     assert code == 2 and "holds no run" in output and "Traceback" not in output
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -106,24 +108,12 @@ def test_changed_configuration_is_refused(tmp_path):
     assert (tmp_path / "run" / "result.json").read_text() == "{}"
 
 
-# As in training/test_refusals.py, whose compiled step this shares.
+# What stops training, and that the checkpoints stay: tests/training.
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation", "on_devices")
-def test_loss_that_is_never_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path):
-    flags = (
-        "--config.model.name=deit_micro_patch4_16",
-        "--config.training.batch_size=40",
-        "--config.mix.group=0",
-        "--config.schedule.epochs=4",
-        "--config.schedule.warmup_epochs=0",
-        "--config.log.every_steps=1",
-        "--config.log.tensorboard=False",
-        "--config.checkpoint.every_steps=1",
-        "--config.training.max_skipped_steps=2",
-        # Pixels divided by so little are not finite.
-        "--config.augment.std=1e-38,1e-38,1e-38",
-    )
-    code, output = program.run_here("configs/digits.py:none", tmp_path / "run", *flags)
-    assert code == 3, output
-    assert "not finite" in output and "Traceback" not in output
-    assert list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))
+def test_training_that_stopped_is_a_sentence_and_exit_code_3(tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise TrainingStopped("the loss was not finite.")
+
+    monkeypatch.setattr(loop, "train", stopped)
+    code, output = program.run_here("configs/digits.py:none", tmp_path / "run")
+    assert code == 3 and output == "stopped: the loss was not finite.\n"

@@ -32,36 +32,32 @@ SHORT = (
     # Which would import PyTorch where it is installed.
     "--config.log.tensorboard=False",
     "--config.data.eval_split=validation",
-    "--config.model.name=deit_micro_distilled_patch4_16",
     "--config.model.drop_path_rate=0.1",
 )
-STUDENT = "configs/digits.py:hard"
 
 
 @dataclass(frozen=True)
 class Undisturbed:
     """A run that nobody interrupted."""
 
+    experiment: str
     workdir: pathlib.Path
     flags: tuple[str, ...]
     steps: int
 
 
-@pytest.fixture(scope="session")
-def teacher(tmp_path_factory):
-    return save_weights(tmp_path_factory.mktemp("teacher"), "regnety_micro")
-
-
-def run_undisturbed(folder, teacher, steps):
+def run_undisturbed(folder, steps, what, model, *more):
     flags = (
         *SHORT,
         f"--config.schedule.epochs={steps * 0.32}",
-        f"--config.teacher.weights={teacher}",
+        f"--config.model.name={model}",
+        *more,
     )
-    code, output = program.run(STUDENT, folder / "first", *flags)
+    run = Undisturbed(f"configs/digits.py:{what}", folder / "first", flags, steps)
+    code, output = program.run(run.experiment, run.workdir, *flags)
     assert code == 0, output
-    assert f"Everything is in {folder / 'first'}; " in output.splitlines()[-1]
-    return Undisturbed(folder / "first", flags, steps)
+    assert f"Everything is in {run.workdir}; " in output.splitlines()[-1]
+    return run
 
 
 def wait_for_checkpoint(process, workdir):
@@ -72,7 +68,7 @@ def wait_for_checkpoint(process, workdir):
 
 def timed(run, workdir):
     """How long a run takes to its first checkpoint, and from there, once all is compiled."""
-    process = program.start(STUDENT, workdir, *run.flags)
+    process = program.start(run.experiment, workdir, *run.flags)
     begin = started(process)
     wait_for_checkpoint(process, workdir)
     saved = time.monotonic()
@@ -82,8 +78,9 @@ def timed(run, workdir):
 
 
 @pytest.fixture(scope="session")
-def undisturbed(teacher, tmp_path_factory):
-    return run_undisturbed(tmp_path_factory.mktemp("short"), teacher, steps=24)
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("short")
+    return run_undisturbed(folder, 14, "none", "deit_micro_patch4_16")
 
 
 def started(process):
@@ -101,7 +98,7 @@ def kill_and_finish(run, workdir, kills, seed):
     longest = until_first + after_it / kills
     hits = 0
     for _ in range(kills):
-        process = program.start(STUDENT, workdir, *run.flags)
+        process = program.start(run.experiment, workdir, *run.flags)
         started(process)
         time.sleep(moments.uniform(0, longest))
         hits += process.poll() is None
@@ -112,7 +109,7 @@ def kill_and_finish(run, workdir, kills, seed):
 
 
 def finish(run, workdir):
-    code, output = program.run(STUDENT, workdir, *run.flags)
+    code, output = program.run(run.experiment, workdir, *run.flags)
     assert code == 0, output
     assert program.result(workdir)["steps"] == run.steps
 
@@ -124,10 +121,10 @@ def assert_same(a, b):
         assert one[key] == other[key], key
 
 
-# runs/checkpoints/test_kill.py kills three times what a run is made of.
+# runs/checkpoints/test_kill.py kills what a run is made of.
 @pytest.mark.full
 def test_a_kill(undisturbed, tmp_path):
-    process = program.start(STUDENT, tmp_path / "run", *undisturbed.flags)
+    process = program.start(undisturbed.experiment, tmp_path / "run", *undisturbed.flags)
     wait_for_checkpoint(process, tmp_path / "run")
     process.kill()
     process.communicate()
@@ -138,16 +135,17 @@ def test_a_kill(undisturbed, tmp_path):
 
 @pytest.mark.full
 @pytest.mark.timeout(1200)
-def test_twenty_kills(teacher, tmp_path):
-    run = run_undisturbed(tmp_path, teacher, steps=400)
+def test_twenty_kills(tmp_path):
+    teacher = f"--config.teacher.weights={save_weights(tmp_path, 'regnety_micro')}"
+    run = run_undisturbed(tmp_path, 400, "hard", "deit_micro_distilled_patch4_16", teacher)
     assert kill_and_finish(run, tmp_path / "run", kills=20, seed=1) >= 15
     assert_same(run.workdir, tmp_path / "run")
 
 
-def test_a_finished_run_changes_nothing_when_started_again(undisturbed):
+def test_a_finished_run_changes_nothing_when_started_again(undisturbed, on_devices):
     run = undisturbed
     before = (run.workdir / "metrics.jsonl").read_text(), program.result(run.workdir)
-    code, output = program.run(STUDENT, run.workdir, *run.flags)
+    code, output = program.run_here(run.experiment, run.workdir, *run.flags)
     assert code == 0, output
     assert (run.workdir / "metrics.jsonl").read_text() == before[0]
     after = program.result(run.workdir)
@@ -228,7 +226,7 @@ runpy.run_path("train.py", run_name="__main__")
 
 def test_signals_cost_no_step_and_no_evaluation(undisturbed, tmp_path):
     run, workdir = undisturbed, tmp_path / "run"
-    process = program.start(STUDENT, workdir, *run.flags, code=IN_AN_EVALUATION)
+    process = program.start(run.experiment, workdir, *run.flags, code=IN_AN_EVALUATION)
     output, _ = process.communicate(timeout=280)
     assert process.returncode == 143
     saved = stopped_after(output, "SIGTERM")
@@ -237,7 +235,9 @@ def test_signals_cost_no_step_and_no_evaluation(undisturbed, tmp_path):
     assert int(saved) == evaluated[0]
     assert not any(line["split"] == "eval" for line in program.metrics(workdir))
     # Ctrl-C, between steps, goes to the readers of a terminal's job too.
-    process = program.start(STUDENT, workdir, *run.flags, "--config.data.workers=2", group=True)
+    process = program.start(
+        run.experiment, workdir, *run.flags, "--config.data.workers=1", group=True
+    )
     for line in process.stdout:
         if line.startswith("First step"):
             break
@@ -246,7 +246,7 @@ def test_signals_cost_no_step_and_no_evaluation(undisturbed, tmp_path):
     assert process.returncode == 130
     again = stopped_after(output, "SIGINT")
     assert int(again) > int(saved)
-    code, output = program.run(STUDENT, workdir, *run.flags)
+    code, output = program.run(run.experiment, workdir, *run.flags)
     assert code == 0 and f"continuing at step {again}" in output, output
     assert_same(run.workdir, workdir)
     kept, _ = read_manifests(workdir / "checkpoints")

@@ -13,7 +13,7 @@ _SMALL = ["--image-size", "16", "--batch-size", "4", "--dtype", "float32"]
 @pytest.mark.slow
 def test_the_three_ways_take_turns(tmp_path, capsys):
     path = tmp_path / "page.md"
-    assert labels.main([*_MICRO, *_SMALL, "--rounds", "2", "--markdown", str(path)]) == 0
+    assert labels.main([*_MICRO, *_SMALL, "--rounds", "1", "--markdown", str(path)]) == 0
     page = path.read_text()
     assert page.strip() == capsys.readouterr().out.strip()
     rows = re.findall(r"^\| deit_micro\S+ \| (.+?) \|.*\| (\S+ \(.+?\)) \| \d+ % \|$", page, re.M)

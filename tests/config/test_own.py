@@ -43,12 +43,12 @@ def test_classes_are_counted_or_checked():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation", "on_devices")
+@pytest.mark.usefixtures("quick_compilation", "on_devices", "programs_made_once")
 def test_a_run_records_what_was_counted_and_goes_on_with_the_same_command(tmp_path, capsys):
     def config(steps):
         config = digits("none")
         config.training.batch_size = 40
-        config.model.num_classes = 0
+        config.model.update(name="deit_micro_patch4_16", num_classes=0)
         config.schedule.update(epochs=1.0, warmup_epochs=0.0, least_steps=steps)
         config.log.tensorboard = False
         config.evaluation.every_epochs = 0.5

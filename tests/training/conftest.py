@@ -5,24 +5,12 @@ import shutil
 import pytest
 
 from deit_jax.training.distillation import label_store
-from deit_jax.training.step_programs import StepPrograms
-from tests.training.labelled_runs import configure, made_once, run
+from tests.training.labelled_runs import configure, run
 
 
 @pytest.fixture
 def small_parts(monkeypatch):
     monkeypatch.setattr(label_store, "_MOST_STEPS", 2)
-
-
-@pytest.fixture(scope="session")
-def programs():
-    return {}
-
-
-@pytest.fixture
-def programs_made_once(monkeypatch, programs):
-    for name in ("whole", "preparing", "answering", "learning"):
-        monkeypatch.setattr(StepPrograms, name, made_once(getattr(StepPrograms, name), programs))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """Runs of five steps whose teacher's labels are kept; what of them tests compare."""
 
-from dataclasses import replace
-
 import jax
 
 from configs.digits import get_config
@@ -46,19 +44,3 @@ def run(config, stop=STEPS):
 
 def refuse_loading(*_):
     raise AssertionError("the teacher was loaded")
-
-
-def made_once(make, programs):
-    """Let a method of `StepPrograms` make the same program once: tracing is most of a short run."""
-
-    def made(self, *arguments):
-        model, teacher = replace(self.config.model, weights=""), self.config.teacher
-        teacher = replace(teacher, labels="", weights="")
-        config = replace(self.config, model=model, teacher=teacher)
-        compiled = jax.config.read("jax_disable_most_optimizations")
-        key = make.__name__, self.mesh, config, arguments == (None,), compiled
-        if key not in programs:
-            programs[key] = make(self, *arguments)
-        return programs[key]
-
-    return made

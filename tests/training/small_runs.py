@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from configs.digits import get_config
 from deit_jax.models.architecture import VitArchitecture
 from deit_jax.models.functional import abstract, initialise
-from deit_jax.models.registry import model_builder
+from deit_jax.models.regnet import RegNet, regnet_architecture
 from deit_jax.models.vit import VisionTransformer
 from deit_jax.schema import Config
 from deit_jax.schema.images import NORMALISED, UNMIXED
@@ -50,7 +50,8 @@ one_headed = partial(transformer, distilled=False)
 
 
 def convnet(config, rngs):
-    return model_builder("regnety_micro")(rngs)
+    shape = regnet_architecture((16, 32), (1, 1), 8, strides=(1, 2), stem=(8, 3, 1))
+    return RegNet(shape, num_classes=10, image_size=(16, 16), rngs=rngs)
 
 
 def make(config, model=transformer, teacher=None, mixing=MIXING, augment=AUGMENT, sharding=None):

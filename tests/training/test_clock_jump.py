@@ -28,24 +28,19 @@ class Jumps(Interruption):
             self.requested = True
 
 
-def train_in_two(config, workdir, clock, jumps, later):
-    """Train, stopped by a signal after step 3 and gone on with."""
-    with pytest.raises(Interrupted, match="after step 3, saved"):
-        train(config, str(workdir), interruption=Jumps(clock, jumps, stop_at=3))
-    return train(config, str(workdir), interruption=Jumps(clock, later))
-
-
 @pytest.mark.usefixtures("quick_compilation", "on_devices", "programs_made_once")
 def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
     config, clock = small(checkpoint__every_steps=1, log__images=0), {"offset": 0}
+    undisturbed = train(config, str(tmp_path / "undisturbed"))
     config.log.tensorboard = True
-    undisturbed = train_in_two(config, tmp_path / "undisturbed", clock, {}, {})
     now, now_ns = time.time, time.time_ns
     monkeypatch.setattr(time, "time", lambda: now() + clock["offset"])
     monkeypatch.setattr(time, "time_ns", lambda: now_ns() + clock["offset"] * 10**9)
     workdir = tmp_path / "run"
+    with pytest.raises(Interrupted, match="after step 3, saved"):
+        train(config, str(workdir), interruption=Jumps(clock, {2: -10, 3: 30}, stop_at=3))
     # All that is on disk when it goes on is of the future.
-    result = train_in_two(config, workdir, clock, {2: -10, 3: 30}, {4: -40, 5: 5})
+    result = train(config, str(workdir), interruption=Jumps(clock, {4: -40, 5: 5}))
     assert clock["offset"] == -15 * YEARS
     for key in ("digest", "steps", "evaluation", "best"):
         assert result[key] == undisturbed[key]

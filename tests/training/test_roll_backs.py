@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from deit_jax.training.initial import load_initial
 from deit_jax.training.loop import train
 from deit_jax.training.roll_backs import RollBack, RollBacks
 from deit_jax.training.skipped_steps import TrainingStopped
+from deit_jax.training.stretch import Stretch
 from tests import program
 from tests.config.reduced import save_weights
 from tests.training.test_refusals import small
@@ -77,15 +80,16 @@ def configure(images, **changes):
     return small(**given | changes)
 
 
-def learned_from(config, positions):
-    """Digest of the weights after steps with these batches of the stream."""
-    setup = setups.set_up(config)
+@cache
+def digest_of_what_was_learned(images):
+    """Of the weights after steps with the batches of `LEARNED_FROM`."""
+    setup = setups.set_up(configure(images))
     state = setup.initial_state(load_initial(setup.config, setup.abstract_state))
     with setups.train_batches(setup.train_source, setup.train_input, num_steps=20) as stream:
-        for number in range(max(positions) + 1):
+        for number in range(max(LEARNED_FROM) + 1):
             batch = next(stream)
             assert (batch["image"].max() > 0) == (number in IN_BATCHES)
-            if number in positions:
+            if number in LEARNED_FROM:
                 state = setup.train_step(state, {}, put_batch(batch, setup.mesh))
     return digest({name: state[name] for name in ("params", "batch_stats", "ema")})
 
@@ -111,7 +115,7 @@ def test_a_run_goes_back_and_on_and_its_bits_do_not_depend_on_kills(images, tmp_
     snapshots = Snapshots(workdir)
     result = train(config, str(workdir), interruption=snapshots)
     assert result["roll_backs"] == ROLL_BACKS and result["skipped_steps"] == 0
-    assert result["digest"] == learned_from(config, LEARNED_FROM)
+    assert result["digest"] == digest_of_what_was_learned(images)
     assert "step 5: going back to the checkpoint of step 4" in capsys.readouterr().out
     rows = [row for row in program.metrics(workdir) if row["split"] == "train"]
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
@@ -131,15 +135,21 @@ def test_where_it_may_not_go_back_it_stops_and_more_can_be_allowed(images, tmp_p
     with pytest.raises(TrainingStopped, match=r"up to step 9\. .*1 time.*larger training.roll_b"):
         train(configure(images, training__roll_backs=1), str(workdir))
     assert not (workdir / "result.json").exists()
-    assert train(configure(images), str(workdir))["digest"] == learned_from(
-        configure(images), LEARNED_FROM
-    )
-    # The first failure is before any checkpoint.
-    with pytest.raises(TrainingStopped, match="No checkpoint from before them"):
-        train(configure(images, checkpoint__every_steps=10), str(tmp_path / "none"))
+    result = train(configure(images), str(workdir))
+    assert result["digest"] == digest_of_what_was_learned(images)
 
 
-@pytest.mark.slow
+def test_labels_are_asked_for_by_their_place_in_the_stream():
+    asked = []
+    lessons = SimpleNamespace(take=lambda position, *_: asked.append(position))
+    recorder = SimpleNamespace(roll_backs=RollBacks({"roll_backs": ROLL_BACKS}))
+    stretch = SimpleNamespace(setup=SimpleNamespace(lessons=lessons), recorder=recorder, state={})
+    Stretch.take(stretch, STEPS, {})
+    assert asked == LEARNED_FROM[-1:]
+
+
+# The place is asked for above, and read from in test_lessons.py.
+@pytest.mark.full
 @pytest.mark.usefixtures("quick_compilation", "on_devices", "programs_made_once")
 def test_kept_labels_are_those_of_the_stream(images, tmp_path):
     teacher = {
@@ -198,6 +208,8 @@ def test_the_checkpoint_that_was_no_good_start_is_not_taken_again(images, tmp_pa
     first = RollBack(failed_at=9, back_to=6)
     # Steps 7 to 9 were not finite: 8 is in doubt.
     assert RollBacks({}).due(config, checkpoints, 9, 3) == first
+    with pytest.raises(TrainingStopped, match="No checkpoint from before them"):
+        RollBacks({}).due(config, checkpoints, 2, 1)
     checkpoints.abandon_after(6)
     assert saved_steps(tmp_path) == [2, 4, 6] and (tmp_path / "8.abandoned").is_dir()
     again = RollBacks(RollBacks({}).notes(first))

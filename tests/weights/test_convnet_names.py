@@ -17,6 +17,11 @@ from deit_jax.weights.convnet_names import (
 from tests.models.timm_convnets import OUR_AXES, randomise
 
 ALL = [s.name for s in map(model_spec, list_models()) if s.convnet and s.in_timm]
+# Of each way of making them one, of plain EfficientNets the smallest and the largest.
+EACH = [
+    *("regnety_160", "regnety_080_tv", "resnet50"),
+    *("efficientnet_b0", "efficientnet_b7", "tf_efficientnet_b0", "tf_efficientnet_lite0"),
+]
 TORCHVISION = {
     "resnet50": "resnet50",
     "regnety_080_tv": "regnet_y_8gf",
@@ -40,7 +45,9 @@ def our_shapes(name, layout):
     }
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    "name", [n if n in EACH else pytest.param(n, marks=pytest.mark.full) for n in ALL]
+)
 def test_names_and_shapes_are_timms(name):
     with torch.device("meta"):
         reference = shapes(timm.create_model(name))
