@@ -49,7 +49,7 @@ $(QUICK)/.installed: requirements.txt pyproject.toml
 	$(QUICK)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[demo,hub,test]'
 	touch $@
 
-# The tests, with PyTorch, timm and transformers as oracles; some 23 minutes of processor time,
+# The tests, with PyTorch, timm and transformers as oracles; some 15 minutes of processor time,
 # less when the programs of an earlier session are still kept.
 test: .venv-test/.installed
 	.venv-test/bin/python -m pytest -n 2 --dist loadfile -m 'not full'
