@@ -39,8 +39,8 @@ demo: .venv/.installed
 	  --teacher $(DEMO_DIR)/teacher --output $(DEMO_DIR)/report
 
 # What needs neither PyTorch nor seconds of compilation; in an environment of its own for each
-# Python, as in `make test-quick PYTHON=python3.13`. Some 110 seconds of processor time where
-# other programs want the two cores too, with the programs of an earlier session.
+# Python, as in `make test-quick PYTHON=python3.13`. 50 seconds on two cores, with the programs of an
+# earlier session.
 test-quick: $(QUICK)/.installed
 	$(QUICK)/bin/python -m pytest --quick -n 2 --dist loadfile
 

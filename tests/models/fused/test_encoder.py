@@ -167,8 +167,9 @@ def test_a_kernel_that_does_not_compile_is_left_to_its_twin(caplog):
         raise NotImplementedError("no such\ninstruction.")
 
     kernel = calls.Kernel(refused, lambda rows, *, factor: (factor * rows[0],), lambda *_, **__: "")
+    numbers = draw(3)
     with h100():
-        (found,) = jax.eval_shape(lambda x: kernel((x,), factor=2), draw(3))
+        (found,) = jax.eval_shape(lambda x: kernel((x,), factor=2), numbers)
     assert found.shape == (3,)
     assert (
         "kernel refused is left to XLA: it does not compile here (NotImplementedError: no such "
