@@ -1,7 +1,6 @@
 """What augmentation costs: on the device, with Pillow, and as timm does it; and its memory."""
 
 import argparse
-import datetime
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from PIL import Image
 
 from benchmarks.arguments import check_outputs
 from benchmarks.cases import DTYPES, Case
-from benchmarks.hardware import describe_machine, describe_versions
+from benchmarks.hardware import describe
 from benchmarks.pillow_augmentation import augment_on_host
 from benchmarks.timing import Spread, speedup, spread
 from deit_jax.augment.keys import image_keys, purpose
@@ -49,8 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     lines = [
         f"# Cost of augmentation, recipe {args.recipe}",
         "",
-        f"{datetime.date.today().isoformat()}: {_listed(describe_machine())}; "
-        f"{_listed(describe_versions())}; batch {args.batch_size}, {args.size} px.",
+        f"{describe()}; batch {args.batch_size}, {args.size} px.",
         "",
         *_speed(args, recipe, images),
         "",
@@ -207,10 +205,6 @@ def _index(number: int, count: int) -> jax.Array:
 
 def _span(values: Spread) -> str:
     return f"{values.median:.3g} ({values.low:.3g} to {values.high:.3g})"
-
-
-def _listed(facts: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in facts.items())
 
 
 def _parser() -> Parser:

@@ -1,5 +1,6 @@
 """What this machine is, what is installed on it, and how fast it can multiply matrices."""
 
+import datetime
 import importlib.metadata
 import os
 import platform
@@ -12,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from benchmarks.report import pairs
 from deit_jax.devices import PEAK_TFLOPS
 
 _PACKAGES = ("jax", "jaxlib", "flax", "torch", "timm")
@@ -44,6 +46,12 @@ def describe_versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
     return versions
+
+
+def describe(packages: Sequence[str] = _PACKAGES) -> str:
+    """Return how a page begins: the day, this machine, and versions, without a full stop."""
+    facts = f"{pairs(describe_machine())}; {pairs(describe_versions(packages))}"
+    return f"{datetime.date.today().isoformat()}: {facts}"
 
 
 def peak_flops(dtype: str) -> tuple[float, str]:

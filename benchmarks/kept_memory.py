@@ -5,7 +5,6 @@ from the system, gives it back, and next time all of it is mapped again, page by
 """
 
 import argparse
-import datetime
 import json
 import os
 import resource
@@ -18,7 +17,7 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.arguments import check_outputs, names, numbers
 from benchmarks.cases import DTYPES, Case, check_case
-from benchmarks.timing import speedup, spread
+from benchmarks.timing import Program, speedup, spread, take_turns
 from deit_jax.cli.arguments import Parser, parse, positive_count
 
 KEPT = ":".join(
@@ -36,25 +35,26 @@ _HEADER = ["type", "micro-batches", "memory", "ms/step", "times the first", "pag
 
 
 @dataclass
-class _Turns:
-    """A process that takes steps when told to, and what was measured of each."""
+class _Stepper:
+    """A process that takes steps when told to, and what it said of each."""
 
     micro_batches: int
     kept: bool
     process: subprocess.Popen[str]
-    seconds: list[float] = field(default_factory=list)
     faults: list[float] = field(default_factory=list)
     mebibytes: float = 0.0
 
-    def turn(self) -> None:
-        """Let it take a step."""
+    def program(self) -> Program:
+        """Return what makes it take a step."""
+        return Program("deit_jax", self.micro_batches, self._step, lambda: None, False)
+
+    def _step(self) -> None:
         assert self.process.stdin and self.process.stdout
         print(file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
             raise RuntimeError("A process that takes steps has ended; its error is above.")
-        seconds, faults, self.mebibytes = json.loads(answer)
-        self.seconds.append(seconds)
+        faults, self.mebibytes = json.loads(answer)
         self.faults.append(faults)
 
 
@@ -83,21 +83,16 @@ def _measure(case: Case, micro_batches: Sequence[int], rounds: int) -> list[list
     """Let processes with and without kept memory take turns; return a row of each."""
     started = [_start(case, count, kept) for count in micro_batches for kept in (False, True)]
     try:
-        for each in range(rounds + 1):
-            for turns in started:
-                turns.turn()
-                if not each:
-                    # Maps what it will use, whether or not that is kept.
-                    turns.seconds.clear()
-                    turns.faults.clear()
+        programs = [each.program() for each in started]
+        seconds = take_turns(programs, rounds=rounds, turn_seconds=0.0)
     finally:
-        for turns in started:
-            turns.process.kill()
-            turns.process.wait()
-    return [_row(case, turns, started[0]) for turns in started]
+        for each in started:
+            each.process.kill()
+            each.process.wait()
+    return [_row(case, *each, seconds[0]) for each in zip(started, seconds, strict=True)]
 
 
-def _start(case: Case, micro_batches: int, kept: bool) -> _Turns:
+def _start(case: Case, micro_batches: int, kept: bool) -> _Stepper:
     environment = dict(os.environ, JAX_PLATFORMS="cpu", JAX_NUM_CPU_DEVICES="1")
     environment["GLIBC_TUNABLES"] = KEPT if kept else ""
     request = json.dumps([asdict(case), micro_batches])
@@ -109,30 +104,30 @@ def _start(case: Case, micro_batches: int, kept: bool) -> _Turns:
         stdout=subprocess.PIPE,
         text=True,
     )
-    return _Turns(micro_batches, kept, process)
+    return _Stepper(micro_batches, kept, process)
 
 
-def _row(case: Case, turns: _Turns, first: _Turns) -> list[str]:
-    time, ratio = spread(turns.seconds), speedup(turns.seconds, first.seconds)
+def _row(
+    case: Case, stepper: _Stepper, seconds: Sequence[float], first: Sequence[float]
+) -> list[str]:
     return [
         case.dtype,
-        str(turns.micro_batches),
-        "kept" if turns.kept else "as it is",
-        f"{1e3 * time.median:.4g} ({1e3 * time.low:.4g}-{1e3 * time.high:.4g})",
-        f"{ratio.median:.2f} ({ratio.low:.2f}-{ratio.high:.2f})",
-        f"{spread(turns.faults).median:,.0f}",
-        f"{turns.mebibytes:,.0f}",
+        str(stepper.micro_batches),
+        "kept" if stepper.kept else "as it is",
+        f"{spread([1e3 * each for each in seconds]):.4g}",
+        f"{speedup(seconds, first):.2f}",
+        f"{spread(stepper.faults).median:,.0f}",
+        f"{stepper.mebibytes:,.0f}",
     ]
 
 
 def _page(args: argparse.Namespace, rows: list[list[str]]) -> str:
-    from benchmarks.hardware import describe_machine, describe_versions
+    from benchmarks.hardware import describe
 
-    machine, versions = report.pairs(describe_machine()), report.pairs(describe_versions())
     lines = [
         f"# Memory that is kept, {args.model}, batch {args.batch_size}",
         "",
-        f"{datetime.date.today().isoformat()}: {machine}; {versions}; {args.rounds} rounds.",
+        f"{describe()}; {args.rounds} rounds.",
         "",
         *_METHOD.format(kept=KEPT).splitlines(),
         "",
@@ -142,7 +137,7 @@ def _page(args: argparse.Namespace, rows: list[list[str]]) -> str:
 
 
 def _take_steps(request: str) -> None:
-    """Take a step for every line that is read; write its seconds, faults and the process's peak."""
+    """Take a step for every line that is read; write its page faults and the process's peak."""
     from benchmarks import jax_side
 
     values, micro_batches = json.loads(request)
@@ -150,9 +145,9 @@ def _take_steps(request: str) -> None:
     program.run(1)
     for _ in sys.stdin:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        seconds = program.run(1)
+        program.run(1)
         used = resource.getrusage(resource.RUSAGE_SELF)
-        print(json.dumps([seconds, used.ru_minflt - before, used.ru_maxrss / 1024]), flush=True)
+        print(json.dumps([used.ru_minflt - before, used.ru_maxrss / 1024]), flush=True)
 
 
 def _parser() -> Parser:

@@ -1,7 +1,6 @@
 """What kept labels save: train steps with the teacher inside, filling and reading, in turn."""
 
 import argparse
-import datetime
 import gc
 import sys
 import tempfile
@@ -17,9 +16,9 @@ import numpy as np
 from benchmarks import programs
 from benchmarks.arguments import check_outputs, names
 from benchmarks.cases import DTYPES
-from benchmarks.hardware import LoadMeter, describe_machine, describe_versions
-from benchmarks.report import pairs, table
-from benchmarks.timing import Spread, speedup, spread
+from benchmarks.hardware import LoadMeter, describe
+from benchmarks.report import table
+from benchmarks.timing import speedup, spread
 from deit_jax.cli.arguments import Parser, parse, positive_count
 from deit_jax.config.defaults import default_config
 from deit_jax.models.registry import model_spec
@@ -74,9 +73,8 @@ def main(argv: list[str] | None = None) -> int:
         [
             f"# Kept labels, teacher {args.teacher}",
             "",
-            f"{datetime.date.today().isoformat()}: {pairs(describe_machine())}; "
-            f"{pairs(describe_versions())}; batch {args.batch_size}, {args.image_size} px, "
-            f"{args.dtype}, {args.rounds} rounds.",
+            f"{describe()}; batch {args.batch_size}, {args.image_size} px, {args.dtype}, "
+            f"{args.rounds} rounds.",
             "",
             *_METHOD.splitlines(),
             "",
@@ -139,7 +137,7 @@ def _measure(config: Config, args: argparse.Namespace) -> list[list[str]]:
             for clock in (0, 1)
         ]
         rate = spread([1 / r[number][0] for r in rounds])
-        cells = [_cell(value) for value in (rate, *ratios)]
+        cells = [f"{value:.4g}" for value in (rate, *ratios)]
         rows.append([config.model.name, side.name, *cells, f"{100 * others:.0f} %"])
     return rows
 
@@ -191,10 +189,6 @@ def _batch(config: Config) -> dict[str, np.ndarray]:
         "label": rng.integers(0, 1000, count).astype(np.int32),
         **{name: np.arange(count, dtype=np.int32) for name in ("epoch", "index", "copy")},
     }
-
-
-def _cell(value: Spread) -> str:
-    return f"{value.median:.4g} ({value.low:.4g}-{value.high:.4g})"
 
 
 def _parser() -> Parser:

@@ -11,7 +11,6 @@ less than a minute on one CPU core, the first table seven.
 """
 
 import argparse
-import datetime
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,9 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.hardware import describe_machine, describe_versions
+from benchmarks.hardware import describe
 from benchmarks.parity_page import MARGINS, paired, quantities, verdict
-from benchmarks.report import pairs
 from benchmarks.statistical_parity import overrides, read_ours, recipe
 from deit_jax.cli.arguments import Parser, between, parse, positive_count
 from deit_jax.data.formats.digits import open_digits
@@ -181,8 +179,7 @@ def _parser() -> Parser:
 def main() -> int:
     """Print the machine and both tables."""
     arguments = parse(_parser())
-    versions = describe_versions(("jax", "jaxlib", "flax"))
-    about = f"{datetime.date.today().isoformat()}: {pairs(describe_machine())}; {pairs(versions)}."
+    about = f"{describe(('jax', 'jaxlib', 'flax'))}."
     print(f"{about}\n\n{near_table(arguments.seeds, arguments.steps)}", flush=True)
     print("\n" + runs_table(arguments.pairs, arguments.output))
     return 0

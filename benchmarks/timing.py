@@ -68,6 +68,10 @@ class Spread:
     low: float
     high: float
 
+    def __format__(self, spec: str) -> str:
+        """Return the median, and lowest and highest in brackets, each in this format."""
+        return f"{self.median:{spec}} ({self.low:{spec}}-{self.high:{spec}})"
+
 
 def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.median(values), min(values), max(values))

@@ -9,11 +9,12 @@ CASE = Case("deit_micro_patch4_16", "train", 4, "float32")
 
 
 def test_a_row_is_compared_with_the_first_round_by_round():
-    first = kept_memory._Turns(1, False, None, seconds=[2.0, 3.0, 8.0], faults=[7.0, 9.0, 8.0])
-    kept = dataclasses.replace(first, kept=True, seconds=[1.0, 1.0, 2.0], faults=[0.0] * 3)
-    row = kept_memory._row(CASE, kept, first)
+    seconds = [2.0, 3.0, 8.0]
+    first = kept_memory._Stepper(1, False, None, faults=[7.0, 9.0, 8.0])
+    kept = dataclasses.replace(first, kept=True, faults=[0.0] * 3)
+    row = kept_memory._row(CASE, kept, [1.0, 1.0, 2.0], seconds)
     assert row == ["float32", "1", "kept", "1000 (1000-2000)", "3.00 (2.00-4.00)", "0", "0"]
-    assert kept_memory._row(CASE, first, first)[4:6] == ["1.00 (1.00-1.00)", "8"]
+    assert kept_memory._row(CASE, first, seconds, seconds)[4:6] == ["1.00 (1.00-1.00)", "8"]
 
 
 @pytest.mark.full
