@@ -26,10 +26,6 @@ QUICK = .venv-quick-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.versio
 	touch $@
 
 # A convnet teaches three small transformers to read digits; ends with a table and a picture.
-# glibc gives the large temporaries of every step back to the system and fetches them again; the
-# two settings keep them (system time fell clearly; not measured as a benchmark).
-demo: export MALLOC_MMAP_THRESHOLD_ = 2000000000
-demo: export MALLOC_TRIM_THRESHOLD_ = 2000000000
 demo: .venv/.installed
 	for what in teacher none soft hard; do \
 	  .venv/bin/python train.py --config configs/digits.py:$$what --workdir $(DEMO_DIR)/$$what \

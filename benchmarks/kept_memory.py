@@ -1,10 +1,12 @@
-"""What a train step on a CPU gains where the C library keeps freed memory, in processes in turn.
+"""What programs on a CPU gain where freed memory is kept, in processes in turn.
 
 XLA takes the memory of a program's intermediate results anew at every call. glibc takes so much
-from the system, gives it back, and next time all of it is mapped again, page by page.
+from the system, gives it back, and next time all of it is mapped again, page by page. Training has
+it kept (deit_jax/kept_memory.py).
 """
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -16,28 +18,24 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.arguments import check_outputs, names, numbers
-from benchmarks.cases import DTYPES, Case, check_case
+from benchmarks.cases import AGAINST, DTYPES, OURS, Case, check_case
 from benchmarks.timing import Program, speedup, spread, take_turns
 from deit_jax.cli.arguments import Parser, parse, positive_count
-
-KEPT = ":".join(
-    f"glibc.malloc.{tunable}"
-    for tunable in ("arena_max=1", "mmap_max=0", f"trim_threshold={8 << 30}", "hugetlb=1")
-)
-"""The value of GLIBC_TUNABLES: one heap, which is never given back, of large pages."""
+from deit_jax.kept_memory import keep_freed_memory
 
 _METHOD = """\
-Each row is a process of its own; they take turns, a step each. Ratios are formed round by round,
-**above 1 is faster than the first row of the same type**; medians, lowest and highest in brackets.
-**Kept**: started with `GLIBC_TUNABLES={kept}`.
+Each row is a process of its own; they take turns, a call each. The ratio, formed round by round, is
+how many times as fast **the first row** of the same type is: **above 1 it is faster than this
+row**. Training keeps memory, other commands do not. Medians, lowest and highest in brackets.
 """
-_HEADER = ["type", "micro-batches", "memory", "ms/step", "times the first", "page faults", "MiB"]
+_HEADER = ["type", "program", "micro-batches", "memory", "ms", "the first is", "page faults", "MiB"]
 
 
 @dataclass
 class _Stepper:
-    """A process that takes steps when told to, and what it said of each."""
+    """A process that calls a program when told to, and what it said of each call."""
 
+    name: str
     micro_batches: int
     kept: bool
     process: subprocess.Popen[str]
@@ -45,15 +43,15 @@ class _Stepper:
     mebibytes: float = 0.0
 
     def program(self) -> Program:
-        """Return what makes it take a step."""
-        return Program("deit_jax", self.micro_batches, self._step, lambda: None, False)
+        """Return what makes it call."""
+        return Program(self.name, self.micro_batches, self._step, lambda: None, False)
 
     def _step(self) -> None:
         assert self.process.stdin and self.process.stdout
         print(file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
-            raise RuntimeError("A process that takes steps has ended; its error is above.")
+            raise RuntimeError("A process that was measured has ended; its error is above.")
         faults, self.mebibytes = json.loads(answer)
         self.faults.append(faults)
 
@@ -62,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     """Measure and print a page; return the process's exit code."""
     parser = _parser()
     args = parse(parser, argv)
-    cases = [Case(args.model, "train", args.batch_size, dtype) for dtype in args.dtypes]
+    cases = [Case(args.model, args.mode, args.batch_size, dtype) for dtype in args.dtypes]
     try:
         if not sys.platform.startswith("linux"):
             raise ValueError("The C library that is measured is that of Linux; measure there.")
@@ -71,7 +69,9 @@ def main(argv: list[str] | None = None) -> int:
         check_outputs([args.markdown])
     except ValueError as error:
         parser.error(str(error))
-    rows = [row for case in cases for row in _measure(case, args.micro_batches, args.rounds)]
+    programs = [*itertools.islice(OURS, 1), *args.against]
+    kinds = list(itertools.product(programs, args.micro_batches, (True, False)))
+    rows = [row for case in cases for row in _measure(case, kinds, args.rounds)]
     page = _page(args, rows)
     print(page)
     if args.markdown:
@@ -79,12 +79,17 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _measure(case: Case, micro_batches: Sequence[int], rounds: int) -> list[list[str]]:
-    """Let processes with and without kept memory take turns; return a row of each."""
-    started = [_start(case, count, kept) for count in micro_batches for kept in (False, True)]
+def _measure(case: Case, kinds: Sequence[tuple[str, int, bool]], rounds: int) -> list[list[str]]:
+    """Let processes take turns; return a row of each.
+
+    Args:
+        case: what they call.
+        kinds: of each its program, micro-batches, and whether it keeps memory.
+        rounds: of turns.
+    """
+    started = [_start(case, *kind) for kind in kinds]
     try:
-        programs = [each.program() for each in started]
-        seconds = take_turns(programs, rounds=rounds, turn_seconds=0.0)
+        seconds = take_turns([each.program() for each in started], rounds=rounds, turn_seconds=0.0)
     finally:
         for each in started:
             each.process.kill()
@@ -92,19 +97,18 @@ def _measure(case: Case, micro_batches: Sequence[int], rounds: int) -> list[list
     return [_row(case, *each, seconds[0]) for each in zip(started, seconds, strict=True)]
 
 
-def _start(case: Case, micro_batches: int, kept: bool) -> _Stepper:
+def _start(case: Case, name: str, micro_batches: int, kept: bool) -> _Stepper:
     environment = dict(os.environ, JAX_PLATFORMS="cpu", JAX_NUM_CPU_DEVICES="1")
-    environment["GLIBC_TUNABLES"] = KEPT if kept else ""
-    request = json.dumps([asdict(case), micro_batches])
+    request = json.dumps([asdict(case), name, micro_batches, kept])
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.kept_memory", "--take-steps", request],
+        [sys.executable, "-m", "benchmarks.kept_memory", "--calls", request],
         cwd=Path(__file__).resolve().parents[1],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
-    return _Stepper(micro_batches, kept, process)
+    return _Stepper(name, micro_batches, kept, process)
 
 
 def _row(
@@ -112,10 +116,11 @@ def _row(
 ) -> list[str]:
     return [
         case.dtype,
+        stepper.name,
         str(stepper.micro_batches),
         "kept" if stepper.kept else "as it is",
         f"{spread([1e3 * each for each in seconds]):.4g}",
-        f"{speedup(seconds, first):.2f}",
+        f"{speedup(first, seconds):.2f}",
         f"{spread(stepper.faults).median:,.0f}",
         f"{stepper.mebibytes:,.0f}",
     ]
@@ -125,23 +130,31 @@ def _page(args: argparse.Namespace, rows: list[list[str]]) -> str:
     from benchmarks.hardware import describe
 
     lines = [
-        f"# Memory that is kept, {args.model}, batch {args.batch_size}",
+        f"# Memory that is kept, {args.model} {args.mode}, batch {args.batch_size}",
         "",
         f"{describe()}; {args.rounds} rounds.",
         "",
-        *_METHOD.format(kept=KEPT).splitlines(),
+        *_METHOD.splitlines(),
         "",
         report.table(_HEADER, rows),
     ]
     return "\n".join(lines)
 
 
-def _take_steps(request: str) -> None:
-    """Take a step for every line that is read; write its page faults and the process's peak."""
-    from benchmarks import jax_side
+def _call(request: str) -> None:
+    """Call a program for every line that is read; write its page faults and the process's peak."""
+    values, name, micro_batches, kept = json.loads(request)
+    if kept and not keep_freed_memory():
+        sys.exit("glibc's allocator is set by GLIBC_TUNABLES or MALLOC_*; unset them.")
+    case = Case(**values)
+    if name in OURS:
+        from benchmarks import jax_side
 
-    values, micro_batches = json.loads(request)
-    program = jax_side.build(Case(**values), micro_batches)
+        program = jax_side.build(case, micro_batches)
+    else:
+        from benchmarks import torch_side
+
+        program = torch_side.build(case, micro_batches, compiled=name == "torch_compile")
     program.run(1)
     for _ in sys.stdin:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -158,16 +171,18 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add("--model", default="deit_tiny_patch16_224", help="a registered model (default DeiT-Ti)")
+    add("--mode", choices=("train", "inference"), default="train", help="default train")
     add("--batch-size", type=positive_count, default=16, help="default 16")
     add("--dtypes", type=names(DTYPES), default=DTYPES, help=f"of {', '.join(DTYPES)} (both)")
-    add("--micro-batches", type=numbers, default=(1, 4), help="slices of a batch (default 1,4)")
+    add("--micro-batches", type=numbers, default=(1,), help="slices of a batch (default 1)")
+    add("--against", type=names(AGAINST), default=(), help=f"of {', '.join(AGAINST)}")
     add("--rounds", type=positive_count, default=15, help="of turns (default 15)")
     add("--markdown", type=Path, metavar="FILE", help="write the page there")
     return parser
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--take-steps"]:
-        _take_steps(sys.argv[2])
+    if sys.argv[1:2] == ["--calls"]:
+        _call(sys.argv[2])
     else:
         sys.exit(main())

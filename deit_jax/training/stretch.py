@@ -9,6 +9,7 @@ import jax
 
 from deit_jax.data.stream.loader import Batches
 from deit_jax.evaluation.metrics import Metrics, evaluate
+from deit_jax.kept_memory import give_back
 from deit_jax.runs.checkpoints.directory import OWES_EVALUATION, add_metrics
 from deit_jax.runs.checkpoints.manager import Checkpoints
 from deit_jax.runs.directory import RunDirectory
@@ -99,6 +100,7 @@ class Stretch:
             if first:
                 # It compiles; throughput is counted from the second.
                 jax.block_until_ready(self.state["step"])
+                give_back()
             # Before it is told: a signal that answers the line below finds a step to save.
             self.interruption.step_done()
             if first:
@@ -222,6 +224,7 @@ class Stretch:
                 return None
             finally:
                 self.close(batches)
+                give_back()
 
     def close(self, batches: Batches) -> None:
         """End the readers; but those of a process that a signal ends go with it, unwaited for."""
