@@ -33,8 +33,13 @@ class Clock:
         return rate
 
     @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave what happens inside out of the rate."""
+    def paused(self, settle: Callable[[], object]) -> Iterator[None]:
+        """Leave what happens inside out of the rate.
+
+        Args:
+            settle: waits for the devices: the steps that a loop has run ahead by still count.
+        """
+        settle()
         begin = time.monotonic()
         yield
         self._away += time.monotonic() - begin

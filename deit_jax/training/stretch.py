@@ -99,7 +99,7 @@ class Stretch:
             first = step == self.start + 1
             if first:
                 # It compiles; throughput is counted from the second.
-                jax.block_until_ready(self.state["step"])
+                self.settle()
                 give_back()
             # Before it is told: a signal that answers the line below finds a step to save.
             self.interruption.step_done()
@@ -135,6 +135,10 @@ class Stretch:
             batch = next(batches)
         return put_batch(batch, self.setup.mesh)
 
+    def settle(self) -> None:
+        """Wait until the devices have taken all steps that they were given."""
+        jax.block_until_ready(self.state["step"])
+
     def take(self, step: int, batch: Batch) -> TrainState:
         """Take a step with the teacher inside, or with its labels; return the state after it."""
         if self.setup.lessons:
@@ -159,7 +163,7 @@ class Stretch:
         if stop := self.stop_due(step):
             self.interruption.saving()
         if due or stop or step % self.config.checkpoint.every_steps == 0:
-            with self.clock.paused():
+            with self.clock.paused(self.settle):
                 if self.setup.lessons:
                     self.setup.lessons.save()
                 self.recorder.checkpoint(
@@ -217,7 +221,7 @@ class Stretch:
         # Many processes must do the same, and hear of the signal after the step only.
         alone = jax.process_count() == 1
         watched = self.interruption.unless_requested(batches) if alone else batches
-        with self.clock.paused():
+        with self.clock.paused(self.settle):
             try:
                 return evaluate(setup.eval_step, weights, watched, setup.mesh)
             except Abandoned:
