@@ -56,7 +56,9 @@ def test_inference_equals_timm_folded_and_not(name):
 
 @pytest.mark.parametrize("name", cases([]))
 def test_gradients_equal_timm(name):
-    theirs = reference(name, margin=4.0 if model_spec(name).convnet.activation == "relu" else 0.0)
+    activation = model_spec(name).convnet.activation
+    margin, ceiling = {"relu": (4.0, 0.0), "relu6": (4.0, 6.0), "silu": (0.0, 0.0)}[activation]
+    theirs = reference(name, margin=margin, ceiling=ceiling)
     function, params, stats = ours(name, theirs.state_dict())
     images, tensor = draw(64)
     target = np.random.default_rng(2).normal(size=(2, 1000)).astype(np.float32)
@@ -70,7 +72,7 @@ def test_gradients_equal_timm(name):
         )
 
     expected = as_tree(name, params, {k: p.grad for k, p in theirs.named_parameters()})
-    # Measured 4e-6 for ResNet-50 and 1e-5 for B0, float32 against float64.
+    # Measured 4e-6 for ResNet-50, 6e-6 for Lite2 and 1e-5 for B0, float32 against float64.
     assert max(jax.tree.leaves(jax.tree.map(error, gradient(params), expected))) < 1e-4
 
 

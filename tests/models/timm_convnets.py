@@ -12,7 +12,7 @@ from deit_jax.weights.convnet_names import convnet_names
 OUR_AXES = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
 
 
-def randomise(model, seed, margin=0.0, size=96):
+def randomise(model, seed, margin=0.0, size=96, ceiling=0.0):
     """Give every parameter and statistic a value that matters, yet keep activations in proportion.
 
     Arbitrary statistics would amplify float32 rounding, in PyTorch as much as here, and so would
@@ -20,7 +20,8 @@ def randomise(model, seed, margin=0.0, size=96):
     dividing by that little difference amplifies as well. So each statistic leaves half the mean in
     and divides by what is left then. With a `margin`, channels lie so many deviations above or
     below zero: of a million pre-activations some are always within rounding of ReLU's kink, and
-    PyTorch's own gradients in float32 then differ from those in float64 by per cents.
+    PyTorch's own gradients in float32 then differ from those in float64 by per cents. A `ceiling`
+    is another kink, as ReLU6's, which channels are so far below.
     """
     torch.manual_seed(seed)
     norms = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}
@@ -37,6 +38,8 @@ def randomise(model, seed, margin=0.0, size=96):
                 parameter.normal_(0, 0.2)
         for name, norm in norms.items():
             norm.weight.uniform_(0.5, 1.5)
+            if ceiling:
+                norm.weight.mul_(ceiling / 2 / margin / 1.5)
             norm.bias.add_(margin * norm.weight * torch.randn_like(norm.bias).sign())
             if name.endswith(("bn3", "conv3.bn")):
                 # A residual branch counts for less than its shortcut, as in trained networks.
@@ -49,10 +52,10 @@ def randomise(model, seed, margin=0.0, size=96):
     return model
 
 
-def reference(name, seed=0, margin=0.0):
+def reference(name, seed=0, margin=0.0, ceiling=0.0):
     """timm's model of that name, randomised and set to inference."""
     torch.manual_seed(seed)
-    return randomise(timm.create_model(name), seed, margin).eval()
+    return randomise(timm.create_model(name), seed, margin, ceiling=ceiling).eval()
 
 
 def ours(name, tensors, layout="timm", build=None):
