@@ -235,7 +235,9 @@ def test_kernels_are_added_up():
 
 @pytest.mark.full
 @pytest.mark.timeout(1800)
-def test_every_part_runs_to_its_end_or_says_what_it_needs(tmp_path, capsys):
+def test_every_part_runs_to_its_end_or_says_what_it_needs(tmp_path, capsys, monkeypatch):
+    # Of the programs that it starts: the slot has one GPU, and small batches.
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
     assert gpu_slot.main(["--smoke", "--seconds", "1500", "--output", str(tmp_path)]) == 0
     (path,) = tmp_path.glob("*.jsonl")
     records = {(r["name"], r["part"]): r for r in results.read(path)}
