@@ -1,7 +1,7 @@
 """What the command lines of the benchmarks share."""
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from deit_jax.cli.arguments import positive_count
@@ -41,3 +41,21 @@ def check_outputs(paths: Iterable[Path | None]) -> None:
     for path in paths:
         if path and not path.parent.is_dir():
             raise ValueError(f"{path.parent} is not a directory; create it or write elsewhere.")
+
+
+def check_against(against: Collection[str], models: Iterable[str]) -> None:
+    """Refuse to measure beside PyTorch where it or one of its models is missing.
+
+    Raises:
+        ValueError: torch or timm do not load, or timm has no such model.
+    """
+    if not against:
+        return
+    try:
+        from benchmarks import torch_side
+    except (ImportError, RuntimeError) as error:
+        raise ValueError(
+            f"--against needs torch and timm (pip install torch timm), which do not load: {error}."
+        ) from error
+    for name in models:
+        torch_side.check_model(name)

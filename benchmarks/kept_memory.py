@@ -6,6 +6,7 @@ it kept (deit_jax/kept_memory.py).
 """
 
 import argparse
+import importlib
 import itertools
 import json
 import os
@@ -17,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks import report
-from benchmarks.arguments import check_outputs, names, numbers
+from benchmarks.arguments import check_against, check_outputs, names, numbers
 from benchmarks.cases import AGAINST, DTYPES, OURS, Case, check_case
 from benchmarks.timing import Program, speedup, spread, take_turns
 from deit_jax.cli.arguments import Parser, parse, positive_count
@@ -66,11 +67,14 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError("The C library that is measured is that of Linux; measure there.")
         for case in cases:
             check_case(case, args.micro_batches)
+        check_against(args.against, [args.model])
         check_outputs([args.markdown])
     except ValueError as error:
         parser.error(str(error))
-    programs = [*itertools.islice(OURS, 1), *args.against]
-    kinds = list(itertools.product(programs, args.micro_batches, (True, False)))
+    programs = (next(iter(OURS)), *args.against)
+    # As in `measure_case`: only a train step is run in slices.
+    counts = args.micro_batches if args.mode == "train" else (1,)
+    kinds = list(itertools.product(programs, counts, (True, False)))
     rows = [row for case in cases for row in _measure(case, kinds, args.rounds)]
     page = _page(args, rows)
     print(page)
@@ -146,15 +150,8 @@ def _call(request: str) -> None:
     values, name, micro_batches, kept = json.loads(request)
     if kept and not keep_freed_memory():
         sys.exit("glibc's allocator is set by GLIBC_TUNABLES or MALLOC_*; unset them.")
-    case = Case(**values)
-    if name in OURS:
-        from benchmarks import jax_side
-
-        program = jax_side.build(case, micro_batches)
-    else:
-        from benchmarks import torch_side
-
-        program = torch_side.build(case, micro_batches, compiled=name == "torch_compile")
+    side = importlib.import_module(f"benchmarks.{'jax' if name in OURS else 'torch'}_side")
+    program = side.build(Case(**values), micro_batches, name)
     program.run(1)
     for _ in sys.stdin:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -99,7 +99,7 @@ def _build_theirs(case: Case, name: str, micro_batches: int) -> Program:
     from benchmarks import torch_side
 
     print(f"  building {name}, micro-batches {micro_batches}", file=sys.stderr, flush=True)
-    return torch_side.build(case, micro_batches, compiled=name == "torch_compile")
+    return torch_side.build(case, micro_batches, name)
 
 
 def speedups(

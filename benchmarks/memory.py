@@ -74,7 +74,7 @@ def _probe_torch(case: Case, name: str, micro_batches: int) -> tuple[int, str]:
     on_gpu = torch_side.DEVICE.type == "cuda"
     torch.zeros(1, device=torch_side.DEVICE)
     idle = _resident("VmRSS")
-    program = torch_side.build(case, micro_batches, compiled=name == "torch_compile")
+    program = torch_side.build(case, micro_batches, name)
     if not on_gpu:
         return _growth(program.run, idle), PROCESS_KIND
     torch.cuda.reset_peak_memory_stats()

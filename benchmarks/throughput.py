@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
-from benchmarks.arguments import check_outputs, names, numbers
+from benchmarks.arguments import check_against, check_outputs, names, numbers
 from benchmarks.cases import AGAINST, DTYPES, MODES, OURS, Case, check_case
 from deit_jax.cli.arguments import Parser, parse, positive, positive_count
 
@@ -112,16 +112,8 @@ def _check(arguments: argparse.Namespace, cases: list[Case]) -> None:
     for case in cases:
         check_case(case, arguments.micro_batches)
     check_outputs((arguments.json, arguments.markdown))
-    if not arguments.against:
-        return
-    try:
-        from benchmarks import torch_side
-    except (ImportError, RuntimeError) as error:
-        raise ValueError(
-            f"--against needs torch and timm (pip install torch timm), which do not load: {error}."
-        ) from error
-    for name in {case.model for case in cases} | {case.teacher for case in cases} - {""}:
-        torch_side.check_model(name)
+    models = {case.model for case in cases} | {case.teacher for case in cases} - {""}
+    check_against(arguments.against, models)
 
 
 def without_files(argv: list[str]) -> list[str]:

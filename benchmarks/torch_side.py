@@ -44,8 +44,9 @@ def check_model(name: str) -> None:
         raise ValueError(f"timm {timm.__version__} has no model {name!r}; leave --against out.")
 
 
-def build(case: Case, micro_batches: int = 1, *, compiled: bool) -> Program:
-    """Put model and data on the device and, if `compiled`, let torch.compile do its work."""
+def build(case: Case, micro_batches: int, name: str) -> Program:
+    """Put model and data on the device; if so named, let torch.compile do its work."""
+    compiled = name == "torch_compile"
     wrap: Callable = torch.compile if compiled else lambda function: function
     if case.mode == "inference":
         call: Callable[[], Any] = _inference(case, wrap)
@@ -53,7 +54,6 @@ def build(case: Case, micro_batches: int = 1, *, compiled: bool) -> Program:
         call = TrainStep(case, micro_batches, wrap)
     first = _seconds(call)
     compile_seconds = max(0.0, first - _seconds(call)) if compiled else 0.0
-    name = "torch_compile" if compiled else "torch"
     return Program(name, micro_batches, call, wait, DEVICE.type == "cpu", compile_seconds)
 
 
