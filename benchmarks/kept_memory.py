@@ -25,9 +25,10 @@ from deit_jax.cli.arguments import Parser, parse, positive_count
 from deit_jax.kept_memory import keep_freed_memory
 
 _METHOD = """\
-Each row is a process of its own; they take turns, a call each. The ratio, formed round by round, is
-how many times as fast **the first row** of the same type is: **above 1 it is faster than this
-row**. Training keeps memory, other commands do not. Medians, lowest and highest in brackets.
+Each row is a process of its own; they take turns of half a second, or of one call. The ratio,
+formed round by round, is how many times as fast **the first row** of the same type is: **above 1 it
+is faster than this row**. Training keeps memory, other commands do not, and so does the first row.
+Medians, lowest and highest in brackets.
 """
 _HEADER = ["type", "program", "micro-batches", "memory", "ms", "the first is", "page faults", "MiB"]
 
@@ -73,8 +74,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(str(error))
     programs = (next(iter(OURS)), *args.against)
     # As in `measure_case`: only a train step is run in slices.
-    counts = args.micro_batches if args.mode == "train" else (1,)
-    kinds = list(itertools.product(programs, counts, (True, False)))
+    training = args.mode == "train"
+    counts = args.micro_batches if training else (1,)
+    kinds = list(itertools.product(programs, counts, (training, not training)))
     rows = [row for case in cases for row in _measure(case, kinds, args.rounds)]
     page = _page(args, rows)
     print(page)
@@ -93,7 +95,8 @@ def _measure(case: Case, kinds: Sequence[tuple[str, int, bool]], rounds: int) ->
     """
     started = [_start(case, *kind) for kind in kinds]
     try:
-        seconds = take_turns([each.program() for each in started], rounds=rounds, turn_seconds=0.0)
+        programs = [each.program() for each in started]
+        seconds = take_turns(programs, rounds=rounds, turn_seconds=0.5, pause_seconds=0.3)
     finally:
         for each in started:
             each.process.kill()

@@ -42,11 +42,13 @@ class Program:
 
 
 def take_turns(
-    programs: Sequence[Program], *, rounds: int, turn_seconds: float
+    programs: Sequence[Program], *, rounds: int, turn_seconds: float, pause_seconds: float = 0.0
 ) -> list[list[float]]:
     """Run A B C A B C ...; return each program's seconds per call, one number for each round.
 
-    In its turn a program makes as many calls as fit into `turn_seconds`, at least one.
+    In its turn a program makes as many calls as fit into `turn_seconds`, at least one, after a
+    pause, which programs in processes of their own need: OpenMP's threads go on spinning for a
+    while when a call is done, and slow whoever comes next.
     """
     calls = []
     for program in programs:
@@ -56,6 +58,7 @@ def take_turns(
     seconds: list[list[float]] = [[] for _ in programs]
     for _ in range(rounds):
         for program, count, results in zip(programs, calls, seconds, strict=True):
+            time.sleep(pause_seconds)
             results.append(program.run(count))
     return seconds
 
