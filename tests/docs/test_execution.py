@@ -74,12 +74,14 @@ SMALL_BENCHMARKS = {
     },
     "benchmarks.planning.scaling": {},
 }
-# What stands in the tables of those that write no file.
+# What those print that write no page.
 PRINTED = {
     "benchmarks.augmentation": "| timm, Pillow |",
+    "benchmarks.damage": "harmed runs trained to the end",
     "benchmarks.kept_memory": "| kept |",
     "benchmarks.planning.scaling": "| DeiT-S ",
     "benchmarks.residual": "| training loss, last steps | ",
+    "benchmarks.soak": "anonymous: ",
 }
 # Seconds each; together they are what the quick tests have of this.
 QUICK = {
