@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from deit_jax.devices import platform
 
-# On the CPU JAX 0.11 plans and computes float32 otherwise than 0.10, which what it gains by slows.
+# JAX 0.11 computes float32 on CPUs otherwise than 0.10, which the forms for it would slow.
 _JAX_0_11 = jax.__version_info__ >= (0, 11)
 
 
@@ -69,7 +69,7 @@ def product(
 
 
 def _wide(x: Array, y: Array) -> bool:
-    """Return whether Eigen, which multiplies float32 summed over rows, wants the other one left."""
+    """Return whether Eigen, which multiplies float32 summed over rows, wants `y` on the left."""
     return _JAX_0_11 and x.ndim == 2 and x.shape[1] > y.shape[1]
 
 
