@@ -45,8 +45,8 @@ def open_mesh(wanted: Wanted) -> Mesh:
     # Whatever a plug-in that is missing or does not fit raises.
     except Exception as error:
         reason = " ".join(str(error).split())
-        refused = "topology" in reason.lower() and _is_installed("libtpu")
-        if device.platform == "tpu" and refused:
+        about_topology = device.platform == "tpu" and "topology" in reason.lower()
+        if about_topology and _is_installed("libtpu"):
             raise ValueError(
                 f"libtpu knows no {device.title} of topology {wanted.topology}: {reason[:200]}"
             ) from error

@@ -160,6 +160,18 @@ def test_a_missing_compiler_is_said_in_one_sentence(device, capsys, monkeypatch)
     assert "pip install 'deit_jax[plan]' (some 5 GB)" in said and said.count("\n") == 1
 
 
+def test_a_topology_that_libtpu_refuses_is_not_taken_for_a_missing_libtpu(capsys, monkeypatch):
+    def refuse(*_, **__):
+        # As libtpu 0.0.48 says it, of a single chip.
+        raise RuntimeError('Topology layout "v6e:1x1" is not divisible by the default bounds.')
+
+    monkeypatch.setattr(target.topologies, "get_topology_desc", refuse)
+    monkeypatch.setattr(target, "_is_installed", lambda package: True)
+    assert program.main(["--devices", "v6e", "--models", MICRO]) == 2
+    said = capsys.readouterr().err
+    assert "libtpu knows no" in said and "not divisible" in said and "pip install" not in said
+
+
 @pytest.mark.full
 def test_the_planned_experiment_is_the_one_that_is_trained(tmp_path, monkeypatch):
     """Of the same devices, both are the same program to the letter."""
