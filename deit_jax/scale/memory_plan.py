@@ -5,26 +5,16 @@ pass as it is written; compilers keep a little more or less (docs/scaling.md has
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax.extend.core import Jaxpr, Var
-from jax.sharding import AbstractMesh, AxisType, Mesh
-from jaxtyping import Array
 
-from deit_jax.sharding import DATA_AXIS, FSDP_AXIS, batch_split_over, split_axis
+from deit_jax.scale.activations import Remat
+from deit_jax.sharding import split_axis
 from deit_jax.trees import Tree
-
-# So many that what does not grow with them, such as a reshaped kernel, does not count.
-_TRACED = 256
-
-Remat = str
-Forward = Callable[[Tree, Tree, Array, Array], Any]
-"""(parameters, statistics, normalised images, a key for each) -> logits."""
 
 
 @dataclass(frozen=True)
@@ -153,58 +143,3 @@ def part_of(tree: Any, parts: int) -> int:
         // (1 if split_axis(leaf.shape, parts) is None else parts)
         for leaf in jax.tree.leaves(tree)
     )
-
-
-def kept_by_image(
-    forwards: Mapping[Remat, Forward],
-    shapes: tuple[Tree, Tree],
-    image_size: tuple[int, int],
-    mesh: Mesh,
-) -> Callable[[Remat], int]:
-    """Return what counts the bytes of one image that the backward pass needs; traces when asked.
-
-    Args:
-        forwards: the student's forward pass, by `Settings.remat`.
-        shapes: of its parameters and statistics.
-        image_size: (height, width) in pixels.
-        mesh: of the devices, whose kind decides how some layers are computed.
-    """
-    single = AbstractMesh(
-        (1, 1),
-        (DATA_AXIS, FSDP_AXIS),
-        axis_types=(AxisType.Auto,) * 2,
-        abstract_device=mesh.abstract_mesh.abstract_device,
-    )
-    # Without the mesh that they are to be on.
-    bare = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), shapes)
-    images = jax.ShapeDtypeStruct((_TRACED, *image_size, 3), jnp.float32)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), _TRACED))
-
-    @cache
-    def count(remat: Remat) -> int:
-        def backward(params: Tree, batch_stats: Tree, images: Array, keys: Array) -> Any:
-            return jax.vjp(lambda p: forwards[remat](p, batch_stats, images, keys), params)[1]
-
-        with batch_split_over(single):
-            sizes = _kept(jax.make_jaxpr(backward)(*bare, images, keys).jaxpr)
-        # Beside them two gradients on their way: of the widest layer, and of what it was made from.
-        return (sum(sizes) + 2 * max(sizes, default=0)) // _TRACED
-
-    return count
-
-
-def _kept(program: Jaxpr) -> list[int]:
-    """Return the bytes of each array that a program returns and was not given.
-
-    Parameters are needed too, but are there anyway; what is reshaped is the same memory.
-    """
-    origin = {e.outvars[0]: e.invars[0] for e in program.eqns if e.primitive.name == "reshape"}
-    kept = set()
-    for var in program.outvars:
-        while isinstance(var, Var) and var in origin:
-            var = origin[var]
-        if isinstance(var, Var):
-            kept.add(var)
-    kept -= {*program.invars, *program.constvars}
-    shapes: list[Any] = [var.aval for var in kept]
-    return [shape.size * shape.dtype.itemsize for shape in shapes]

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Key
 from deit_jax.devices import machine_memory_bytes
 from deit_jax.models.functional import HeadLogits, abstract
 from deit_jax.models.registry import model_spec
-from deit_jax.scale.memory_plan import Settings, Workload, kept_by_image
+from deit_jax.scale.activations import kept_by_image
+from deit_jax.scale.memory_plan import Settings, Workload
 from deit_jax.scale.remedies import remedies
 from deit_jax.schema import Config
 from deit_jax.sharding import platform_of
@@ -45,6 +46,7 @@ def workload_of(config: Config, state: TrainState, teacher: Tree, mesh: Mesh) ->
         (state["params"], state["batch_stats"]),
         (height, width),
         mesh,
+        recomputed=transformer is None,
     )
     # Two submodels see every image.
     views = 2 if config.training.cosub else 1

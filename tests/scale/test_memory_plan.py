@@ -9,7 +9,8 @@ import pytest
 from configs.digits import get_config
 from deit_jax.devices import machine_memory_bytes
 from deit_jax.models.functional import abstract
-from deit_jax.scale.memory_plan import Settings, Workload, kept_by_image, part_of
+from deit_jax.scale.activations import kept_by_image
+from deit_jax.scale.memory_plan import Settings, Workload, part_of
 from deit_jax.scale.remedies import remedies
 from deit_jax.schema import Config
 from deit_jax.sharding import create_mesh, split_over_batch
@@ -20,8 +21,8 @@ from deit_jax.training.programs import build_programs, student_builder
 from deit_jax.training.state import create_state
 
 
-def shape(*axes):
-    return jax.ShapeDtypeStruct(axes, jnp.float32)
+def shape(*axes, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct(axes, dtype)
 
 
 def workload(blocks=4):
@@ -118,9 +119,35 @@ def test_kept_bytes_of_two_layers_are_their_inputs():
         return jnp.sin(hidden @ params["b"])
 
     params = {"a": shape(48, 8), "b": shape(8, 5)}
-    count = kept_by_image({"none": forward}, (params, {}), (4, 4), create_mesh())
+    count = kept_by_image({"none": forward}, (params, {}), (4, 4), create_mesh(), recomputed=False)
     # The pixels were given; cos of both products, and the input of the second. The widest twice.
     assert count("none") == 4 * (8 + 8 + 5) + 2 * 4 * 8
+
+
+def test_of_a_convnet_what_follows_from_results_is_not_kept():
+    def forward(params, batch_stats, images, keys):
+        half = jnp.bfloat16
+        mapped = jax.lax.conv_general_dilated(
+            images.astype(half),
+            params["kernel"],
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        ).astype(jnp.float32)
+        normal = (mapped - mapped.mean((0, 1, 2))) * params["scale"]
+        shown = jax.nn.relu(normal).astype(half)
+        return shown.reshape(shown.shape[0], -1) @ params["head"]
+
+    params = {"kernel": shape(3, 3, 3, 8, dtype=jnp.bfloat16), "scale": shape(8)}
+    params["head"] = shape(4 * 4 * 8, 5, dtype=jnp.bfloat16)
+    counts = [
+        kept_by_image({"none": forward}, (params, {}), (4, 4), create_mesh(), recomputed=fused)
+        for fused in (True, False)
+    ]
+    # What both products are given, and the convolution's result, in bfloat16; the widest twice.
+    # Not in float32: less the mean, and the mask of ReLU.
+    assert counts[0]("none") == 2 * (4 * 4 * 3 + 2 * 4 * 4 * 8) + 2 * 2 * 4 * 4 * 8
+    assert counts[1]("none") > 2 * counts[0]("none")
 
 
 def digits(fsdp):
