@@ -63,6 +63,8 @@ def _run(arguments: argparse.Namespace, overrides: list[str], wanted: list[Wante
 
     if arguments.save:
         saved.check_new(arguments.save)
+    if arguments.hlo:
+        arguments.hlo.mkdir(parents=True, exist_ok=True)
     earlier = saved.load(arguments.against) if arguments.against else {}
     jobs = _jobs(arguments, overrides)
     meshes = [open_mesh(each) for each in wanted]

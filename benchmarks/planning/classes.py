@@ -2,17 +2,13 @@
 
 import re
 
-from benchmarks.planning.kernels import Kernel, Origin
+from benchmarks.planning.kernels import COLLECTIVE, Kernel, Origin
 
 PRODUCTS, CONVOLUTIONS = "products", "convolutions"
 ATTENTION = "attention"
 COPIES, CASTS, SUMS = "copies, pads, splits", "casts", "column sums"
 COLLECTIVES, TINY, REST = "collectives", "tiny", "rest"
 
-COLLECTIVE = re.compile(
-    r"(all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast)"
-    r"(?:-start)?$"
-)
 _MOVES = {"copy", "copy-start", "pad", "slice", "slice-start", "dynamic-slice"}
 _MOVES |= {"dynamic-update-slice", "concatenate", "transpose", "reverse", "reshape", "gather"}
 _SUMS = {"reduce", "add", "select", "compare"}

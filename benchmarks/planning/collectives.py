@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from benchmarks.planning.classes import COLLECTIVE
-from benchmarks.planning.kernels import Kernel
+from benchmarks.planning.kernels import COLLECTIVE, Kernel
 
 
 @dataclass(frozen=True)
@@ -42,18 +41,13 @@ def list_collectives(kernels: Iterable[Kernel], batch: int) -> list[Collective]:
         kind = COLLECTIVE.match(kernel.kind)
         if not kind:
             continue
-        shapes = kernel.shapes
-        if kernel.kind.endswith("-start") and len(shapes) > 1 and kind[1] != "all-reduce":
-            # An asynchronous one names its operands before its results, and on TPUs its flags.
-            shapes = tuple(shape for shape in shapes if shape.dtype != "u32" or shape.dimensions)
-            shapes = shapes[len(shapes) // 2 :]
-        largest = max(shapes, key=lambda shape: shape.size)
+        largest = max(kernel.shapes, key=lambda shape: shape.size)
         text = f"{largest.dtype}[{','.join(map(str, largest.dimensions))}]"
-        size = sum(-(-shape.size * shape.bits // 8) for shape in shapes)
+        size = sum(-(-shape.size * shape.bits // 8) for shape in kernel.shapes)
         # What is summed is of one device's shape, however long: only what is moved is of images.
         moved = kind[1] != "all-reduce"
-        gathered = moved and any(batch in shape.dimensions for shape in shapes)
-        found[kind[1], len(shapes), size, gathered, text] += kernel.launches
+        gathered = moved and any(batch in shape.dimensions for shape in kernel.shapes)
+        found[kind[1], len(kernel.shapes), size, gathered, text] += kernel.launches
     return sorted(
         (
             Collective(kind, launches, arrays, size, gathered, text)

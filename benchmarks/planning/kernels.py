@@ -1,5 +1,6 @@
 """From a compiled program to its kernels: how often each runs, what it moves and computes."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,6 +13,10 @@ _NAMES = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
 _FREE = _NAMES | {"after-all", "partition-id", "replica-id", "opt-barrier", "add-dependency"}
 _HIDDEN = _NAMES | {"broadcast"}
 _SLICES = {"slice", "dynamic-slice", "gather"}
+COLLECTIVE = re.compile(
+    r"(all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast)"
+    r"(?:-start)?$"
+)
 
 
 class Origin(NamedTuple):
@@ -117,8 +122,19 @@ def _kernel(module: Module, within: Computation, instruction: Instruction, times
         next((dtype for _, dtype in counted if dtype), ""),
         frozenset(part.opcode for part in told),
         origins,
-        instruction.shapes,
+        _results(instruction),
     )
+
+
+def _results(instruction: Instruction) -> tuple[ArrayShape, ...]:
+    """Shapes of the results alone, where devices exchange something.
+
+    An exchange that is begun may name its operands before its results, and on TPUs its flags.
+    """
+    if not COLLECTIVE.match(instruction.opcode):
+        return instruction.shapes
+    arrays = [shape for shape in instruction.shapes if shape.dtype != "u32" or shape.dimensions]
+    return tuple((arrays or instruction.shapes)[-len(instruction.operands) :])
 
 
 def _flat(
@@ -142,6 +158,8 @@ def _bytes(within: Computation, instruction: Instruction) -> int:
         return 2 * written
     if instruction.opcode == "dynamic-update-slice":
         return 2 * _held(within[instruction.operands[1]])
+    if COLLECTIVE.match(instruction.opcode):
+        return read + sum(shape.bytes for shape in _results(instruction))
     if instruction.opcode.endswith("-start"):
         # Its result names the operands too, and what it is waited for by.
         results = [shape for shape in instruction.shapes if shape.size > 1]

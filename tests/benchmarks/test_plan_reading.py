@@ -259,6 +259,44 @@ def test_what_crosses_between_devices(eight_devices):
     assert crossing(lambda x: x + 1, rows) == []
 
 
+BEGUN = """\
+HloModule begun, entry_computation_layout={(f32[8]{0}, f32[2]{0})->f32[8]{0}}
+
+%sum (x: f32[], y: f32[]) -> f32[] {
+  %x = f32[] parameter(0)
+  %y = f32[] parameter(1)
+  ROOT %add = f32[] add(%x, %y)
+}
+
+ENTRY %main (a: f32[8], b: f32[2]) -> f32[8] {
+  %a = f32[8]{0} parameter(0)
+  %b = f32[2]{0} parameter(1)
+  %told = ((f32[8]{0}), f32[8]{0}) all-reduce-start(%a), to_apply=%sum
+  %told_done = f32[8]{0} all-reduce-done(%told)
+  %two = (f32[8]{0}, f32[2]{0}) all-reduce-start(%a, %b), to_apply=%sum
+  %two_done = (f32[8]{0}, f32[2]{0}) all-reduce-done(%two)
+  %sent = (f32[2]{0}, f32[2]{0}, u32[], u32[]) collective-permute-start(%b), \
+source_target_pairs={{0,1}}
+  %sent_done = f32[2]{0} collective-permute-done(%sent)
+  %one = u32[] constant(1)
+  ROOT %counted = u32[] all-reduce(%one), to_apply=%sum
+}
+"""
+
+
+def test_an_exchange_is_its_results_however_it_is_written():
+    """Of one that is begun a program may name operands and flags as well, or results alone."""
+    found = list_collectives(kernels(BEGUN), 64)
+    assert found == [
+        Collective("all-reduce", 1, 2, 4 * (8 + 2), False, "f32[8]"),
+        Collective("all-reduce", 1, 1, 4 * 8, False, "f32[8]"),
+        Collective("collective-permute", 1, 1, 4 * 2, False, "f32[2]"),
+        Collective("all-reduce", 1, 1, 4, False, "u32[]"),
+    ]
+    # Read and written once each.
+    assert [kernel.bytes for kernel in kernels(BEGUN)] == [64, 80, 16, 8]
+
+
 def test_nothing_else_is_counted():
     text = jax.jit(lambda x: jnp.sin(x) + x).lower(jnp.ones(8)).as_text(dialect="hlo")
     module = read_module(text)
