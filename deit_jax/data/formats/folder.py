@@ -99,7 +99,8 @@ def in_order(names: Iterable[str], numeric: bool, where: str) -> tuple[str, ...]
         raise ValueError(
             f"{where} has a class {wrong[0]!r}, which is no number: open it in the order of names."
         )
-    return tuple(sorted(names, key=int))
+    # 1 and 01 may both be there.
+    return tuple(sorted(names, key=lambda name: (int(name), name)))
 
 
 def _remedy(root: Path) -> str:
