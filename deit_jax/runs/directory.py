@@ -54,7 +54,8 @@ class RunDirectory:
         """Write down, once, that there is a checkpoint: then its loss will not go unnoticed."""
         if self._noted or self._lock is None or not (steps := saved_steps(self.checkpoints)):
             return
-        with contextlib.suppress(OSError):
+        # Not worth ending a run for; the next call tries again.
+        with contextlib.suppress(OSError, ValueError):
             record = read_run_record(self.path)
             write_json(self.path / "config.json", {"first_checkpoint": steps[0], **record})
             self._noted = True
