@@ -22,6 +22,7 @@ from deit_jax.data.formats.packed_names import PackedNames
 from deit_jax.data.identity import combine, of_numbers
 from deit_jax.data.images.file import MOST_BYTES
 from deit_jax.data.images.names import (
+    DROPPING,
     OTHER_ENDING,
     LeftOut,
     has_image_ending,
@@ -31,7 +32,6 @@ from deit_jax.data.images.names import (
 
 ARCHIVES: Final = (".tar", ".zip")
 _IRREGULAR: Final = "links, devices, encrypted members, names that lead out of the archive"
-_DROPPING: Final = "what systems leave behind"
 _COMPRESSED: Final = (".tgz", ".gz", ".bz2", ".xz", ".zst")
 # What the standard library raises over damaged files; OverflowError: sizes beyond 63 bits;
 # RuntimeError: a member that is encrypted after all.
@@ -181,7 +181,7 @@ def _is_wanted(member: _Member, left_out: LeftOut) -> bool:
             left_out.add(OTHER_ENDING, member.name)
         return False
     if is_dropping:
-        left_out.add(_DROPPING, member.name)
+        left_out.add(DROPPING, member.name)
         return False
     return True
 

@@ -12,6 +12,7 @@ from deit_jax.data.images.file import read_image_file
 from deit_jax.data.images.names import EXTENSIONS, is_left_behind
 from deit_jax.data.images.tree import image_tree
 from deit_jax.data.source import Record
+from deit_jax.messages import some
 
 
 class FolderSource:
@@ -113,9 +114,8 @@ def _remedy(root: Path) -> str:
     names = sorted(p.name for p in directory.iterdir() if p.is_dir() and not is_left_behind(p.name))
     if not names:
         return ""
-    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
     return (
-        f"; {str(directory)!r} has {', '.join(names[:5])}{more}: name the splits "
+        f"; {str(directory)!r} has {some(names)}: name the splits "
         "(--config.data.train_split, --config.data.eval_split) or, if these are classes, divide "
         f"them (python -m deit_jax split {directory} --output NEW)"
     )

@@ -49,9 +49,8 @@ def open_cifar(path: Path, classes: int) -> dict[str, Source]:
         FileNotFoundError: if the files of neither version are there.
         ValueError: if a file is damaged.
     """
-    found = _find(path, classes)
-    read = _binary if found[0] is _BINARY[classes] else _pickled
-    layout, contents = found
+    layout, contents = _find(path, classes)
+    read = _binary if layout is _BINARY[classes] else _pickled
     names = _class_names(contents[layout.names], classes, layout)
     sources: dict[str, Source] = {}
     for split, files in (("train", layout.train), ("test", layout.test)):

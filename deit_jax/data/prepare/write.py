@@ -11,7 +11,7 @@ from deit_jax.data.formats.prepared import FORMAT, MANIFEST, labels_path, pack_r
 from deit_jax.data.images.names import is_left_behind
 from deit_jax.data.prepare.checked_records import Resize, checked_record
 from deit_jax.data.prepare.jobs import in_processes
-from deit_jax.data.source import HasFingerprint, Source
+from deit_jax.data.source import Source
 from deit_jax.data.stream.damage_count import Damage
 from deit_jax.data.stream.read_or_replace import DamagedRecordError
 from deit_jax.files import is_partial, read_json, remove_partials, write_json, written_whole
@@ -157,12 +157,7 @@ def _check_plan(
         "resize": list(resizing),
         "shard_images": shard_images,
         "sources": {
-            split: [
-                source.name,
-                len(source),
-                list(source.class_names),
-                _fingerprint(source),
-            ]
+            split: [source.name, len(source), list(source.class_names), _fingerprint(source)]
             for split, source in sources.items()
         },
     }
@@ -187,12 +182,10 @@ def _check_plan(
 
 
 def _fingerprint(source: Source) -> str:
-    """Tell apart data sets of one name and size.
-
-    Where labels are only known after reading everything, the source offers something cheaper.
-    """
-    if isinstance(source, HasFingerprint):
-        return source.fingerprint
+    """Tell apart data sets of one name and size."""
+    # Where labels are only known after reading everything.
+    if cheaper := getattr(source, "fingerprint", ""):
+        return cheaper
     return hashlib.sha256(np.asarray(source.labels, "<i4").tobytes()).hexdigest()
 
 
