@@ -9,7 +9,7 @@ import numpy as np
 from deit_jax.data.formats.packed_names import PackedNames
 from deit_jax.data.identity import combine, of_numbers, sizes_of_files
 from deit_jax.data.images.file import read_image_file
-from deit_jax.data.images.names import EXTENSIONS, is_left_behind
+from deit_jax.data.images.names import EXTENSIONS, LeftOut, is_left_behind
 from deit_jax.data.images.tree import image_tree
 from deit_jax.data.source import Record
 from deit_jax.messages import some
@@ -42,10 +42,13 @@ class FolderSource:
         self.root = str(root)
         self.name = f"{root.parent.name}/{split}"
         images_of: dict[str, list[str]] = {}
-        for folder, names in image_tree(self.root).items():
-            if folder:
-                images = images_of.setdefault(folder.split(os.sep, 1)[0], [])
-                images += [os.path.join(folder, name) for name in names]
+        tree = image_tree(self.root)
+        left_out = LeftOut()
+        for name in tree.pop("", []):
+            left_out.add("images in no class folder", name)
+        for folder, names in tree.items():
+            images = images_of.setdefault(folder.split(os.sep, 1)[0], [])
+            images += [os.path.join(folder, name) for name in names]
         self.class_names = in_order(images_of, numeric_order, self.root)
         if not self.class_names:
             raise FileNotFoundError(
@@ -61,6 +64,7 @@ class FolderSource:
         self.labels = np.repeat(
             np.arange(len(files), dtype=np.int32), [len(images) for images in files]
         )
+        left_out.say(self.root)
         self._paths = PackedNames(path for images in files for path in images)
 
     @property
