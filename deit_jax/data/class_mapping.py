@@ -78,7 +78,10 @@ def read_mapping(path: str | Path, model: Classes, data: Classes, key: str) -> C
     """
     values = _read(Path(path), data, key)
     known = {name: index for index, name in enumerate(model.names)}
-    classes = [known.get(value, -1) if isinstance(value, str) else value for value in values]
+    for value in values:
+        if isinstance(value, str) and value not in known:
+            raise ValueError(f"{path} names {value!r}, which is no class of {model.owner}.")
+    classes = [known[value] if isinstance(value, str) else value for value in values]
     if len(classes) != data.number or not all(0 <= index < model.number for index in classes):
         numbers = [index for index in classes if index >= 0] or [0]
         raise ValueError(
@@ -92,19 +95,25 @@ def read_mapping(path: str | Path, model: Classes, data: Classes, key: str) -> C
 def _read(path: Path, data: Classes, key: str) -> list[Any]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path} ({key}).")
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         content = json.loads(text) if text.lstrip()[:1] in ("[", "{") else text.split()
         if isinstance(content, dict):
             # Names of the model stay names.
             values = [content[name] for name in data.names]
-            return [value if isinstance(value, str) else int(value) for value in values]
-        return [int(value) for value in content]
-    except (KeyError, TypeError, ValueError) as error:
+            return [value if isinstance(value, str) else _whole(value) for value in values]
+        return [_whole(value) for value in content]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} does not hold class indices ({error}); give one whole number for each class "
             f"of {data.owner}, or a JSON object with each of its names."
         ) from error
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise ValueError(f"{json.dumps(value)} is none")
+    return int(value)
 
 
 def _incomparable(model: Classes, data: Classes) -> str:

@@ -9,9 +9,13 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from deit_jax.data.formats.packed_names import PackedNames
+    from deit_jax.data.source import Source
 
 _SAMPLE: Final = 256
 # A data set is small with fewer bytes and images than this: it is read within seconds.
@@ -22,33 +26,7 @@ _MOST_SIZES: Final = 100_000
 _THREADS: Final = 16
 
 
-class Indexed(Protocol):
-    """Texts by number."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> str: ...
-
-
-class Readable(Protocol):
-    """As much of a source as is looked at here."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """One name for each class."""
-        ...
-
-    @property
-    def identity(self) -> str:
-        """See `data.source.Source`."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Any: ...
-
-
-def identity_of(source: Readable) -> dict[str, Any]:
+def identity_of(source: "Source") -> dict[str, Any]:
     """Return number of images and classes and the digests that tell a data set from another.
 
     `records` changes where an image comes, goes, or gets another name, size or label; `contents`
@@ -62,7 +40,7 @@ def identity_of(source: Readable) -> dict[str, Any]:
     }
 
 
-def contents(source: Readable) -> str:
+def contents(source: "Source") -> str:
     """SHA-256 over labels and bytes of all images of a small data set, else of some of them."""
     count = len(source)
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -87,7 +65,7 @@ def of_numbers(*arrays: Sequence[int] | np.ndarray) -> str:
     return combine(np.asarray(array).astype("<i8").tobytes() for array in arrays)
 
 
-def sizes_of_files(root: str, paths: Indexed) -> list[int]:
+def sizes_of_files(root: str, paths: "PackedNames") -> list[int]:
     """Return sizes in bytes, -1 of files that are not there; of many files only of some.
 
     Args:
@@ -117,7 +95,7 @@ def _size(path: str) -> int:
         return -1
 
 
-def _of_record(source: Readable, index: int) -> tuple[int, bytes]:
+def _of_record(source: "Source", index: int) -> tuple[int, bytes]:
     """Return bytes and digest of one image; training copes with some that cannot be read."""
     try:
         record = source[int(index)]

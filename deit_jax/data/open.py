@@ -4,7 +4,10 @@ from pathlib import Path
 
 from deit_jax.data.combined import Joined
 from deit_jax.data.formats.archives import ARCHIVES, Archive, is_archive
+from deit_jax.data.formats.digits import open_digits
+from deit_jax.data.formats.folder import FolderSource
 from deit_jax.data.formats.listed import by_class_folder, open_files
+from deit_jax.data.formats.prepared import PreparedSource
 from deit_jax.data.formats.tfds_description import is_prepared
 from deit_jax.data.papers.facts import DATASETS
 from deit_jax.data.source import Source
@@ -26,20 +29,14 @@ def open_source(kind: str, split: str, directory: str = "") -> Source:
         FileNotFoundError: if the directory holds no such data set.
         ModuleNotFoundError: if the kind needs an extra that is not installed.
     """
-    # Each kind is imported when it is asked for: two of them need optional packages.
     if kind == "digits":
-        from deit_jax.data.formats.digits import open_digits
-
         return open_digits(split)
     if kind in ("folder", "numbered_folder"):
-        from deit_jax.data.formats.folder import FolderSource
-
         return FolderSource(directory, split, numeric_order=kind == "numbered_folder")
     if kind == "prepared":
-        from deit_jax.data.formats.prepared import PreparedSource
-
         return PreparedSource(directory, split)
     if kind == "tfds":
+        # Takes half a second to import.
         from deit_jax.data.formats.tfds import TfdsSource
 
         return TfdsSource(directory, split)
@@ -58,7 +55,6 @@ def open_splits(path: Path, splits: list[str]) -> dict[str, Source]:
 
     Raises:
         FileNotFoundError, ValueError: if a split is not there or the files are damaged.
-        ModuleNotFoundError: if TensorFlow Datasets is needed and not installed.
     """
     if path.is_file():
         archive = Archive(path)
@@ -86,7 +82,8 @@ def open_named(name: str, path: Path, val_labels: str = "") -> dict[str, Source]
         val_labels: see `deit_jax.data.papers.imagenet.read_labels`.
 
     Raises:
-        FileNotFoundError, ValueError, ModuleNotFoundError: as `open_splits`.
+        FileNotFoundError, ValueError: as `open_splits`.
+        ModuleNotFoundError: if SciPy is needed and not installed.
     """
     if name not in DATASETS:
         raise ValueError(f"There is no data set {name!r}: use {', '.join(DATASETS)}.")

@@ -1,7 +1,7 @@
 """Random-access collections of labelled images: what every source offers."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Int32, UInt8
@@ -55,16 +55,6 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Record: ...
-
-
-@runtime_checkable
-class HasFingerprint(Protocol):
-    """A source that reads everything to know its labels, and can be told from others without."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Differs between data sets of one name and size."""
-        ...
 
 
 class ArraySource:

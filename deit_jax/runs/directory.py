@@ -14,13 +14,7 @@ from typing import Any
 import jax
 
 from deit_jax.data.images.names import is_left_behind
-from deit_jax.files import (
-    is_partial,
-    remove_partials,
-    require_writable,
-    strict_json,
-    write_json,
-)
+from deit_jax.files import is_partial, remove_partials, require_writable, strict_json, write_json
 from deit_jax.runs.checkpoints.directory import saved_steps
 from deit_jax.runs.going_on import MAY_CHANGE, same_configuration, same_origin
 from deit_jax.runs.made_from import MadeFrom
@@ -54,7 +48,8 @@ class RunDirectory:
         """Write down, once, that there is a checkpoint: then its loss will not go unnoticed."""
         if self._noted or self._lock is None or not (steps := saved_steps(self.checkpoints)):
             return
-        with contextlib.suppress(OSError):
+        # Not worth ending a run for; the next call tries again.
+        with contextlib.suppress(OSError, ValueError):
             record = read_run_record(self.path)
             write_json(self.path / "config.json", {"first_checkpoint": steps[0], **record})
             self._noted = True
@@ -82,7 +77,6 @@ def open_run(
     *,
     made_from: MadeFrom | None = None,
     allow_config_change: bool = False,
-    may_change: Sequence[str] = MAY_CHANGE,
     class_names: Sequence[str] = (),
 ) -> RunDirectory:
     """Make or reopen the directory of a run, lock it, and write `config.json`.
@@ -93,9 +87,8 @@ def open_run(
         workdir: the directory.
         config: nested configuration, a mapping or an `ml_collections.ConfigDict`.
         made_from: data, teacher, weights and devices, to be recorded and compared.
-        allow_config_change: go on although other keys have changed than those of `may_change`, or
+        allow_config_change: go on although other keys have changed than those of `MAY_CHANGE`, or
             what the run was made from.
-        may_change: shell patterns of dotted keys that may differ from the saved ones.
         class_names: of the data, for whoever reads the run.
 
     Raises:
@@ -116,7 +109,7 @@ def open_run(
         record = json.loads(strict_json({"config": config, **facts, **circumstances()}))
         saved = read_run_record(path) if run.resumed else None
         if saved is not None:
-            allowed = ("*",) if allow_config_change else may_change
+            allowed = ("*",) if allow_config_change else MAY_CHANGE
             record = same_configuration(path, saved, record, allowed)
             record = same_origin(record, made_from, path, allow_config_change)
         elif made_from:

@@ -1,36 +1,30 @@
 """Run directories as they lie on disk, read without starting JAX; they may still be growing."""
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from deit_jax.runs.log_lines import read_lines
-from deit_jax.runs.read import load_run
+from deit_jax.runs.read import Run, load_run
 
 WeightsKind = Literal["raw", "ema"]
 Split = Literal["train", "eval"]
 
 MEASURED_HEADS = ("class", "distillation", "fused")
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 @dataclass(frozen=True)
-class RunRecord:
-    """What a run directory says.
+class RunRecord(Run):
+    """What a run directory says, whose `path` is as it was given.
 
     Attributes:
-        path: the directory, as it was given.
-        config: the configuration, as nested dicts.
         rows: the lines of `metrics.jsonl`, the last one of each step and split.
-        result: the contents of `result.json`; None while the run is unfinished.
-        record: all of `config.json`: how the run was started.
     """
 
-    path: Path
-    config: dict[str, Any]
     rows: tuple[dict[str, Any], ...]
-    result: dict[str, Any] | None
-    record: dict[str, Any] = field(default_factory=dict)
 
     def lines(self, split: Split) -> list[dict[str, Any]]:
         """Return the rows of one split by rising step."""
@@ -58,9 +52,10 @@ class RunRecord:
         data = self.config["data"]
         if not data["directory"]:
             return data["source"]
-        # A prepared TFDS data set ends with its version: name/1.2.3.
-        parts = Path(data["directory"]).absolute().parts
-        return parts[-2] if data["source"] == "tfds" else parts[-1]
+        path = Path(data["directory"]).absolute()
+        # Maybe the folder of a version that TensorFlow Datasets prepared: name/1.2.3.
+        versioned = data["source"] == "tfds" and _VERSION.fullmatch(path.name)
+        return path.parent.name if versioned else path.name
 
     @property
     def epochs(self) -> float:
@@ -115,7 +110,7 @@ def read_run(directory: str | Path) -> RunRecord:
         raise ValueError(f"{path} is no run directory (it has no config.json); {hint}")
     run = load_run(path)
     rows = tuple(_read_rows(path / "metrics.jsonl"))
-    return RunRecord(path, run.config, rows, run.result, run.record)
+    return RunRecord(path, run.config, run.result, run.record, run.class_names, rows)
 
 
 def read_runs(directories: Iterable[str | Path]) -> list[RunRecord]:

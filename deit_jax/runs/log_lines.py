@@ -18,7 +18,7 @@ class Line(NamedTuple):
     row: dict[str, Any]
 
 
-def read_lines(path: str | Path, needs: Sequence[str] = ()) -> list[Line]:
+def read_lines(path: Path, needs: Sequence[str] = ()) -> list[Line]:
     """Read all measurements in the order of the file; none if there is no file.
 
     What a killed process, or one that is writing now, left of a last line is not among them.
@@ -30,7 +30,6 @@ def read_lines(path: str | Path, needs: Sequence[str] = ()) -> list[Line]:
     Raises:
         ValueError: lines before the last one are damaged: their numbers are named.
     """
-    path = Path(path)
     texts = path.read_bytes().splitlines() if path.is_file() else []
     lines, damaged = [], []
     for number, text in enumerate(texts, start=1):

@@ -1,19 +1,20 @@
 """The one reader of weights from anywhere: a run of train.py, one of its checkpoints, or a file."""
 
-import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deit_jax.data.combined import keep_classes
 from deit_jax.data.identity import combine
-from deit_jax.files import strict_json
+from deit_jax.data.open import open_source
+from deit_jax.files import read_json, strict_json
 from deit_jax.runs.checkpoints.directory import select
 from deit_jax.runs.checkpoints.manifest import DamagedCheckpoint
 from deit_jax.runs.checkpoints.orbax_store import read_saved_manifest
 from deit_jax.runs.checkpoints.saved_weights import restore_parameters
-from deit_jax.runs.classes import class_names_of_run
-from deit_jax.runs.read import load_run, run_preprocessing
+from deit_jax.runs.read import Run, load_run, run_preprocessing
 from deit_jax.weights.description.config import CONFIG, Description
 from deit_jax.weights.description.facts import Facts
 from deit_jax.weights.description.network import registered
@@ -123,8 +124,8 @@ def is_run(path: Path) -> bool:
     if (path / "checkpoints").is_dir():
         return True
     try:
-        record = json.loads(config.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        record = read_json(config)
+    except (OSError, ValueError):
         return False
     return isinstance(record, dict) and "config" in record
 
@@ -154,23 +155,24 @@ def _refuse_checkpoint(path: Path) -> None:
         )
 
 
-def _read_run(run: Path, checkpoint: str | int, which: str) -> RunWeights:
-    config = load_run(run).config
+def _read_run(path: Path, checkpoint: str | int, which: str) -> RunWeights:
+    run = load_run(path)
+    config = run.config
     which = which or ("ema" if config["evaluation"]["weights"] == "ema" else "model")
     if which not in _PARTS:
         raise ValueError(f"There are no {which!r} weights; choose model or ema.")
-    params, batch_stats, meta = restore_parameters(run / "checkpoints", checkpoint, _PARTS[which])
+    params, batch_stats, meta = restore_parameters(path / "checkpoints", checkpoint, _PARTS[which])
     model = config["model"]
     size = (int(model["image_size"][0]), int(model["image_size"][1]))
     facts = Facts(
         model["name"],
         size,
         run_preprocessing(config),
-        class_names_of_run(run, config, meta),
+        _class_names(run, meta),
         notes=(f"Step {meta['step']:,} of the run, {which} weights.",),
     )
     return RunWeights(
-        str(run),
+        str(path),
         "deit_jax",
         model["name"],
         model["num_classes"],
@@ -178,10 +180,34 @@ def _read_run(run: Path, checkpoint: str | int, which: str) -> RunWeights:
         params,
         batch_stats,
         facts,
-        num_heads=registered(model["name"], model.get("num_heads", 0)).num_heads,
+        num_heads=registered(model["name"], model["num_heads"]).num_heads,
         said=Description("deit_jax", CONFIG, model["name"]),
         config=config,
         which=which,
         step=meta["step"],
         metrics=meta["metrics"] or {},
     )
+
+
+def _class_names(run: Run, meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names: of the checkpoint, else of the run's record, else of its data.
+
+    Args:
+        run: maybe one from before names were kept.
+        meta: notes that its checkpoint was saved with.
+
+    Returns:
+        One name for each class; () if nothing says them any more.
+    """
+    count = run.config["model"]["num_classes"]
+    for names in (meta.get("class_names"), run.class_names):
+        if names and len(names) == count:
+            return tuple(names)
+    data = run.config["data"]
+    try:
+        source = open_source(data["source"], data["eval_split"], data["directory"])
+        found = keep_classes(source, data["classes"]).class_names
+    except (OSError, ValueError, ModuleNotFoundError):
+        # The data need not be where the run was trained.
+        return ()
+    return found if len(found) == count else ()

@@ -70,7 +70,7 @@ class Run:
     config: dict[str, Any]
     result: dict[str, Any] | None
     record: dict[str, Any]
-    class_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...]
 
 
 def load_run(workdir: str | Path) -> Run:

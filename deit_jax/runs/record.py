@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deit_jax.config.keys import leaves_by_key
+from deit_jax.schema import RULES
 from deit_jax.version import __version__
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
@@ -16,7 +17,6 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 
 def circumstances() -> dict[str, Any]:
     """Return what else decides a run: overrides, command line, versions, commit."""
-    overrides = [a.lstrip("-") for a in sys.argv if a.startswith(("--config.", "-config."))]
     versions = {"python": platform.python_version(), "deit_jax": __version__}
     for package in _PACKAGES:
         try:
@@ -24,11 +24,31 @@ def circumstances() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return {
-        "overrides": overrides,
+        "overrides": _overrides(sys.argv),
         "command": sys.argv,
         "versions": versions,
         "git_commit": _git_commit(),
     }
+
+
+def _overrides(arguments: Sequence[str]) -> list[str]:
+    """Return what sets keys, as `config.a.b=value` in whichever of its forms it was given."""
+    found = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        flag = argument.removeprefix("-").removeprefix("-")
+        if flag == argument or not flag.startswith(("config.", "noconfig.")):
+            continue
+        if "=" not in flag:
+            rule = RULES.get(flag.removeprefix("config."))
+            if flag.startswith("no"):
+                flag = f"{flag.removeprefix('no')}=False"
+            elif rule is not None and rule.kind is bool:
+                flag += "=True"
+            else:
+                flag += f"={next(remaining, '')}"
+        found.append(flag)
+    return found
 
 
 def _git_commit() -> str:

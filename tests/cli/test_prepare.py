@@ -100,6 +100,32 @@ def test_verify_names_damage_and_the_stream_survives_it(prepared, tmp_path, caps
 
 
 @pytest.mark.slow
+def test_verify_and_the_source_name_damaged_labels(prepared, tmp_path, capsys):
+    """`data.classes` and `data.fraction` choose by them, without reading a record."""
+    damaged = tmp_path / "damaged"
+    shutil.copytree(prepared, damaged)
+    file = damaged / "train-labels.npy"
+    whole = file.read_bytes()
+    labels = np.load(file)
+    # The first of the second shard.
+    labels[8] ^= 1
+    np.save(file, labels)
+    assert main(["prepare", str(damaged), "--verify", "--workers=1"]) == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert (
+        "train-00001-of-00004.array_record: the file of labels says otherwise of 1 rec" in printed
+    )
+    for content in (whole[:-1], whole[:60], b"", b"other"):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"train-labels\.npy is damaged"):
+            _ = open_source("prepared", "train", str(damaged)).labels
+        assert main(["prepare", str(damaged), "--verify", "--workers=1"]) == 1
+        assert "train-labels.npy is damaged" in "".join(capsys.readouterr().out.split("\n"))
+    np.save(file, labels[1:])
+    with pytest.raises(ValueError, match="not one label for each of 30 images"):
+        _ = open_source("prepared", "train", str(damaged)).labels
+
+
 def test_damaged_files_are_left_out_and_named(folder, tmp_path, capsys):
     copy = tmp_path / "folder"
     shutil.copytree(folder, copy)

@@ -79,7 +79,12 @@ def test_a_file_says_the_models_class_of_each(tmp_path, text):
         ("0 1 -1", "0 to 3"),
         ("a b c", "whole number"),
         (json.dumps({"cat": 0}), "'cow'"),
-        (json.dumps({"cat": 0, "cow": "?", "dog": 1}), "0 to 3"),
+        ("[0, 1.5, 2]", r"1\.5 is none.* whole number"),
+        ("[0, Infinity, 2]", "Infinity is none.* whole number"),
+        ("[0, true, 2]", "true is none.* whole number"),
+        ("\ufeff0 1 2", "whole number"),
+        ("[" * 100_000, "whole number"),
+        (json.dumps({"cat": 0, "cow": "?", "dog": 1}), r"'\?', which is no class of the model"),
         (json.dumps({"cat": 0, "cow": [1], "dog": 1}), "whole number"),
     ],
 )
@@ -90,3 +95,9 @@ def test_a_wrong_file_is_refused(tmp_path, text, reason):
         read_mapping(tmp_path / "map", model, data, "--x")
     with pytest.raises(FileNotFoundError, match=r"\(--x\)"):
         read_mapping(tmp_path / "none", model, data, "--x")
+
+
+def test_a_file_that_is_no_utf8_is_refused_by_its_name(tmp_path):
+    (tmp_path / "map").write_text("0 1 2", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"map does not hold class indices"):
+        read_mapping(tmp_path / "map", Classes("m", 3), Classes("d", 3, PETS), "--x")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from deit_jax.config.command_line import read_overrides
 from deit_jax.config.defaults import default_config
 from deit_jax.config.keys import leaves_by_key
 from deit_jax.files import strict_json, write_json
@@ -32,6 +33,23 @@ def test_a_new_run_says_how_it_was_started(tmp_path, monkeypatch):
     assert record["command"] == ["train.py", "--config=c.py:x", "--config.seed=3"]
     assert record["versions"]["jax"] == jax.__version__
     assert set(record) == {"config", "overrides", "command", "versions", "git_commit"}
+
+
+def test_overrides_are_recorded_alike_in_all_their_forms(tmp_path, monkeypatch):
+    words = ["--config.seed", "3", "-config.mesh.fsdp=2", "--config.log.tensorboard"]
+    words += ["--noconfig.training.repeatable", "--config=c.py:x", "config.seed=4"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    # The configuration itself is read by other code.
+    expected = read_overrides(words).overrides
+    open_run(tmp_path, CONFIG).close()
+    found = json.loads((tmp_path / "config.json").read_text())["overrides"]
+    assert found == [
+        "config.seed=3",
+        "config.mesh.fsdp=2",
+        "config.log.tensorboard=True",
+        "config.training.repeatable=False",
+    ]
+    assert read_overrides([f"--{flag}" for flag in found]).overrides == expected
 
 
 def test_a_resumed_run_is_left_as_it_was(tmp_path):

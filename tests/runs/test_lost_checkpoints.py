@@ -22,6 +22,17 @@ def refuses(path, match):
     return True
 
 
+def test_a_note_that_cannot_be_made_ends_no_run(tmp_path):
+    run = open_run(tmp_path, default_config(), made_from=MADE_FROM)
+    (run.checkpoints / "1000").mkdir(parents=True)
+    away = (tmp_path / "config.json").rename(tmp_path / "away")
+    run.note_first_checkpoint()
+    away.rename(tmp_path / "config.json")
+    run.note_first_checkpoint()
+    run.close()
+    assert json.loads((tmp_path / "config.json").read_text())["first_checkpoint"] == 1000
+
+
 def test_a_run_notes_its_first_checkpoint_and_misses_it(tmp_path):
     run = open_run(tmp_path, default_config(), made_from=MADE_FROM)
     # Stopped before its first checkpoint: it starts again, whatever it has logged.

@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 from functools import cache
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ from deit_jax.reports.table3 import table3_markdown
 from deit_jax.runs import directory as run_directory
 from deit_jax.runs import open_weights
 from deit_jax.runs.directory import open_run
+from deit_jax.runs.history import RunRecord
 from deit_jax.runs.log import RunLog
 from deit_jax.runs.open_weights import read_weights
 from deit_jax.runs.read import read_run_record
@@ -222,3 +224,17 @@ def test_what_the_run_evaluates_is_read_unless_said_otherwise(run, monkeypatch, 
     assert parts == [part, part, "params", "ema"]
     for name, words in {"predict": ["x", "--weights=y"], "convert": ["x", "y"]}.items():
         assert parser_of(name).parse_args(words).which == ""
+
+
+@pytest.mark.parametrize(
+    ("source", "directory", "name"),
+    [
+        ("tfds", "sets/flowers/2.1.1", "flowers"),
+        ("tfds", "sets/flowers", "flowers"),
+        ("tfds", "", "tfds"),
+        ("folder", "sets/flowers/2.1.1", "2.1.1"),
+    ],
+)
+def test_data_is_called_by_its_folder_and_not_by_a_version(source, directory, name):
+    config = {"data": {"source": source, "directory": directory}}
+    assert RunRecord(Path("run"), config, None, {}, (), ()).data_name == name

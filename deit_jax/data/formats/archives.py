@@ -4,6 +4,7 @@ Names inside an archive are never used as paths. What is no plain file (links, d
 has a name that would lead out of a directory is left out, and one warning says so.
 """
 
+import gzip
 import os
 import posixpath
 import struct
@@ -11,7 +12,7 @@ import tarfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
@@ -21,6 +22,7 @@ from deit_jax.data.formats.packed_names import PackedNames
 from deit_jax.data.identity import combine, of_numbers
 from deit_jax.data.images.file import MOST_BYTES
 from deit_jax.data.images.names import (
+    DROPPING,
     OTHER_ENDING,
     LeftOut,
     has_image_ending,
@@ -30,13 +32,13 @@ from deit_jax.data.images.names import (
 
 ARCHIVES: Final = (".tar", ".zip")
 _IRREGULAR: Final = "links, devices, encrypted members, names that lead out of the archive"
-_DROPPING: Final = "what systems leave behind"
 _COMPRESSED: Final = (".tgz", ".gz", ".bz2", ".xz", ".zst")
 # What the standard library raises over damaged files; OverflowError: sizes beyond 63 bits;
 # RuntimeError: a member that is encrypted after all.
 _UNREADABLE: Final = (
     tarfile.TarError,
     zipfile.BadZipFile,
+    gzip.BadGzipFile,
     EOFError,
     ValueError,
     OverflowError,
@@ -145,6 +147,28 @@ def is_archive(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in ARCHIVES
 
 
+def read_packed(path: Path, names: Container[str]) -> dict[str, bytes]:
+    """Read files out of a tar, which may be compressed, by their names without folders.
+
+    Raises:
+        ValueError: if it is damaged or no tar.
+    """
+    contents = {}
+    try:
+        with open(path, "rb") as file, tarfile.open(fileobj=file) as tar:
+            for info in tar:
+                name = posixpath.basename(info.name)
+                if name in names and info.size <= MOST_BYTES and (member := tar.extractfile(info)):
+                    contents[name] = member.read()
+            # tarfile takes a damaged header for the end; the checksum of all stands behind it.
+            assert tar.fileobj is not None
+            while tar.fileobj.read(1 << 20):
+                pass
+    except _UNREADABLE as error:
+        raise ValueError(f"{path} is a damaged or incomplete archive: {error}.") from error
+    return contents
+
+
 def _is_wanted(member: _Member, left_out: LeftOut) -> bool:
     """Return whether a member is an image with a harmless name; what looks like one is noted."""
     parts = member.name.split("/")
@@ -157,7 +181,7 @@ def _is_wanted(member: _Member, left_out: LeftOut) -> bool:
             left_out.add(OTHER_ENDING, member.name)
         return False
     if is_dropping:
-        left_out.add(_DROPPING, member.name)
+        left_out.add(DROPPING, member.name)
         return False
     return True
 

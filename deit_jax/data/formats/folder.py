@@ -9,9 +9,10 @@ import numpy as np
 from deit_jax.data.formats.packed_names import PackedNames
 from deit_jax.data.identity import combine, of_numbers, sizes_of_files
 from deit_jax.data.images.file import read_image_file
-from deit_jax.data.images.names import EXTENSIONS, is_left_behind
+from deit_jax.data.images.names import EXTENSIONS, LeftOut, is_left_behind
 from deit_jax.data.images.tree import image_tree
 from deit_jax.data.source import Record
+from deit_jax.messages import some
 
 
 class FolderSource:
@@ -41,10 +42,13 @@ class FolderSource:
         self.root = str(root)
         self.name = f"{root.parent.name}/{split}"
         images_of: dict[str, list[str]] = {}
-        for folder, names in image_tree(self.root).items():
-            if folder:
-                images = images_of.setdefault(folder.split(os.sep, 1)[0], [])
-                images += [os.path.join(folder, name) for name in names]
+        tree = image_tree(self.root)
+        left_out = LeftOut()
+        for name in tree.pop("", []):
+            left_out.add("images in no class folder", name)
+        for folder, names in tree.items():
+            images = images_of.setdefault(folder.split(os.sep, 1)[0], [])
+            images += [os.path.join(folder, name) for name in names]
         self.class_names = in_order(images_of, numeric_order, self.root)
         if not self.class_names:
             raise FileNotFoundError(
@@ -60,6 +64,7 @@ class FolderSource:
         self.labels = np.repeat(
             np.arange(len(files), dtype=np.int32), [len(images) for images in files]
         )
+        left_out.say(self.root)
         self._paths = PackedNames(path for images in files for path in images)
 
     @property
@@ -99,7 +104,8 @@ def in_order(names: Iterable[str], numeric: bool, where: str) -> tuple[str, ...]
         raise ValueError(
             f"{where} has a class {wrong[0]!r}, which is no number: open it in the order of names."
         )
-    return tuple(sorted(names, key=int))
+    # 1 and 01 may both be there.
+    return tuple(sorted(names, key=lambda name: (int(name), name)))
 
 
 def _remedy(root: Path) -> str:
@@ -112,9 +118,8 @@ def _remedy(root: Path) -> str:
     names = sorted(p.name for p in directory.iterdir() if p.is_dir() and not is_left_behind(p.name))
     if not names:
         return ""
-    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
     return (
-        f"; {str(directory)!r} has {', '.join(names[:5])}{more}: name the splits "
+        f"; {str(directory)!r} has {some(names)}: name the splits "
         "(--config.data.train_split, --config.data.eval_split) or, if these are classes, divide "
         f"them (python -m deit_jax split {directory} --output NEW)"
     )

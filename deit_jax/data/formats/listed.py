@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -14,27 +13,6 @@ from deit_jax.data.identity import combine, of_numbers, sizes_of_files
 from deit_jax.data.images.file import read_image_file
 from deit_jax.data.images.tree import image_tree
 from deit_jax.data.source import Record
-
-
-class Files(Protocol):
-    """Image files, wherever they lie, by number; picklable."""
-
-    names: PackedNames
-
-    def __len__(self) -> int: ...
-
-    @property
-    def identity(self) -> str:
-        """Of names and sizes."""
-        ...
-
-    def name(self, index: int) -> str:
-        """Return what errors call a file."""
-        ...
-
-    def read(self, index: int) -> bytes:
-        """Return the bytes of a file."""
-        ...
 
 
 class FolderFiles:
@@ -70,6 +48,10 @@ class FolderFiles:
     def read(self, index: int) -> bytes:
         """Return the bytes of an image."""
         return read_image_file(self.name(index))
+
+
+Files = FolderFiles | Archive
+"""Image files by number: `names`, `read` and, for errors, `name`; picklable."""
 
 
 class ListedSource:

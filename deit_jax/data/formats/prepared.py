@@ -18,6 +18,7 @@ from jaxtyping import Int32
 from deit_jax.data.identity import combine
 from deit_jax.data.source import Record
 from deit_jax.files import read_json
+from deit_jax.messages import in_short
 
 MANIFEST: Final = "manifest.json"
 FORMAT: Final = "deit_jax prepared 1"
@@ -59,9 +60,32 @@ def read_prepared_manifest(directory: str | Path) -> dict[str, Any]:
             "`python -m deit_jax prepare` writes when it has finished."
         )
     manifest = read_json(path)
-    if manifest.get("format") != FORMAT:
-        raise ValueError(f"{path} is of format {manifest.get('format')!r}, not {FORMAT!r}.")
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{path} is of format {found!r}, not {FORMAT!r}.")
     return manifest
+
+
+def labels_path(directory: Path, split: str) -> Path:
+    """Return the file with the labels of all images of a split, so that no image need be read."""
+    return directory / f"{split}-labels.npy"
+
+
+def read_prepared_labels(directory: Path, split: str, count: int) -> Int32[np.ndarray, " images"]:
+    """Read the labels of the `count` images of a split.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is damaged or of another number of images.
+    """
+    path = labels_path(directory, split)
+    try:
+        labels = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is damaged: {in_short(error)}.") from error
+    if labels.shape != (count,):
+        raise ValueError(f"{path} is damaged: it has not one label for each of {count:,} images.")
+    return labels
 
 
 class PreparedSource:
@@ -112,7 +136,7 @@ class PreparedSource:
     @functools.cached_property
     def labels(self) -> Int32[np.ndarray, " images"]:
         """The label of every image, from a file beside the shards."""
-        return np.load(self.root / f"{self._split}-labels.npy", allow_pickle=False)
+        return read_prepared_labels(self.root, self._split, len(self))
 
     @property
     def identity(self) -> str:

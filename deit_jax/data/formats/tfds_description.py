@@ -82,15 +82,14 @@ class TfdsDescription(NamedTuple):
     def _count_from_names(self, split: str) -> int:
         """Return how many files a split has where the description does not say it."""
         start = re.escape(f"{self.name}-{split}.{self.file_format}-")
-        found = (re.fullmatch(rf"{start}\d{{5,}}-of-(\d{{5,}})", p.name) for p in self._files())
+        found = (
+            re.fullmatch(rf"{start}\d{{5,}}-of-(\d{{5,}})", p.name) for p in self.root.iterdir()
+        )
         counts = {int(match[1]) for match in found if match}
         if len(counts) != 1:
             told = f"different numbers of files: {sorted(counts)}" if counts else "no files"
             raise FileNotFoundError(f"{self.root} has {told} of {split!r}.")
         return counts.pop()
-
-    def _files(self) -> list[Path]:
-        return sorted(self.root.iterdir())
 
 
 def is_prepared(directory: str) -> bool:
@@ -161,8 +160,10 @@ def _class_names(root: Path) -> tuple[str, ...]:
 def _check_features(path: Path) -> int:
     """Refuse records of anything but an image and a class; return how many classes, 0 if unsaid."""
     features = _parts(_read_json(path))
-    for name, kind in (("image", "image"), ("label", "classLabel")):
-        needed = {"image": "Image of type uint8", "classLabel": "ClassLabel"}[kind]
+    for name, kind, needed in (
+        ("image", "image", "Image of type uint8"),
+        ("label", "classLabel", "ClassLabel"),
+    ):
         if name not in features:
             raise ValueError(
                 f"{path} has no feature {name!r} but {', '.join(features) or 'none'}: one {needed} "

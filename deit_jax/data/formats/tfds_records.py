@@ -10,7 +10,7 @@ import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import google_crc32c
 import numpy as np
@@ -105,11 +105,8 @@ class ArrayRecordFiles:
         """See `RecordFiles`: of the sizes of the files."""
         return " ".join(str(path.stat().st_size) for path, _, _ in parts)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__()  # type: ignore[misc]
+    def __reduce__(self) -> tuple[type["ArrayRecordFiles"], tuple[()]]:
+        return ArrayRecordFiles, ()
 
 
 FILES: Final[dict[str, Callable[[], RecordFiles]]] = {

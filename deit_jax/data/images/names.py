@@ -9,6 +9,7 @@ _LOG = logging.getLogger("deit_jax")
 # torchvision.datasets.folder.IMG_EXTENSIONS, matched without regard to case.
 EXTENSIONS: Final = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 OTHER_ENDING: Final = "images whose endings are not read (rename or convert them)"
+DROPPING: Final = "what systems leave behind"
 # Images as well, which torchvision's ImageFolder leaves out without a word.
 _OTHER_EXTENSIONS: Final = (".gif", ".avif", ".jfif", ".jpe", ".heic", ".heif", ".jp2", ".jxl")
 # What macOS, Windows, Linux, network storage and Jupyter put beside people's files, in lower case.

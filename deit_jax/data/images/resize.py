@@ -17,12 +17,8 @@ _LOADING = threading.Lock()
 
 Pixels = UInt8[np.ndarray, "_height _width 3"]
 
-FILTERS: Final = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-}
+FILTERS: Final = ("bicubic", "bilinear")
 """Those that training chooses from, and that the fast kernel has."""
-
 
 # Where the whole has more than so many times the pixels that are wanted, the others are not made.
 _WASTE: Final = 8
@@ -62,10 +58,10 @@ def resize(
     box = box or Box(0, 0, *pixels.shape[:2])
     window = window or Box(0, 0, *size)
     if (box.height, box.width) == size:
-        return _deliver(_cut(_cut(pixels, box), window), out)
+        return deliver(_cut(_cut(pixels, box), window), out)
     # So tall a box Pillow shrinks in the other order of the two directions.
     if box.height > 100 * box.width and box.height > size[0]:
-        return _deliver(_resize_pillow(_cut(pixels, box), size, interpolation, window), out)
+        return deliver(_resize_pillow(_cut(pixels, box), size, interpolation, window), out)
     if interpolation in FILTERS and (kernel := _kernel()):
         result = np.empty((window.height, window.width, 3), np.uint8) if out is None else out
         cubic = interpolation == "bicubic"
@@ -73,15 +69,16 @@ def resize(
         return result
     # Pillow makes the whole: of 20,000 x 2 pixels 2,560,000 x 256, to keep 224 x 224.
     if size[0] * size[1] > _WASTE * window.height * window.width:
-        return _deliver(resize_window(_cut(pixels, box), size, window, interpolation), out)
-    return _deliver(_resize_pillow(_cut(pixels, box), size, interpolation, window), out)
+        return deliver(resize_window(_cut(pixels, box), size, window, interpolation), out)
+    return deliver(_resize_pillow(_cut(pixels, box), size, interpolation, window), out)
 
 
 def _cut(pixels: Pixels, box: Box) -> Pixels:
     return pixels[box.top : box.top + box.height, box.left : box.left + box.width]
 
 
-def _deliver(pixels: Pixels, out: Pixels | None) -> Pixels:
+def deliver(pixels: Pixels, out: Pixels | None) -> Pixels:
+    """Return pixels, in `out` if that is given."""
     if out is None:
         return pixels
     out[:] = pixels

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from deit_jax.data.images.resize import Box, Pixels, resize
+from deit_jax.data.images.resize import Box, Pixels, deliver, resize
 
 PADDING: Final = 4
 
@@ -45,10 +45,7 @@ def simple_random_crop(
         resize(pixels, resized, window=window), (down.padding, across.padding, (0, 0)), "reflect"
     )
     cut = padded[down.skipped : down.skipped + size[0], across.skipped : across.skipped + size[1]]
-    if out is None:
-        return cut
-    out[:] = cut
-    return out
+    return deliver(cut, out)
 
 
 class _Span(NamedTuple):

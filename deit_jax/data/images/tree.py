@@ -5,6 +5,7 @@ import os
 from typing import Final, NamedTuple
 
 from deit_jax.data.images.names import (
+    DROPPING,
     OTHER_ENDING,
     LeftOut,
     has_image_ending,
@@ -13,7 +14,6 @@ from deit_jax.data.images.names import (
 )
 from deit_jax.data.open_file_limit import check_open_files
 
-_DROPPING: Final = "what systems leave behind"
 _IRREGULAR: Final = "pipes and devices"
 _AGAIN: Final = "links to folders that are read elsewhere or hold this one"
 
@@ -79,7 +79,7 @@ def _list(path: str, folder: str, left_out: LeftOut) -> _Listing:
                     if has_other_ending(entry.name):
                         left_out.add(OTHER_ENDING, os.path.join(folder, entry.name))
                 elif is_left_behind(entry.name):
-                    left_out.add(_DROPPING, os.path.join(folder, entry.name))
+                    left_out.add(DROPPING, os.path.join(folder, entry.name))
                 else:
                     found.images.append(entry.name)
     except OSError as error:
@@ -97,7 +97,7 @@ def _sort_in(entry: os.DirEntry[str], place: str, found: _Listing, left_out: Lef
     is_image = has_image_ending(entry.name)
     if is_left_behind(entry.name):
         if is_folder or is_image:
-            left_out.add(_DROPPING, place)
+            left_out.add(DROPPING, place)
     elif is_folder:
         (found.links if entry.is_symlink() else found.folders).append(entry.name)
     elif is_image and is_irregular:

@@ -5,19 +5,17 @@ pickles, which are read without running them (`deit_jax.inert_pickle`).
 """
 
 import io
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from deit_jax.data.formats.archives import read_packed
 from deit_jax.data.source import ArraySource, Source
 from deit_jax.inert_pickle import read_pickle
 
 _PIXELS: Final = 3 * 32 * 32
-# The largest published file, CIFAR-100's training images, has 160 MB.
-_MOST_BYTES: Final = 1 << 29
 
 
 class _Layout(NamedTuple):
@@ -51,9 +49,8 @@ def open_cifar(path: Path, classes: int) -> dict[str, Source]:
         FileNotFoundError: if the files of neither version are there.
         ValueError: if a file is damaged.
     """
-    found = _find(path, classes)
-    read = _binary if found[0] is _BINARY[classes] else _pickled
-    layout, contents = found
+    layout, contents = _find(path, classes)
+    read = _binary if layout is _BINARY[classes] else _pickled
     names = _class_names(contents[layout.names], classes, layout)
     sources: dict[str, Source] = {}
     for split, files in (("train", layout.train), ("test", layout.test)):
@@ -75,7 +72,7 @@ def _find(path: Path, classes: int) -> tuple[_Layout, dict[str, bytes]]:
     for place in _places(path, classes):
         for layout in (_BINARY[classes], _PYTHON[classes]):
             wanted = {*layout.train, *layout.test, layout.names}
-            contents = _read_archive(place, wanted) if place.is_file() else _read(place, wanted)
+            contents = read_packed(place, wanted) if place.is_file() else _read(place, wanted)
             if contents.keys() == wanted:
                 return layout, contents
     raise FileNotFoundError(
@@ -102,21 +99,6 @@ def _read(folder: Path, wanted: set[str]) -> dict[str, bytes]:
     if not all((folder / name).is_file() for name in wanted):
         return {}
     return {name: (folder / name).read_bytes() for name in wanted}
-
-
-def _read_archive(path: Path, wanted: set[str]) -> dict[str, bytes]:
-    contents = {}
-    try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                name = member.name.rsplit("/", 1)[-1]
-                if name in wanted and member.isreg() and member.size <= _MOST_BYTES:
-                    file = tar.extractfile(member)
-                    assert file is not None
-                    contents[name] = file.read()
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is a damaged or incomplete archive: {error}.") from error
-    return contents
 
 
 def _binary(data: bytes, classes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from deit_jax.data.formats.archives import Archive
+from deit_jax.data.formats.archives import Archive, read_packed
 from deit_jax.data.formats.folder import FolderSource
 from deit_jax.data.formats.listed import (
     Files,
@@ -21,8 +21,6 @@ from deit_jax.data.source import Source
 
 TRAIN_TAR: Final = "ILSVRC2012_img_train.tar"
 VAL_TAR: Final = "ILSVRC2012_img_val.tar"
-# Of a file in the development kit; the larger of the two has 1 MB.
-_MOST_BYTES: Final = 1 << 26
 
 
 def open_imagenet(path: Path, val_labels: str = "") -> dict[str, Source]:
@@ -109,11 +107,8 @@ def read_labels(path: str, stems: Sequence[str], class_names: Sequence[str]) -> 
         raise FileNotFoundError(f"No file {path!r} with labels of validation images.")
     if tarfile.is_tarfile(file):
         return _numbers(_read_kit(file), path, class_names, len(stems))
-    rows = [
-        line.replace(",", " ").split()
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines()
-        if line.strip()
-    ]
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    rows = [row for line in lines if (row := line.replace(",", " ").split())]
     if rows and rows[0][0] == "ImageId":
         rows = rows[1:]
     if all(len(row) == 1 for row in rows):
@@ -136,15 +131,7 @@ def _read_kit(path: Path) -> list[str]:
     Its ground truth counts classes from 1 in an order that its meta.mat translates.
     """
     wanted = ("meta.mat", "ILSVRC2012_validation_ground_truth.txt")
-    content = {}
-    try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                name = PurePosixPath(member.name).name
-                if name in wanted and (file := tar.extractfile(member)):
-                    content[name] = file.read(_MOST_BYTES)
-    except (tarfile.TarError, EOFError) as error:
-        raise ValueError(f"{path} is a damaged or incomplete archive: {error}.") from error
+    content = read_packed(path, wanted)
     if len(content) < len(wanted):
         raise ValueError(f"{path} does not hold both {wanted[0]} and {wanted[1]}.")
     meta = read_matlab(path / wanted[0], io.BytesIO(content[wanted[0]]))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from deit_jax.data.images.tree import image_tree
 from deit_jax.files import write_json
+from deit_jax.messages import some
 
 TRAIN = "train"
 SPLIT_NAMES = (TRAIN, "val", "valid", "validation", "test")
@@ -146,7 +147,7 @@ def _refuse_small(
         what = "folders of images" if together else "different images"
         raise ValueError(
             f"{root}: every class needs at least {len(splits)} {what}, one for each of "
-            f"{', '.join(splits)}; add some to {_some(small)}, or take the class away."
+            f"{', '.join(splits)}; add some to {some(small)}, or take the class away."
         )
 
 
@@ -199,7 +200,7 @@ def _images(root: Path) -> tuple[list[str], list[str]]:
     if beside := len(paths) - len(inside):
         notes.append(f"{beside:,} images beside the class folders are left out.")
     if empty := sorted(titles - {_class_of(path) for path in inside}):
-        notes.append(f"Folders without images are left out: {_some(empty)}.")
+        notes.append(f"Folders without images are left out: {some(empty)}.")
     return inside, notes
 
 
@@ -240,8 +241,3 @@ def _about_copies(copies: Mapping[str, list[str]], together: bool) -> list[str]:
 
 def _class_of(path: str) -> str:
     return path.split(os.sep, 1)[0]
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more

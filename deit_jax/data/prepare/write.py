@@ -1,21 +1,20 @@
 """Writing a prepared data set: one shard is one job, and what is finished is kept after a kill."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from deit_jax.data.formats.prepared import FORMAT, MANIFEST, pack_record
+from deit_jax.data.formats.prepared import FORMAT, MANIFEST, labels_path, pack_record
 from deit_jax.data.images.names import is_left_behind
 from deit_jax.data.prepare.checked_records import Resize, checked_record
 from deit_jax.data.prepare.jobs import in_processes
-from deit_jax.data.source import HasFingerprint, Source
+from deit_jax.data.source import Source
 from deit_jax.data.stream.damage_count import Damage
 from deit_jax.data.stream.read_or_replace import DamagedRecordError
-from deit_jax.files import is_partial, remove_partials, write_json, written_whole
+from deit_jax.files import is_partial, read_json, remove_partials, write_json, written_whole
 
 _PLAN = "plan.json"
 
@@ -158,12 +157,7 @@ def _check_plan(
         "resize": list(resizing),
         "shard_images": shard_images,
         "sources": {
-            split: [
-                source.name,
-                len(source),
-                list(source.class_names),
-                _fingerprint(source),
-            ]
+            split: [source.name, len(source), list(source.class_names), _fingerprint(source)]
             for split, source in sources.items()
         },
     }
@@ -176,7 +170,7 @@ def _check_plan(
     if path.exists() or not foreign:
         remove_partials(directory)
     if path.exists():
-        if json.loads(path.read_text(encoding="utf-8")) != plan:
+        if read_json(path) != plan:
             raise ValueError(
                 f"{directory} holds part of a data set with other options or images: repeat the "
                 "command that began it, or remove the directory."
@@ -188,12 +182,10 @@ def _check_plan(
 
 
 def _fingerprint(source: Source) -> str:
-    """Tell apart data sets of one name and size.
-
-    Where labels are only known after reading everything, the source offers something cheaper.
-    """
-    if isinstance(source, HasFingerprint):
-        return source.fingerprint
+    """Tell apart data sets of one name and size."""
+    # Where labels are only known after reading everything.
+    if cheaper := getattr(source, "fingerprint", ""):
+        return cheaper
     return hashlib.sha256(np.asarray(source.labels, "<i4").tobytes()).hexdigest()
 
 
@@ -211,18 +203,14 @@ def _finish(
         "unusual": {},
     }
     for split, source in sources.items():
-        reports = [
-            json.loads(_report_path(directory, job).read_text(encoding="utf-8"))
-            for job in jobs
-            if job.split == split
-        ]
+        reports = [read_json(_report_path(directory, job)) for job in jobs if job.split == split]
         labels = [label for report in reports for label in report.pop("labels")]
         for report in reports:
             manifest["damaged"] += [[split, *damage] for damage in report.pop("damaged")]
             # Shards that an earlier version wrote, before this one went on, have none.
             for oddity, name in report.pop("unusual", []):
                 manifest["unusual"].setdefault(oddity, []).append(name)
-        path = directory / f"{split}-labels.npy"
+        path = labels_path(directory, split)
         with written_whole(path) as partial, open(partial, "wb") as file:
             np.save(file, np.array(labels, np.int32))
         counts = np.bincount(labels, minlength=source.num_classes)

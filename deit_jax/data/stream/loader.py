@@ -4,7 +4,6 @@ import gc
 import signal
 from collections.abc import Iterable, Iterator
 from functools import partial
-from types import TracebackType
 
 import grain
 from absl import flags
@@ -117,12 +116,7 @@ class Batches(Iterator[HostBatch]):
     def __enter__(self) -> "Batches":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

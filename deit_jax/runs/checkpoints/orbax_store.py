@@ -32,6 +32,7 @@ from deit_jax.runs.checkpoints.reading_failures import (
     refuse_circumstances,
 )
 from deit_jax.runs.fingerprint import named_leaves
+from deit_jax.trees import nest
 
 _WEIGHT_ITEMS = ("params", "batch_stats", "ema")
 _REST = "training"
@@ -104,9 +105,7 @@ class Writer:
         self._meeting = Meeting(str(directory))
         many = jax.process_count() > 1
         options = ocp.CheckpointManagerOptions(
-            async_options=ocp.AsyncOptions(
-                barrier_sync_fn=self._meeting.wait if many else None,
-            ),
+            async_options=ocp.AsyncOptions(barrier_sync_fn=self._meeting.wait if many else None),
             preservation_policy=retention,
             # A rename, where deletion could be interrupted and leave half a checkpoint.
             todelete_subdir=_TRASH,
@@ -269,11 +268,4 @@ def _place(name: str) -> tuple[str, str]:
 
 def _nest(leaves: Mapping[str, Any]) -> dict[str, Any]:
     """Turn {"a/b": x} into {"a": {"b": x}}."""
-    tree: dict[str, Any] = {}
-    for name, leaf in leaves.items():
-        *parents, last = name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = leaf
-    return tree
+    return nest({tuple(name.split("/")): leaf for name, leaf in leaves.items()})

@@ -68,3 +68,12 @@ def test_few_files_are_open_at_a_time(shards, image_folder, monkeypatch, threads
 def test_how_many_files_are_kept_open(monkeypatch, limit, most):
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (limit, limit))
     assert most_open() == most
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '{"format": "another"}'])
+def test_what_is_no_manifest_is_refused(tmp_path, content):
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(
+        ValueError, match=r"manifest\.json is of format .*, not 'deit_jax prepared 1'"
+    ):
+        open_source("prepared", "train", str(tmp_path))

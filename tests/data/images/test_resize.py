@@ -107,7 +107,7 @@ def test_many_large_boxes_equal_pillow():
     for turn in range(6000):
         height, width = random.integers(1, 1100, 2).tolist()
         size = (224, 224) if turn % 2 else tuple(random.integers(1, 500, 2).tolist())
-        compare(random, height, width, size, list(FILTERS)[turn % 2])
+        compare(random, height, width, size, FILTERS[turn % 2])
 
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)

@@ -93,6 +93,15 @@ def test_what_is_left_out_is_said_once_with_a_count(tree, caplog):
     assert "left out: what systems leave behind (10, such as" in record.message
 
 
+def test_images_beside_the_classes_are_left_out_with_a_word(tmp_path, caplog):
+    write(tmp_path, ("train/a/1.jpeg", "train/2.jpeg", "train/3.png"))
+    assert len(open_source("folder", "train", str(tmp_path))) == 1
+    (record,) = caplog.records
+    assert record.message == (
+        f"{tmp_path}/train: left out: images in no class folder (2, such as '2.jpeg')."
+    )
+
+
 def test_images_of_other_endings_are_left_out_with_a_word(tmp_path, caplog):
     others = ("b/1.gif", "b/2.AVIF", "b/._3.gif", ".trash-0/4.gif")
     write(tmp_path / "set/train", ("a/0.png", "b/1.png", *others))

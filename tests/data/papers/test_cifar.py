@@ -59,3 +59,18 @@ def test_damaged_cifar_is_refused(tmp_path):
     (folder / "train").write_bytes(hostile)
     with pytest.raises(ValueError, match=r"train is damaged: mentions 'os\.system'"):
         open_named("cifar100", tmp_path)
+
+
+def test_a_damaged_archive_is_told_by_its_checksum(tmp_path):
+    """Most damage lies in pixels, which no tar notices; some makes it look shorter than it is."""
+    folder = tmp_path / "cifar-10-batches-bin"
+    write_cifar(folder, 10, "binary", cifar_images(6), [0] * 6, list("abcdefghij"))
+    archive = tmp_path / "cifar-10-binary.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(folder, folder.name)
+    whole = archive.read_bytes()
+    assert len(open_named("cifar10", archive)["train"]) == 5
+    for position in range(50, len(whole), len(whole) // 20):
+        archive.write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :])
+        with pytest.raises(ValueError, match=r"binary\.tar\.gz is a damaged or incomplete archive"):
+            open_named("cifar10", archive)

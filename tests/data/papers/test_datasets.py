@@ -1,6 +1,7 @@
 """The data sets of the paper, in small copies of what their authors publish."""
 
 import io
+import itertools
 import json
 import pathlib
 import re
@@ -12,6 +13,7 @@ import scipy.io
 from PIL import Image
 
 from deit_jax.cli.main import main
+from deit_jax.data.formats.folder import in_order
 from deit_jax.data.open import open_named, open_source
 from deit_jax.data.papers.facts import DATASETS
 from deit_jax.data.papers.imagenet import open_imagenet_v2
@@ -171,6 +173,12 @@ def test_imagenet_v2_has_its_classes_in_the_order_of_numbers(tmp_path):
     picture(root / "n01440764" / "image.jpeg", 0)
     with pytest.raises(ValueError, match="'n01440764', which is no number"):
         open_named("imagenet_v2", root)
+
+
+def test_two_spellings_of_a_number_have_one_order():
+    names = ("1", "01", "001", "0")
+    for order in itertools.permutations(names):
+        assert in_order(order, True, "x") == ("0", "001", "01", "1")
 
 
 def test_the_documentation_has_a_command_and_the_counts_of_each():

@@ -42,6 +42,7 @@ def test_imagenets_own_tars(image_folder, tmp_path):
     both = list(zip(names, labels, strict=True))
     for text in (
         "\n".join(labels),
+        ",,\n" + "\n".join(labels),
         "\n".join(str(classes.index(label)) for label in labels) + "\n",
         "".join(f"{name}.JPEG {classes.index(label)}\n" for name, label in reversed(both)),
         "ImageId,PredictionString\n"
@@ -80,9 +81,12 @@ def test_labels_from_the_development_kit(image_folder, tmp_path):
     write_kit(kit, ["ant", "bee", "cat"], labels)
     source = open_imagenet(tmp_path, str(kit))["val"]
     assert [source.class_names[label] for label in source.labels] == labels
-    kit.write_bytes(kit.read_bytes()[:300])
-    with pytest.raises(ValueError, match="damaged or incomplete"):
-        open_imagenet(tmp_path, str(kit))
+    whole = kit.read_bytes()
+    # The end of the file is the checksum of all before it.
+    for damaged in (whole[:300], whole[:-8] + bytes(8)):
+        kit.write_bytes(damaged)
+        with pytest.raises(ValueError, match="damaged or incomplete"):
+            open_imagenet(tmp_path, str(kit))
     write_kit(kit, ["ant", "bee", "cat"], labels[:-1])
     with pytest.raises(ValueError, match="5 labels for 6 images"):
         open_imagenet(tmp_path, str(kit))
