@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from deit_jax.models.architecture import VitArchitecture
@@ -48,7 +49,8 @@ def fit(
 
     Four differences are bridged, each with a row in the report:
 
-    - another resolution: the position embeddings are interpolated (`weights.resize`);
+    - another resolution: the position embeddings are interpolated
+      (`weights.position_embeddings`);
     - another number of classes, or a backbone without head: the heads keep their fresh
       initialisation;
     - a distillation token on one side only. A plain model's weights start a distilled one: its
@@ -105,11 +107,13 @@ def _fit_each(
         rows.append(row)
         if array is not None:
             fitted[path] = array.astype(want[path].dtype)
-    for path in have.keys() - want.keys():
-        if path[0] not in _OF_THE_TOKEN:
-            problems.append(f"{'.'.join(path)} is in the weights only")
-        note = "the model has no distillation token"
-        rows.append(Row(".".join(path), have[path].shape, "left over", note))
+    for path in [path for path in have if path not in want]:
+        name = ".".join(path)
+        if path[0] in _OF_THE_TOKEN:
+            note = "the model has no distillation token"
+            rows.append(Row(name, have[path].shape, "left over", note))
+        else:
+            problems.append(f"{name} is in the weights only")
     return fitted, rows, problems
 
 
@@ -128,6 +132,8 @@ def _fit_one(
         if not (of_the_token or of_no_head):
             raise ValueError(f"{name} is missing")
         return None, Row(name, shape, "re-initialised", "there is none in the weights")
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(f"{name} is {array.dtype} in the weights; only floating-point is read")
     if path == _POSITIONS:
         old, new = (VitArchitecture.of(tree).prefix_positions for tree in trees)
         return _fit_positions(array, shape, (old, new), grids)

@@ -178,9 +178,8 @@ def _write_bare(
         raise FileExistsError(
             f"{side} exists already; choose another name or allow overwriting (--overwrite)."
         )
-    side.unlink(missing_ok=True)
+    # Texts name the file that they are of by its hash, so old ones may lie there until then.
     write_pth(path, tensors, overwrite)
-    # Texts are of this file alone, whatever takes its name later.
     write_json(side, texts | {SIDECAR_SHA256: sha256_of(path)})
     return [path, side]
 
@@ -267,6 +266,6 @@ def _cast(name: str, tensor: np.ndarray, dtype: str) -> np.ndarray:
         return tensor
     with np.errstate(over="ignore"):
         changed = tensor.astype(WRITTEN_DTYPES[dtype])
-    if not np.isfinite(changed.astype(np.float32)).all() and np.isfinite(tensor).all():
+    if (np.isfinite(tensor) & ~np.isfinite(changed.astype(np.float32))).any():
         raise ValueError(f"{name} holds values too large for {dtype}; choose another dtype.")
     return changed

@@ -81,7 +81,13 @@ def test_values_too_large_for_a_type_are_not_made_infinite(models, tmp_path):
     models[PLAIN].norm.bias[...] = models[PLAIN].norm.bias[...].at[3].set(1e6)
     with pytest.raises(ValueError, match=r"norm.bias holds values too large for float16"):
         deit_jax.save_weights(models[PLAIN], tmp_path / "a.safetensors", dtype="float16")
+    # Nor where something else was no number before.
+    models[PLAIN].norm.bias[...] = models[PLAIN].norm.bias[...].at[4].set(np.nan)
+    with pytest.raises(ValueError, match=r"norm.bias holds values too large for float16"):
+        deit_jax.save_weights(models[PLAIN], tmp_path / "a.safetensors", dtype="float16")
     assert not (tmp_path / "a.safetensors").exists()
+    models[PLAIN].norm.bias[...] = models[PLAIN].norm.bias[...].at[3].set(1)
+    deit_jax.save_weights(models[PLAIN], tmp_path / "a.safetensors", dtype="float16")
 
 
 def test_names_of_classes_travel(models, tmp_path):
