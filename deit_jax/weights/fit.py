@@ -1,6 +1,5 @@
 """Fitting loaded weights to a model that differs in classes, resolution or distillation token."""
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,12 @@ import numpy as np
 from deit_jax.models.architecture import VitArchitecture
 from deit_jax.models.registry import is_head
 from deit_jax.trees import Tree, TreePath, flatten, nest
-from deit_jax.weights.position_embeddings import Grid, ResizeRule, resize_positions
+from deit_jax.weights.position_embeddings import (
+    Grid,
+    ResizeRule,
+    resize_positions,
+    square_grid,
+)
 from deit_jax.weights.report import Fate, LoadReport, Row
 
 _OF_THE_TOKEN = ("dist_token", "head_dist")
@@ -153,8 +157,8 @@ def _fit_positions(
     name, notes = ".".join(_POSITIONS), []
     if array.shape[-1] != shape[-1]:
         raise ValueError(f"{name} is {array.shape} in the weights, {shape} in the model")
-    old = grids.old or _square(array.shape[1] - old_prefix)
-    new = grids.new or _square(shape[1] - new_prefix)
+    old = grids.old or square_grid(array.shape[1] - old_prefix)
+    new = grids.new or square_grid(shape[1] - new_prefix)
     count = array.shape[1] - old_prefix
     fate: Fate = "used"
     if count != shape[1] - new_prefix or (old and new and old != new):
@@ -173,8 +177,3 @@ def _fit_positions(
         array = np.delete(array, 1, axis=1)
         notes.append("the distillation token's is left over")
     return array, Row(name, shape, fate, "; ".join(notes))
-
-
-def _square(patches: int) -> Grid | None:
-    side = math.isqrt(patches)
-    return (side, side) if side * side == patches else None

@@ -1,6 +1,5 @@
 """Which registered model loaded weights are of, by their names and shapes."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -22,6 +21,7 @@ from deit_jax.weights.description.options import (
     check_timm_transformer,
     check_transformers,
 )
+from deit_jax.weights.position_embeddings import square_grid
 
 # Of transformers; the encoder of a masked auto-encoder is a ViT.
 _MODEL_TYPES = ("vit", "deit", "vit_mae")
@@ -82,10 +82,11 @@ def name_convnet(
 
 
 def _other_network(said: Description, name: str) -> str:
-    remedy = f"; if the name is one of your own, say --model {name}" if said.own_words else ""
+    own = said.own_words and name
+    remedy = f"; if the name is one of your own, say --model {name}" if own else ""
     return (
         f"{said.where} says that it is {quoted(said.name)}, which is not computed here; read as "
-        f"{name} it would give other results{remedy}."
+        f"{name or 'a DeiT'} it would give other results{remedy}."
     )
 
 
@@ -128,7 +129,7 @@ def transformer_network(params: Tree, said: Description) -> tuple[int, float]:
     elif said.words == "timm":
         named = named_transformer(said.name)
         if said.name and named is None:
-            raise ValueError(_other_network(said, next(iter(_of_sizes(sizes)), "a DeiT")))
+            raise ValueError(_other_network(said, next(iter(_of_sizes(sizes)), "")))
         check_timm_transformer(said, sizes)
         heads = said.options.get("num_heads", named.num_heads if named else 0)
         epsilon = said.options.get("epsilon", epsilon)
@@ -159,13 +160,12 @@ def transformer_image_size(params: Tree, facts: Facts) -> tuple[int, int]:
     grid = (size[0] // patch) * (size[1] // patch) if size else 0
     if size and grid == patches:
         return size
-    if _is_square(patches):
-        side = math.isqrt(patches) * patch
-        return side, side
+    if square := square_grid(patches):
+        return square[0] * patch, square[1] * patch
     # As many as there are patches where no prefix token has one, one more where the class token
     # has one beside LayerScale.
     other = count - 1 if prefix == 0 else count
-    if prefix == 0 and (grid == other or _is_square(other)):
+    if prefix == 0 and (grid == other or square_grid(other)):
         raise ValueError(
             "it is a vision transformer with LayerScale (init_values) and a position embedding for "
             "its class token, which is not computed here."
@@ -173,13 +173,9 @@ def transformer_image_size(params: Tree, facts: Facts) -> tuple[int, int]:
     without = "without position embeddings for its class token (no_embed_class)"
     if grid == other:
         raise ValueError(f"it is a vision transformer {without}, which is not computed here.")
-    maybe = f"; or it is one {without}, which is not computed here" if _is_square(other) else ""
+    maybe = f"; or it is one {without}, which is not computed here" if square_grid(other) else ""
     raise ValueError(
         f"The {count} position embeddings are for {patches} patches of {patch} pixels, which are "
         "no square, and nothing in the file says how many are in a row (a config.json beside it "
         f"can: image_size, [height, width] in pixels){maybe}."
     )
-
-
-def _is_square(number: int) -> bool:
-    return math.isqrt(number) ** 2 == number

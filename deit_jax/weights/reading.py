@@ -136,4 +136,4 @@ def interpret(file: WeightFile, model: str = "", like: str = "") -> Weights:
 
 def _num_classes(params: Tree) -> int:
     flat, kernels = flatten(params), [(*head, "kernel") for head in CLASS_HEADS]
-    return next((flat[path].shape[-1] for path in kernels if path in flat), 0)
+    return next((flat[path].shape[-1] for path in kernels if path in flat and flat[path].ndim), 0)

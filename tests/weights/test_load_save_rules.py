@@ -49,6 +49,16 @@ def test_what_is_no_model_of_ours_is_refused(tmp_path):
     attempt({"encoder.weight": np.ones((3, 2))}, r"the first is encoder.weight \(3, 2\)")
     state = arrays(timm_model().state_dict())
     attempt({n: a for n, a in state.items() if n != "pos_embed"}, "pos_embed is missing")
+    for name, shape, match in (
+        ("patch_embed.proj.weight", (64, 48), r"kernel has the shape \(48, 64\), .* not 4 dim"),
+        ("patch_embed.proj.weight", (64, 3, 2, 4, 4), r"not 4 dimensions"),
+        ("pos_embed", (17, 64), "pos_embed .* not 3 dimensions"),
+        ("pos_embed", (1, 1, 64), "1 position embeddings are for 0 patches"),
+        ("blocks.0.mlp.fc1.weight", (64,), "not 2 dimensions"),
+    ):
+        attempt(state | {name: np.ones(shape, np.float32)}, f"a.safetensors: .*{match}")
+    unknown = {f"blocks.0.x.{number}": np.ones(2) for number in range(40)}
+    attempt(state | unknown, "40 tensors that DeiT does not have, such as blocks.0.x.0 ")
     safetensors.numpy.save_file(
         {n: a for n, a in state.items() if n != "norm.bias"}, tmp_path / "a.safetensors"
     )

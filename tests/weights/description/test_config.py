@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 import timm
+import torch
 
 import deit_jax
 from deit_jax.runs.open_weights import read_weights
@@ -24,7 +25,7 @@ from tests.weights.description.described import (
     timm_directory,
     transformers_directory,
 )
-from tests.weights.small_models import PLAIN, images, torch_logits
+from tests.weights.small_models import PLAIN, images, timm_model, torch_logits
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -206,6 +207,18 @@ def test_a_declared_architecture_is_obeyed_or_refused(declared, read_as, tmp_pat
     elif not read_as:
         with pytest.raises(ValueError, match="not computed here"):
             read_weights(path, model="efficientnet_b0")
+
+
+def test_no_name_is_proposed_where_none_fits(tmp_path):
+    for sizes, remedy in (
+        ({}, f"; if the name is one of your own, say --model {PLAIN}"),
+        ({"depth": 5}, ""),
+    ):
+        content = {"model": timm_model(**sizes).state_dict(), "arch": "mine"}
+        torch.save(content, tmp_path / "a.pth")
+        with pytest.raises(ValueError, match="says that it is 'mine'") as caught:
+            read_weights(tmp_path / "a.pth")
+        assert str(caught.value).endswith(f"it would give other results{remedy}.")
 
 
 def test_what_is_assumed_of_undescribed_tensors_is_said(tmp_path, caplog):
