@@ -163,7 +163,6 @@ def _read_run(run: Path, checkpoint: str | int, which: str) -> RunWeights:
     model = config["model"]
     size = (int(model["image_size"][0]), int(model["image_size"][1]))
     facts = Facts(
-        model["name"],
         size,
         run_preprocessing(config),
         class_names_of_run(run, config, meta),

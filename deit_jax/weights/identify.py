@@ -13,9 +13,9 @@ from deit_jax.models.registry import find_model, list_models, model_spec
 from deit_jax.trees import Tree
 from deit_jax.weights.convnet_names import convnet_layout, guess_convnet
 from deit_jax.weights.description.config import Description, named_transformer
-from deit_jax.weights.description.facts import Facts
 from deit_jax.weights.description.foreign_parts import check_parts
 from deit_jax.weights.description.options import (
+    check_epsilon,
     check_heads,
     check_timm_convnet,
     check_timm_transformer,
@@ -90,11 +90,14 @@ def _other_network(said: Description, name: str) -> str:
     )
 
 
-def name_transformer(params: Tree, image_size: tuple[int, int], facts: Facts) -> str:
-    """Return the registered name of a transformer; "" if no registered one has its shapes."""
+def name_transformer(params: Tree, image_size: tuple[int, int], said: str = "") -> str:
+    """Return the registered name of a transformer; "" if no registered one has its shapes.
+
+    `said` is a name that it may have: it counts if its shapes are these, whatever the image size.
+    """
     fits = _of_sizes(VitArchitecture.of(params))
-    if facts.model in fits:
-        return facts.model
+    if said in fits:
+        return said
     of_size = [name for name in fits if model_spec(name).image_size == image_size]
     return next(iter(of_size + fits), "")
 
@@ -133,7 +136,8 @@ def transformer_network(params: Tree, said: Description) -> tuple[int, float]:
         check_timm_transformer(said, sizes)
         heads = said.options.get("num_heads", named.num_heads if named else 0)
         epsilon = said.options.get("epsilon", epsilon)
-    return (check_heads(said, heads, sizes.width) if heads != 0 else 0), epsilon
+    heads = check_heads(said, heads, sizes.width) if heads != 0 else 0
+    return heads, check_epsilon(said, epsilon)
 
 
 def assumed_transformer(name: str) -> str:
@@ -147,8 +151,8 @@ def assumed_transformer(name: str) -> str:
     )
 
 
-def transformer_image_size(params: Tree, facts: Facts) -> tuple[int, int]:
-    """Return (height, width) in pixels, as the facts say or taking the image for a square.
+def transformer_image_size(params: Tree, size: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Return (height, width) in pixels, as `size` says or taking the image for a square.
 
     Raises:
         ValueError: the patches are no square and nothing says what else; or the class token has a
@@ -156,7 +160,7 @@ def transformer_image_size(params: Tree, facts: Facts) -> tuple[int, int]:
     """
     sizes = VitArchitecture.of(params)
     patch, prefix, count = sizes.patch_size, sizes.prefix_positions, params["pos_embed"].shape[1]
-    patches, size = count - prefix, facts.image_size
+    patches = count - prefix
     grid = (size[0] // patch) * (size[1] // patch) if size else 0
     if size and grid == patches:
         return size

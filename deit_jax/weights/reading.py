@@ -103,8 +103,8 @@ def interpret(file: WeightFile, model: str = "", like: str = "") -> Weights:
         if holds_transformer(file.tensors):
             params, batch_stats, extra = from_foreign(file.tensors, layout)
             heads, epsilon = transformer_network(params, said)
-            size = transformer_image_size(params, facts)
-            name = name_transformer(params, size, facts.of(model or facts.model, size))
+            size = transformer_image_size(params, facts.image_size)
+            name = name_transformer(params, size, model or said.name)
             assumed = assumed_transformer(name) if not said.words else ""
         else:
             name, assumed = name_convnet(file.tensors, said, model or like)

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -114,7 +115,7 @@ def _facts(
 def _guess(params: Tree, size: tuple[int, int]) -> str:
     """Name a model that `model_builder` did not build by its arrays."""
     if is_transformer(params):
-        return name_transformer(params, size, Facts())
+        return name_transformer(params, size)
     return name_own_convnet(params)
 
 
@@ -147,8 +148,8 @@ def write_weights(
     if dtype is not None:
         tensors = {name: _cast(name, tensor, dtype) for name, tensor in tensors.items()}
     weights.facts.preprocessing.require()
-    texts = weights.facts.of(weights.model_name, weights.image_size).metadata()
-    texts |= weights.network.metadata()
+    texts = weights.network.metadata()
+    texts |= replace(weights.facts, image_size=weights.image_size).metadata()
     if path.suffix == ".safetensors":
         write_safetensors(path, tensors, texts, overwrite)
         return [path]

@@ -122,6 +122,8 @@ def test_models_of_other_heads_do_not_take_them(tmp_path):
         ({"mlp_ratio": 2.0}, "128 features inside its MLP at a width of 64"),
         ({"qkv_bias": False}, "no bias on queries, keys and values"),
         ({"in_chans": 1}, "in_chans=1"),
+        ({"epsilon": "x"}, "layer_norm_eps='x', which is no epsilon"),
+        ({"epsilon": -1}, "layer_norm_eps=-1, which is no epsilon"),
         ({"num_heads": 3}, "3 attention heads, into which a width of 64"),
         ({"rotary": "yes"}, "rotary='yes', which is not known here"),
         ({"depth": 2}, "depth=2, but the tensors are of 3"),
@@ -129,7 +131,9 @@ def test_models_of_other_heads_do_not_take_them(tmp_path):
 )
 def test_options_of_timm_that_are_not_computed_are_named(options, words, tmp_path):
     # The others timm would not build.
-    timm_s = options if options.keys().isdisjoint(("rotary", "num_heads", "depth")) else {}
+    timm_s = (
+        options if options.keys().isdisjoint(("rotary", "epsilon", "num_heads", "depth")) else {}
+    )
     timm_directory(tmp_path / "a", **timm_s)
     path = tmp_path / "a" / "config.json"
     config = json.loads(path.read_text())
