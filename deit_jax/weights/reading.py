@@ -79,9 +79,9 @@ class Weights:
         unlike = self.network.unlike_registered()
         name += f" with {unlike}" if unlike else ""
         kind = f"{name} for {self.num_classes} classes at {height}x{width} pixels"
-        about = self.facts.preprocessing.note
         read = f"Read as {kind}, in the layout of {self.layout}."
-        return (read, *filter(None, [self.assumed]), *self.facts.notes, *filter(None, [about]))
+        about = self.facts.preprocessing.note
+        return tuple(filter(None, (read, self.assumed, *self.facts.notes, about)))
 
 
 def interpret(file: WeightFile, model: str = "", like: str = "") -> Weights:
