@@ -237,9 +237,8 @@ def _colour(value: Any) -> tuple[float, ...]:
         value = [value] * 3
     if not isinstance(value, list | tuple) or len(value) != 3:
         return ()
-    if not all(isinstance(item, int | float) for item in value):
-        return ()
-    return tuple(float(item) for item in value)
+    numbers = all(isinstance(item, int | float) for item in value)
+    return tuple(map(float, value)) if numbers else ()
 
 
 def _positive(value: Any) -> bool:
