@@ -21,6 +21,9 @@ from deit_jax.messages import quoted
 Builders = Mapping[str, Callable[..., Any]]
 """By the full name of a function or class, what to make of its arguments."""
 
+Persistent = Callable[[tuple[Any, ...]], Any]
+"""Turns a persistent id, which stands for data outside the pickle, into a value."""
+
 # A training checkpoint of 1,000 tensors with its optimiser has about 100,000 instructions.
 _MOST_INSTRUCTIONS = 1_000_000
 
@@ -62,7 +65,7 @@ def read_pickle(
     stream: io.BytesIO,
     builders: Builders,
     constants: frozenset[str] = frozenset(),
-    persistent: Callable[[tuple[Any, ...]], Any] | None = None,
+    persistent: Persistent | None = None,
 ) -> Any:
     """Read one pickle from a stream, which is left at the byte behind it.
 
@@ -70,7 +73,7 @@ def read_pickle(
         stream: the bytes.
         builders: which names may be called, and what then takes their place.
         constants: which other names may be mentioned; they remain as `Symbol`s.
-        persistent: turns a persistent id, which stands for data outside the pickle, into a value.
+        persistent: if the pickle may refer to data outside of it.
 
     Raises:
         RefusedError: it mentions other names or uses other instructions.
@@ -86,10 +89,7 @@ def read_pickle(
 
 class _Machine:
     def __init__(
-        self,
-        builders: Builders,
-        constants: frozenset[str],
-        persistent: Callable[[tuple[Any, ...]], Any] | None,
+        self, builders: Builders, constants: frozenset[str], persistent: Persistent | None
     ) -> None:
         self._builders, self._constants, self._persistent = builders, constants, persistent
         self._stack: list[Any] = []
@@ -112,7 +112,10 @@ class _Machine:
             items = [self._pop() for _ in range(_TUPLES[name])]
             self._stack.append(tuple(reversed(items)))
         elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            self._remember(len(self._memo) if name == "MEMOIZE" else argument)
+            index = len(self._memo) if name == "MEMOIZE" else argument
+            if index in self._memo or not self._stack:
+                _damaged("it remembers an object under a number that is taken, or none")
+            self._memo[index] = self._stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
             if argument not in self._memo:
                 _damaged("it refers to an object that it does not have")
@@ -145,11 +148,6 @@ class _Machine:
             _damaged("a mark is missing on its stack")
         items, self._stack = self._stack, self._below.pop()
         return items
-
-    def _remember(self, index: int) -> None:
-        if index in self._memo or not self._stack:
-            _damaged("it remembers an object under a number that is taken, or none")
-        self._memo[index] = self._stack[-1]
 
     def _do_mark(self, _: None) -> None:
         self._below.append(self._stack)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from deit_jax.parity.layers import Section, layer_differences
+from deit_jax.parity.layers import Section, layer_difference
 from deit_jax.parity.our_model import Images, OurModel
 from deit_jax.parity.torch_side import TorchSide
 from deit_jax.trees import Tree
@@ -63,4 +63,5 @@ def compare_activations(
         tolerance: largest relative difference.
     """
     theirs = other.activations(images, [name for name in ours if name != "logits"])
-    return Section("activations", layer_differences(ours, theirs), tolerance)
+    rows = (layer_difference(name, ours[name], theirs[name]) for name in ours if name in theirs)
+    return Section("activations", tuple(rows), tolerance)

@@ -85,15 +85,6 @@ def layer_difference(layer: str, ours: Values, theirs: Values, detail: str = "")
     return Difference(layer, maximum, relative, min(cosine, 1.0), a.size, detail)
 
 
-def layer_differences(
-    ours: Mapping[str, Values], theirs: Mapping[str, Values]
-) -> tuple[Difference, ...]:
-    """Compare what both sides have, in the order of `ours`."""
-    return tuple(
-        layer_difference(name, ours[name], theirs[name]) for name in ours if name in theirs
-    )
-
-
 def layer_of(path: tuple[str, ...], layers: Collection[str]) -> str:
     """Return which of `layers` (names of intermediate results) a parameter belongs to.
 

@@ -11,6 +11,7 @@ from deit_jax.reports.figures import literal, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _FLOAT32 = 2.0**-24
 _FLOOR = 1e-9
@@ -70,7 +71,7 @@ def draw(report: Report, path: str | Path) -> None:
 def _panel(axes: "Axes", section: Section) -> None:
     values = [_drawn(getattr(row, section.measure)) for row in section.rows]
     finite = [value for value in values if value < math.inf]
-    top = max(10 * max([*finite, section.tolerance]), 10 * section.tolerance)
+    top = 10 * max([*finite, section.tolerance])
     places = range(len(values))
     axes.axhspan(_FLOOR / 3, section.tolerance, color="#009E73", alpha=0.07, linewidth=0)
     axes.axhline(section.tolerance, color="0.35", linewidth=1.2, linestyle="--")
@@ -131,11 +132,9 @@ def _finish(axes: "Axes", section: Section, top: float) -> None:
     axes.set_axisbelow(True)
 
 
-def _legend(figure: "object", sections: list[Section]) -> None:
-    from matplotlib.figure import Figure
+def _legend(figure: "Figure", sections: list[Section]) -> None:
     from matplotlib.lines import Line2D
 
-    assert isinstance(figure, Figure)
     present = {kind_of(row) for section in sections for row in section.rows}
     handles = [
         Line2D([], [], color=colour, marker=marker, linestyle="", markersize=6, label=kind)

@@ -36,9 +36,9 @@ def read_with_torch(source: str, which: str = "model") -> dict[str, np.ndarray] 
             return None
     prefix = network_prefix(path, content)
     return {
-        name.removeprefix(prefix): tensor.numpy()
-        if tensor.dtype == torch.int64
-        else tensor.float().numpy()
+        name.removeprefix(prefix): (
+            tensor if tensor.dtype == torch.int64 else tensor.detach().float()
+        ).numpy()
         for name, tensor in content.items()
         if name.startswith(prefix)
     }

@@ -68,13 +68,14 @@ def build_torch_side(subject: OurModel, against: Against) -> TorchSide:
         ValueError: the other side has no such architecture, or does not take the weights.
     """
     build = {"timm": _timm, "transformers": _transformers, "official": _official}[against]
-    if against != "timm" and not is_vision_transformer(subject):
+    transformer = is_vision_transformer(subject)
+    if against != "timm" and not transformer:
         raise ValueError(
             f"{subject.name} is a convnet, which {against} does not have; compare it with timm."
         )
-    deit3 = is_vision_transformer(subject) and subject.module.architecture.deit3
     # The names of the reference are timm's, but for DeiT III.
-    layout = against if against != "official" or deit3 else "timm"
+    plain = against == "official" and not subject.module.architecture.deit3
+    layout = "timm" if plain else against
     tensors, loaded_from = subject.tensors, "the file itself"
     if tensors is None or detect_layout(tensors) != layout:
         tensors = to_foreign(subject.params, subject.batch_stats, layout, subject.name)
@@ -86,7 +87,7 @@ def build_torch_side(subject: OurModel, against: Against) -> TorchSide:
         model=model.eval(),
         module_name=module_name,
         layout=layout,
-        convnet="" if is_vision_transformer(subject) else subject.name,
+        convnet="" if transformer else subject.name,
         paths=tuple(flatten(subject.params)),
         loaded_from=loaded_from,
     )
@@ -111,14 +112,14 @@ def _official(subject: OurModel, state: State) -> Built:
 
 def _timm(subject: OurModel, state: State) -> Built:
     timm = require("timm")
-    ours = subject.module
+    ours, transformer = subject.module, is_vision_transformer(subject)
     options: dict[str, Any] = {"num_classes": ours.num_classes}
-    if is_vision_transformer(subject):
+    if transformer:
         options["img_size"] = ours.image_size
     if own := _timm_s_own(timm, subject):
         said = {k: v for k, v in subject.said.options.items() if k not in _TIMM_LOADING}
         model = timm.create_model(own, **said | options)
-    elif is_vision_transformer(subject) and not timm.is_model(subject.name):
+    elif transformer and not timm.is_model(subject.name):
         # Sizes that are not published, built from timm's classes.
         sizes = _sizes(subject)
         options |= {"embed_dim": sizes.pop("width"), "norm_layer": _norm(sizes.pop("epsilon"))}
@@ -131,9 +132,13 @@ def _timm(subject: OurModel, state: State) -> Built:
             else classes.vision_transformer.VisionTransformer
         )
         model = build(**sizes, **options)
+    elif not timm.is_model(subject.name):
+        raise ValueError(
+            f"timm {timm.__version__} has no model {subject.name}, so there is nothing to compare "
+            "with; choose another model."
+        )
     else:
-        _check_timm_name(timm, subject)
-        if is_vision_transformer(subject):
+        if transformer:
             options |= {"depth": ours.depth, "num_heads": ours.num_heads}
             options["norm_layer"] = _norm(ours.epsilon)
         model = timm.create_model(subject.name, **options)
@@ -150,14 +155,6 @@ def _timm_s_own(timm: Any, subject: OurModel) -> str:
 
 def _norm(epsilon: float) -> Callable[..., nn.Module]:
     return partial(nn.LayerNorm, eps=epsilon)
-
-
-def _check_timm_name(timm: Any, subject: OurModel) -> None:
-    if not timm.is_model(subject.name):
-        raise ValueError(
-            f"timm {timm.__version__} has no model {subject.name}, so there is nothing to compare "
-            "with; choose another model."
-        )
 
 
 def _timm_module(family: str, name: str) -> str:

@@ -165,7 +165,6 @@ def _read_run(path: Path, checkpoint: str | int, which: str) -> RunWeights:
     model = config["model"]
     size = (int(model["image_size"][0]), int(model["image_size"][1]))
     facts = Facts(
-        model["name"],
         size,
         run_preprocessing(config),
         _class_names(run, meta),

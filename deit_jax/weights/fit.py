@@ -1,16 +1,21 @@
 """Fitting loaded weights to a model that differs in classes, resolution or distillation token."""
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from deit_jax.models.architecture import VitArchitecture
 from deit_jax.models.registry import is_head
 from deit_jax.trees import Tree, TreePath, flatten, nest
-from deit_jax.weights.position_embeddings import Grid, ResizeRule, resize_positions
+from deit_jax.weights.position_embeddings import (
+    Grid,
+    ResizeRule,
+    resize_positions,
+    square_grid,
+)
 from deit_jax.weights.report import Fate, LoadReport, Row
 
 _OF_THE_TOKEN = ("dist_token", "head_dist")
@@ -48,7 +53,8 @@ def fit(
 
     Four differences are bridged, each with a row in the report:
 
-    - another resolution: the position embeddings are interpolated (`weights.resize`);
+    - another resolution: the position embeddings are interpolated
+      (`weights.position_embeddings`);
     - another number of classes, or a backbone without head: the heads keep their fresh
       initialisation;
     - a distillation token on one side only. A plain model's weights start a distilled one: its
@@ -105,11 +111,13 @@ def _fit_each(
         rows.append(row)
         if array is not None:
             fitted[path] = array.astype(want[path].dtype)
-    for path in have.keys() - want.keys():
-        if path[0] not in _OF_THE_TOKEN:
-            problems.append(f"{'.'.join(path)} is in the weights only")
-        note = "the model has no distillation token"
-        rows.append(Row(".".join(path), have[path].shape, "left over", note))
+    for path in [path for path in have if path not in want]:
+        name = ".".join(path)
+        if path[0] in _OF_THE_TOKEN:
+            note = "the model has no distillation token"
+            rows.append(Row(name, have[path].shape, "left over", note))
+        else:
+            problems.append(f"{name} is in the weights only")
     return fitted, rows, problems
 
 
@@ -128,6 +136,8 @@ def _fit_one(
         if not (of_the_token or of_no_head):
             raise ValueError(f"{name} is missing")
         return None, Row(name, shape, "re-initialised", "there is none in the weights")
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(f"{name} is {array.dtype} in the weights; only floating-point is read")
     if path == _POSITIONS:
         old, new = (VitArchitecture.of(tree).prefix_positions for tree in trees)
         return _fit_positions(array, shape, (old, new), grids)
@@ -147,8 +157,8 @@ def _fit_positions(
     name, notes = ".".join(_POSITIONS), []
     if array.shape[-1] != shape[-1]:
         raise ValueError(f"{name} is {array.shape} in the weights, {shape} in the model")
-    old = grids.old or _square(array.shape[1] - old_prefix)
-    new = grids.new or _square(shape[1] - new_prefix)
+    old = grids.old or square_grid(array.shape[1] - old_prefix)
+    new = grids.new or square_grid(shape[1] - new_prefix)
     count = array.shape[1] - old_prefix
     fate: Fate = "used"
     if count != shape[1] - new_prefix or (old and new and old != new):
@@ -167,8 +177,3 @@ def _fit_positions(
         array = np.delete(array, 1, axis=1)
         notes.append("the distillation token's is left over")
     return array, Row(name, shape, fate, "; ".join(notes))
-
-
-def _square(patches: int) -> Grid | None:
-    side = math.isqrt(patches)
-    return (side, side) if side * side == patches else None

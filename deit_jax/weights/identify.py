@@ -1,6 +1,5 @@
 """Which registered model loaded weights are of, by their names and shapes."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,14 +13,15 @@ from deit_jax.models.registry import find_model, list_models, model_spec
 from deit_jax.trees import Tree
 from deit_jax.weights.convnet_names import convnet_layout, guess_convnet
 from deit_jax.weights.description.config import Description, named_transformer
-from deit_jax.weights.description.facts import Facts
 from deit_jax.weights.description.foreign_parts import check_parts
 from deit_jax.weights.description.options import (
+    check_epsilon,
     check_heads,
     check_timm_convnet,
     check_timm_transformer,
     check_transformers,
 )
+from deit_jax.weights.position_embeddings import square_grid
 
 # Of transformers; the encoder of a masked auto-encoder is a ViT.
 _MODEL_TYPES = ("vit", "deit", "vit_mae")
@@ -82,18 +82,22 @@ def name_convnet(
 
 
 def _other_network(said: Description, name: str) -> str:
-    remedy = f"; if the name is one of your own, say --model {name}" if said.own_words else ""
+    own = said.own_words and name
+    remedy = f"; if the name is one of your own, say --model {name}" if own else ""
     return (
         f"{said.where} says that it is {quoted(said.name)}, which is not computed here; read as "
-        f"{name} it would give other results{remedy}."
+        f"{name or 'a DeiT'} it would give other results{remedy}."
     )
 
 
-def name_transformer(params: Tree, image_size: tuple[int, int], facts: Facts) -> str:
-    """Return the registered name of a transformer; "" if no registered one has its shapes."""
+def name_transformer(params: Tree, image_size: tuple[int, int], said: str = "") -> str:
+    """Return the registered name of a transformer; "" if no registered one has its shapes.
+
+    `said` is a name that it may have: it counts if its shapes are these, whatever the image size.
+    """
     fits = _of_sizes(VitArchitecture.of(params))
-    if facts.model in fits:
-        return facts.model
+    if said in fits:
+        return said
     of_size = [name for name in fits if model_spec(name).image_size == image_size]
     return next(iter(of_size + fits), "")
 
@@ -128,11 +132,12 @@ def transformer_network(params: Tree, said: Description) -> tuple[int, float]:
     elif said.words == "timm":
         named = named_transformer(said.name)
         if said.name and named is None:
-            raise ValueError(_other_network(said, next(iter(_of_sizes(sizes)), "a DeiT")))
+            raise ValueError(_other_network(said, next(iter(_of_sizes(sizes)), "")))
         check_timm_transformer(said, sizes)
         heads = said.options.get("num_heads", named.num_heads if named else 0)
         epsilon = said.options.get("epsilon", epsilon)
-    return (check_heads(said, heads, sizes.width) if heads != 0 else 0), epsilon
+    heads = check_heads(said, heads, sizes.width) if heads != 0 else 0
+    return heads, check_epsilon(said, epsilon)
 
 
 def assumed_transformer(name: str) -> str:
@@ -146,8 +151,8 @@ def assumed_transformer(name: str) -> str:
     )
 
 
-def transformer_image_size(params: Tree, facts: Facts) -> tuple[int, int]:
-    """Return (height, width) in pixels, as the facts say or taking the image for a square.
+def transformer_image_size(params: Tree, size: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Return (height, width) in pixels, as `size` says or taking the image for a square.
 
     Raises:
         ValueError: the patches are no square and nothing says what else; or the class token has a
@@ -155,17 +160,16 @@ def transformer_image_size(params: Tree, facts: Facts) -> tuple[int, int]:
     """
     sizes = VitArchitecture.of(params)
     patch, prefix, count = sizes.patch_size, sizes.prefix_positions, params["pos_embed"].shape[1]
-    patches, size = count - prefix, facts.image_size
+    patches = count - prefix
     grid = (size[0] // patch) * (size[1] // patch) if size else 0
     if size and grid == patches:
         return size
-    if _is_square(patches):
-        side = math.isqrt(patches) * patch
-        return side, side
+    if square := square_grid(patches):
+        return square[0] * patch, square[1] * patch
     # As many as there are patches where no prefix token has one, one more where the class token
     # has one beside LayerScale.
     other = count - 1 if prefix == 0 else count
-    if prefix == 0 and (grid == other or _is_square(other)):
+    if prefix == 0 and (grid == other or square_grid(other)):
         raise ValueError(
             "it is a vision transformer with LayerScale (init_values) and a position embedding for "
             "its class token, which is not computed here."
@@ -173,13 +177,9 @@ def transformer_image_size(params: Tree, facts: Facts) -> tuple[int, int]:
     without = "without position embeddings for its class token (no_embed_class)"
     if grid == other:
         raise ValueError(f"it is a vision transformer {without}, which is not computed here.")
-    maybe = f"; or it is one {without}, which is not computed here" if _is_square(other) else ""
+    maybe = f"; or it is one {without}, which is not computed here" if square_grid(other) else ""
     raise ValueError(
         f"The {count} position embeddings are for {patches} patches of {patch} pixels, which are "
         "no square, and nothing in the file says how many are in a row (a config.json beside it "
         f"can: image_size, [height, width] in pixels){maybe}."
     )
-
-
-def _is_square(number: int) -> bool:
-    return math.isqrt(number) ** 2 == number

@@ -144,16 +144,15 @@ def load_into(
 
 def _placed(fitted: Fitted, params: Tree, batch_stats: Tree) -> list[Tree]:
     """Put the arrays where those of the model are."""
-    pairs = ((fitted.params, params), (fitted.batch_stats, batch_stats))
-    return [
-        nest(
-            {
-                path: jax.device_put(array, getattr(flatten(old)[path], "sharding", None))
-                for path, array in flatten(new).items()
-            }
-        )
-        for new, old in pairs
-    ]
+    placed = []
+    for new, old in ((fitted.params, params), (fitted.batch_stats, batch_stats)):
+        present = flatten(old)
+        arrays = {
+            path: jax.device_put(array, getattr(present[path], "sharding", None))
+            for path, array in flatten(new).items()
+        }
+        placed.append(nest(arrays))
+    return placed
 
 
 def grid_of(params: Tree, image_size: tuple[int, int]) -> Grid | None:

@@ -1,5 +1,6 @@
 """Position embeddings for another number of patches (paper, section 6; REFERENCE: main.py)."""
 
+import math
 from typing import Literal, get_args
 
 import numpy as np
@@ -9,6 +10,12 @@ Grid = tuple[int, int]
 """Patches along height and width."""
 
 ResizeRule = Literal["reference", "timm"]
+
+
+def square_grid(patches: int) -> Grid | None:
+    """Return the grid of a square image that is cut into so many patches, or None."""
+    side = math.isqrt(max(patches, 0))
+    return (side, side) if side and side * side == patches else None
 
 
 def resize_positions(

@@ -32,7 +32,6 @@ class PublishedFile:
         top1, top5: percent of ImageNet's validation set; None where the authors print none.
         loss: cross-entropy on the same images, or None.
         input_size: height and width of the images, pixels.
-        resize: length of the shorter side before the centre crop, pixels.
         url: where it is published; a package's name of those that a package carries.
         crop_ratio: share of the resized sides that is kept.
         mean, std: of the normalisation.
@@ -44,7 +43,6 @@ class PublishedFile:
     top5: float | None
     loss: float | None
     input_size: int
-    resize: int
     url: str
     crop_ratio: Ratio = CROP_RATIO
     mean: tuple[float, ...] = MEAN
@@ -64,8 +62,7 @@ def _entry(
     input_size: int = 224,
 ) -> PublishedFile:
     model = file.rpartition("-")[0]
-    resize = int(input_size / 0.875)
-    return PublishedFile(file, model, top1, top5, loss, input_size, resize, _BASE + file)
+    return PublishedFile(file, model, top1, top5, loss, input_size, _BASE + file)
 
 
 PUBLISHED = (
@@ -88,7 +85,7 @@ def _deit3(size: str, pixels: int, data: str, top1: float) -> PublishedFile:
     suffix = "_v1" if (size, data) == ("huge", "21k") else ""
     file = f"deit_3_{size}_{pixels}_{data}{suffix}.pth"
     model = f"deit3_{size}_patch{patch}_{pixels}"
-    return PublishedFile(file, model, top1, None, None, pixels, pixels, _BASE + file, 1.0)
+    return PublishedFile(file, model, top1, None, None, pixels, _BASE + file, 1.0)
 
 
 DEIT3 = (
@@ -123,7 +120,6 @@ def _lite(number: int, digits: str, pixels: int) -> PublishedFile:
         top5=None,
         loss=None,
         input_size=pixels,
-        resize=pixels + 32,
         url=f"the package {PACKAGES[f'lite{number}']}",
         crop_ratio=Fraction(pixels, pixels + 32),
         mean=(127 / 255,) * 3,

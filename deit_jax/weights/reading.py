@@ -79,9 +79,9 @@ class Weights:
         unlike = self.network.unlike_registered()
         name += f" with {unlike}" if unlike else ""
         kind = f"{name} for {self.num_classes} classes at {height}x{width} pixels"
-        about = self.facts.preprocessing.note
         read = f"Read as {kind}, in the layout of {self.layout}."
-        return (read, *filter(None, [self.assumed]), *self.facts.notes, *filter(None, [about]))
+        about = self.facts.preprocessing.note
+        return tuple(filter(None, (read, self.assumed, *self.facts.notes, about)))
 
 
 def interpret(file: WeightFile, model: str = "", like: str = "") -> Weights:
@@ -103,8 +103,8 @@ def interpret(file: WeightFile, model: str = "", like: str = "") -> Weights:
         if holds_transformer(file.tensors):
             params, batch_stats, extra = from_foreign(file.tensors, layout)
             heads, epsilon = transformer_network(params, said)
-            size = transformer_image_size(params, facts)
-            name = name_transformer(params, size, facts.of(model or facts.model, size))
+            size = transformer_image_size(params, facts.image_size)
+            name = name_transformer(params, size, model or said.name)
             assumed = assumed_transformer(name) if not said.words else ""
         else:
             name, assumed = name_convnet(file.tensors, said, model or like)
@@ -136,4 +136,4 @@ def interpret(file: WeightFile, model: str = "", like: str = "") -> Weights:
 
 def _num_classes(params: Tree) -> int:
     flat, kernels = flatten(params), [(*head, "kernel") for head in CLASS_HEADS]
-    return next((flat[path].shape[-1] for path in kernels if path in flat), 0)
+    return next((flat[path].shape[-1] for path in kernels if path in flat and flat[path].ndim), 0)

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +11,6 @@ import ml_dtypes
 import numpy as np
 from flax import nnx
 
-from deit_jax.files import write_json
 from deit_jax.models.architecture import is_transformer
 from deit_jax.models.functional import Classifier, split
 from deit_jax.preprocessing import Preprocessing
@@ -21,21 +21,19 @@ from deit_jax.weights.description.facts import Facts
 from deit_jax.weights.description.image_processor import to_transformers
 from deit_jax.weights.description.network import SMALL_EPSILON, network_of
 from deit_jax.weights.description.remembered import remembered
-from deit_jax.weights.formats.any import (
-    PREPROCESSOR,
-    PREPROCESSORS,
-    SIDECAR_SHA256,
-    sha256_of,
-    sidecar,
+from deit_jax.weights.formats.any import PREPROCESSOR
+from deit_jax.weights.formats.writing import (
+    write_bare_pth,
+    write_directory,
+    write_pth,
+    write_safetensors,
 )
-from deit_jax.weights.formats.writing import write_pth, write_safetensors
 from deit_jax.weights.identify import name_transformer
 from deit_jax.weights.reading import Weights
 from deit_jax.weights.transformer_layout import to_foreign
 
 WRITTEN_DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 _LOG = logging.getLogger("deit_jax")
-_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
 
 def save_weights(
@@ -114,7 +112,7 @@ def _facts(
 def _guess(params: Tree, size: tuple[int, int]) -> str:
     """Name a model that `model_builder` did not build by its arrays."""
     if is_transformer(params):
-        return name_transformer(params, size, Facts())
+        return name_transformer(params, size)
     return name_own_convnet(params)
 
 
@@ -147,8 +145,8 @@ def write_weights(
     if dtype is not None:
         tensors = {name: _cast(name, tensor, dtype) for name, tensor in tensors.items()}
     weights.facts.preprocessing.require()
-    texts = weights.facts.of(weights.model_name, weights.image_size).metadata()
-    texts |= weights.network.metadata()
+    texts = weights.network.metadata()
+    texts |= replace(weights.facts, image_size=weights.image_size).metadata()
     if path.suffix == ".safetensors":
         write_safetensors(path, tensors, texts, overwrite)
         return [path]
@@ -157,32 +155,16 @@ def write_weights(
             _require_registered(weights)
             write_pth(path, {"model": tensors, **texts}, overwrite)
             return [path]
-        return _write_bare(path, tensors, texts, overwrite)
+        return write_bare_pth(path, tensors, texts, overwrite)
     if path.suffix and not path.is_dir():
         raise ValueError(
             f"{path} would be a file of unknown kind; name a .safetensors or .pth file, or a "
             "directory without a suffix."
         )
-    configs = {_CONFIG: _config(weights, layout)}
+    configs = {"config.json": _config(weights, layout)}
     if layout == "transformers":
         configs |= _preprocessor(weights)
-    return _write_directory(path, tensors, texts, configs, overwrite)
-
-
-def _write_bare(
-    path: Path, tensors: dict[str, np.ndarray], texts: dict[str, str], overwrite: bool
-) -> list[Path]:
-    """Write tensors alone, as `load_state_dict` takes them, and the texts into a file beside."""
-    side = sidecar(path)
-    if side.exists() and not overwrite:
-        raise FileExistsError(
-            f"{side} exists already; choose another name or allow overwriting (--overwrite)."
-        )
-    side.unlink(missing_ok=True)
-    write_pth(path, tensors, overwrite)
-    # Texts are of this file alone, whatever takes its name later.
-    write_json(side, texts | {SIDECAR_SHA256: sha256_of(path)})
-    return [path, side]
+    return write_directory(path, tensors, texts, configs, overwrite)
 
 
 def _preprocessor(weights: Weights) -> dict[str, dict[str, Any]]:
@@ -197,32 +179,6 @@ def _preprocessor(weights: Weights) -> dict[str, dict[str, Any]]:
         )
         return {}
     return {PREPROCESSOR: config}
-
-
-def _write_directory(
-    path: Path,
-    tensors: dict[str, np.ndarray],
-    metadata: dict[str, str],
-    configs: dict[str, dict[str, Any]],
-    overwrite: bool,
-) -> list[Path]:
-    # Descriptions that are not written anew would be taken for those of the new weights.
-    descriptions = [path / name for name in (_CONFIG, *PREPROCESSORS)]
-    there = [file for file in (path / _WEIGHTS, *descriptions) if file.exists()]
-    if there and not overwrite:
-        raise FileExistsError(
-            f"{there[0]} exists already; choose another directory or allow overwriting "
-            "(--overwrite)."
-        )
-    path.mkdir(exist_ok=True)
-    # While there is no configuration, nobody takes new weights for those of an old one.
-    for file in descriptions:
-        file.unlink(missing_ok=True)
-    write_safetensors(path / _WEIGHTS, tensors, metadata, overwrite)
-    # The one that makes it a model comes last.
-    for name in reversed(configs):
-        write_json(path / name, configs[name], overwrite=False)
-    return [path / name for name in (_WEIGHTS, *configs)]
 
 
 def _require_registered(weights: Weights) -> None:
@@ -267,6 +223,6 @@ def _cast(name: str, tensor: np.ndarray, dtype: str) -> np.ndarray:
         return tensor
     with np.errstate(over="ignore"):
         changed = tensor.astype(WRITTEN_DTYPES[dtype])
-    if not np.isfinite(changed.astype(np.float32)).all() and np.isfinite(tensor).all():
+    if (np.isfinite(tensor) & ~np.isfinite(changed.astype(np.float32))).any():
         raise ValueError(f"{name} holds values too large for {dtype}; choose another dtype.")
     return changed

@@ -152,6 +152,16 @@ def test_the_other_side_is_what_the_file_describes(tmp_path, picture, capsys, ag
     assert "is blocks.0.mlp, by" in json.loads(capsys.readouterr().out)["verdict"]
 
 
+def test_a_file_of_parameters_goes_into_pytorch(tmp_path):
+    """Of `dict(model.named_parameters())`, which want gradients."""
+    theirs = timm_model()
+    torch.save(dict(theirs.named_parameters()), tmp_path / "a.pth")
+    subject = compare.open_subject(str(tmp_path / "a.pth"))
+    other = compare.build_torch_side(subject, "timm")
+    assert other.loaded_from == "the file itself"
+    assert torch.equal(other.model.head.weight, theirs.head.weight)
+
+
 def test_files_with_batch_normalisation_go_into_pytorch(tmp_path):
     """All tensors of the file, the counters of batches among them."""
     theirs = timm.create_model("efficientnet_b0", num_classes=3)

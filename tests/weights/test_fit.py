@@ -140,6 +140,20 @@ def test_a_distilled_model_leaves_its_token_over_in_a_plain_one():
             r"pos_embed is \(1, 17, 32\) in the weights",
         ),
         (lambda flat: flat.update({("pos_embed",): np.ones((1, 13, 64))}), "12 patches, which are"),
+        # In the file's order; as a set they would come in another one at every run.
+        (
+            lambda flat: flat.update({("x", c): np.ones(2) for c in "gfedcba"}),
+            r"7 arrays: x.g is in the weights only; x.f is .*; x.e is .*;",
+        ),
+        # Quantised numbers mean something else, and half of a complex one would be lost.
+        (
+            lambda flat: flat.update({("norm", "scale"): np.ones(64, np.int8)}),
+            "norm.scale is int8 in the weights; only floating-point",
+        ),
+        (
+            lambda flat: flat.update({("norm", "scale"): np.ones(64, np.complex64)}),
+            "norm.scale is complex64",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(change, message):

@@ -183,7 +183,7 @@ def test_a_published_file_is_verified_and_its_accuracy_told(models, tmp_path, mo
     torch.save({"model": timm_model().state_dict()}, path)
     digest = files.read_file(path).sha256
     entry = published.PublishedFile(
-        f"{PLAIN}-{digest[:8]}.pth", PLAIN, 72.5, 91.0, 1.25, 16, 18, "https://example.org"
+        f"{PLAIN}-{digest[:8]}.pth", PLAIN, 72.5, 91.0, 1.25, 16, "https://example.org"
     )
     monkeypatch.setattr(published, "PUBLISHED", (entry,))
     notes = " ".join(deit_jax.load_weights(models[PLAIN], path).notes)

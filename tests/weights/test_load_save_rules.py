@@ -49,6 +49,16 @@ def test_what_is_no_model_of_ours_is_refused(tmp_path):
     attempt({"encoder.weight": np.ones((3, 2))}, r"the first is encoder.weight \(3, 2\)")
     state = arrays(timm_model().state_dict())
     attempt({n: a for n, a in state.items() if n != "pos_embed"}, "pos_embed is missing")
+    for name, shape, match in (
+        ("patch_embed.proj.weight", (64, 48), r"kernel has the shape \(48, 64\), .* not 4 dim"),
+        ("patch_embed.proj.weight", (64, 3, 2, 4, 4), r"not 4 dimensions"),
+        ("pos_embed", (17, 64), "pos_embed .* not 3 dimensions"),
+        ("pos_embed", (1, 1, 64), "1 position embeddings are for 0 patches"),
+        ("blocks.0.mlp.fc1.weight", (64,), "not 2 dimensions"),
+    ):
+        attempt(state | {name: np.ones(shape, np.float32)}, f"a.safetensors: .*{match}")
+    unknown = {f"blocks.0.x.{number}": np.ones(2) for number in range(40)}
+    attempt(state | unknown, "40 tensors that DeiT does not have, such as blocks.0.x.0 ")
     safetensors.numpy.save_file(
         {n: a for n, a in state.items() if n != "norm.bias"}, tmp_path / "a.safetensors"
     )
@@ -81,7 +91,13 @@ def test_values_too_large_for_a_type_are_not_made_infinite(models, tmp_path):
     models[PLAIN].norm.bias[...] = models[PLAIN].norm.bias[...].at[3].set(1e6)
     with pytest.raises(ValueError, match=r"norm.bias holds values too large for float16"):
         deit_jax.save_weights(models[PLAIN], tmp_path / "a.safetensors", dtype="float16")
+    # Nor where something else was no number before.
+    models[PLAIN].norm.bias[...] = models[PLAIN].norm.bias[...].at[4].set(np.nan)
+    with pytest.raises(ValueError, match=r"norm.bias holds values too large for float16"):
+        deit_jax.save_weights(models[PLAIN], tmp_path / "a.safetensors", dtype="float16")
     assert not (tmp_path / "a.safetensors").exists()
+    models[PLAIN].norm.bias[...] = models[PLAIN].norm.bias[...].at[3].set(1)
+    deit_jax.save_weights(models[PLAIN], tmp_path / "a.safetensors", dtype="float16")
 
 
 def test_names_of_classes_travel(models, tmp_path):

@@ -11,7 +11,6 @@ from deit_jax.models.functional import abstract
 from deit_jax.models.registry import list_models, model_builder
 from deit_jax.trees import flatten
 from deit_jax.weights.convnet_names import name_own_convnet
-from deit_jax.weights.description.facts import Facts
 from deit_jax.weights.identify import name_transformer, transformer_image_size
 from deit_jax.weights.transformer_layout import detect_layout, from_foreign, to_foreign
 from tests.weights.small_models import DISTILLED, PLAIN, arrays, timm_model, transformers_model
@@ -129,14 +128,14 @@ def test_layouts_that_do_not_fit_are_refused():
 @pytest.mark.parametrize("name", list_models("deit*"))
 def test_every_transformer_is_recognised_by_its_shapes(name):
     params, _ = weightless(name)
-    size = transformer_image_size(params, Facts())
-    assert name_transformer(params, size, Facts()) == name
-    assert name_transformer(params, size, Facts(model="another_projects_name")) == name
+    size = transformer_image_size(params)
+    assert name_transformer(params, size) == name
+    assert name_transformer(params, size, "another_projects_name") == name
 
 
 def test_an_image_that_is_no_square_has_to_be_said():
     params, _ = weightless("deit_tiny_patch16_224")
     params["pos_embed"] = np.zeros((1, 1 + 12 * 16, 192))
-    assert transformer_image_size(params, Facts(image_size=(192, 256))) == (192, 256)
+    assert transformer_image_size(params, (192, 256)) == (192, 256)
     with pytest.raises(ValueError, match="192 patches of 16 pixels, which are no square"):
-        transformer_image_size(params, Facts(image_size=(224, 224)))
+        transformer_image_size(params, (224, 224))

@@ -2,7 +2,7 @@
 
 A `config.json` of timm or transformers, the arguments in a training checkpoint, or the header of a
 file of ours name an architecture and give it options. What follows from them is computed here as
-they say, or refused by name (`weights.options` has the table).
+they say, or refused by name (`description.options` has the tables).
 """
 
 import re
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from deit_jax.models.registry import find_model, list_models, model_spec
-from deit_jax.weights.description.network import from_header
+from deit_jax.weights.description.network import HEADER_MODEL, from_header
 from deit_jax.weights.formats.any import WeightFile
 from deit_jax.weights.published import named_like
 
@@ -81,7 +81,7 @@ def describe_weights(file: WeightFile, model: str = "") -> Description:
     if any(key in config for key in _OF_TRANSFORMERS) and "config" not in config:
         kind = config.get("model_type", "vit")
         return Description("transformers", CONFIG, str(kind), config)
-    if (name := metadata.get("deit_jax.model", "")) or from_header(metadata):
+    if (name := metadata.get(HEADER_MODEL, "")) or from_header(metadata):
         return Description("timm", "its header", name, from_header(metadata))
     if name := metadata.get("arch") or metadata.get("args.model", ""):
         name = _untagged(name)

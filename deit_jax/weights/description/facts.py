@@ -1,19 +1,35 @@
-"""What is known about weights besides their values: model, image size, preprocessing, accuracy."""
+"""What is known about weights besides values and network: preprocessing, classes, accuracy."""
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, get_args
 
-from deit_jax.preprocessing import ASSUMED, CROP_RATIO, MEAN, STD, EvalView, Preprocessing, Ratio
-from deit_jax.weights.description.image_processor import of_timm, of_transformers
+from deit_jax.preprocessing import (
+    ASSUMED,
+    CROP_RATIO,
+    INTERPOLATIONS,
+    MEAN,
+    STD,
+    Arithmetic,
+    EvalView,
+    Fit,
+    Preprocessing,
+    Ratio,
+)
+from deit_jax.weights.description.image_processor import is_whole, of_timm, of_transformers
 from deit_jax.weights.formats.any import WeightFile
 from deit_jax.weights.published import PublishedFile, named_like
 
 _KEY = "deit_jax."
 _IMAGENET = "imagenet-1k"
-_VIEW = ("fit", "interpolation", "arithmetic")
+_VIEW = {
+    "fit": get_args(Fit),
+    "interpolation": INTERPOLATIONS,
+    "arithmetic": get_args(Arithmetic),
+}
 
 
 @dataclass(frozen=True)
@@ -21,7 +37,6 @@ class Facts:
     """What a file says of its weights; the reference's values where it says nothing.
 
     Attributes:
-        model: registered name, or another project's, or "".
         image_size: (height, width) in pixels, or None.
         preprocessing: how they want their images.
         labels: names of the classes by index, if they are known.
@@ -29,21 +44,16 @@ class Facts:
         notes: sentences for people.
     """
 
-    model: str = ""
     image_size: tuple[int, int] | None = None
     preprocessing: Preprocessing = ASSUMED
     labels: tuple[str, ...] = ()
     imagenet: bool = False
     notes: tuple[str, ...] = ()
 
-    def of(self, model: str, image_size: tuple[int, int]) -> "Facts":
-        """Return these facts about a model and image size."""
-        return replace(self, model=model, image_size=image_size)
-
     def metadata(self) -> dict[str, str]:
         """Return the facts as texts, as they are stored in files of ours; nothing assumed."""
         shown, view = self.preprocessing, self.preprocessing.view
-        texts = {"model": self.model, "image_size": _join(self.image_size or ())}
+        texts = {"image_size": _join(self.image_size or ())}
         if self.labels:
             texts["class_names"] = json.dumps(self.labels)
         if self.imagenet:
@@ -73,7 +83,7 @@ def facts_of_file(file: WeightFile) -> Facts:
         known["remark"] = _another_size(known.pop("output", None), known)
     if entry := file.published or named_like(file.path):
         size = entry.input_size
-        known |= {"model": entry.model, "image_size": (size, size), "imagenet": True}
+        known |= {"image_size": (size, size), "imagenet": True}
         known |= {"mean": entry.mean, "std": entry.std, "view": EvalView.keeping(entry.crop_ratio)}
     if file.published:
         known |= {"refused": "", "remark": ""}
@@ -121,52 +131,54 @@ def _of_header(metadata: Mapping[str, str]) -> dict[str, Any]:
     texts = {key.removeprefix(_KEY): text for key, text in metadata.items() if key.startswith(_KEY)}
     found: dict[str, Any] = {}
     try:
-        for key, kind in (("image_size", int), ("mean", float), ("std", float)):
+        for key, kind, count in (("image_size", int, 2), ("mean", float, 3), ("std", float, 3)):
             if text := texts.get(key):
-                found[key] = tuple(map(kind, text.split()))
-        if text := texts.get("crop_ratio"):
-            ratios = [Fraction(part) if "/" in part else float(part) for part in text.split()]
-            options: dict[str, Any] = {key: texts[key] for key in _VIEW if key in texts}
-            if fill := texts.get("fill"):
-                options["fill"] = tuple(map(int, fill.split()))
-            found["view"] = EvalView((ratios[0], ratios[-1]), **options)
+                found[key] = _split(text, kind, count)
+        if "crop_ratio" in texts:
+            found |= {"view": _view_of_header(texts), "refused": ""}
         if text := texts.get("class_names"):
             found["labels"] = _labels({"label_names": json.loads(text)})
-    except ValueError:
+        if not all(map(is_whole, found.get("image_size", ()))):
+            raise ValueError("no size of an image")
+    except (ValueError, ZeroDivisionError, RecursionError):
         return {}
-    if name := texts.get("model"):
-        found["model"] = name
     if texts.get("classes") == _IMAGENET:
         found["imagenet"] = True
     return found
 
 
+def _view_of_header(texts: Mapping[str, str]) -> EvalView:
+    ratios = [
+        Fraction(part) if "/" in part else float(part) for part in texts["crop_ratio"].split()
+    ]
+    options: dict[str, Any] = {key: texts[key] for key in _VIEW if key in texts}
+    if len(ratios) not in (1, 2) or any(options[key] not in _VIEW[key] for key in options):
+        raise ValueError("an unknown view")
+    if fill := texts.get("fill"):
+        options["fill"] = _split(fill, int, 3)
+    return EvalView((ratios[0], ratios[-1]), **options)
+
+
 def _of_arguments(metadata: Mapping[str, str]) -> dict[str, Any]:
     """Read the arguments in a training checkpoint of the reference or of timm."""
     found: dict[str, Any] = {}
-    if name := metadata.get("args.model") or metadata.get("arch"):
-        found["model"] = name
     size = metadata.get("args.input_size", "")
-    if size.isdigit():
+    if size.isdecimal() and int(size):
         found["image_size"] = (int(size), int(size))
     if "args.data_set" in metadata:
         # The reference's alone, which has one normalisation for all data sets (datasets.py).
         found |= {"mean": MEAN, "std": STD, "view": EvalView.keeping(CROP_RATIO)}
     ratio = metadata.get("args.eval_crop_ratio") or metadata.get("args.crop_pct")
-    try:
+    # Text that is no number, such as "None", says nothing.
+    with contextlib.suppress(ValueError):
         if ratio and float(ratio) > 0:
             found["view"] = EvalView.keeping(float(ratio))
-    except ValueError:
-        # Text that is no number, such as "None", says nothing.
-        return found
     return found
 
 
 def _of_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Read a `config.json` of timm's or transformers' layout; our runs' says nothing here."""
     found: dict[str, Any] = {}
-    if isinstance(name := config.get("architecture"), str):
-        found["model"] = name.partition(".")[0]
     details = config.get("pretrained_cfg", config)
     if not isinstance(details, Mapping):
         return found
@@ -175,17 +187,13 @@ def _of_config(config: Mapping[str, Any]) -> dict[str, Any]:
         size = arguments["img_size"]
     if isinstance(size, int):
         size = (size, size)
-    if _numbers(size, int) and len(size) in (2, 3):
+    if isinstance(size, list | tuple) and len(size) in (2, 3) and all(map(is_whole, size)):
         # timm has the channels first.
         found["image_size"] = tuple(size[-2:])
     found |= of_timm(details)
     if labels := _labels(config):
         found["labels"] = labels
     return found
-
-
-def _numbers(value: Any, kind: Any) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(item, kind) for item in value)
 
 
 def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -199,6 +207,14 @@ def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
         # What transformers writes where it knows no names.
         return ()
     return tuple(names)
+
+
+def _split(text: str, kind: Callable[[str], Any], count: int) -> tuple[Any, ...]:
+    """Return so many numbers; a ValueError if they are more or fewer."""
+    numbers = tuple(map(kind, text.split()))
+    if len(numbers) != count:
+        raise ValueError(f"{len(numbers)} numbers in place of {count}")
+    return numbers
 
 
 def _join(values: Sequence[Ratio]) -> str:

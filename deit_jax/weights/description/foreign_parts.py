@@ -21,12 +21,13 @@ _PARTS = (
     (r"\.mlp\.(w12|w3|fc1_g|fc1_x|gate)", "a gated MLP"),
 )
 
-_CORE = (
-    "pos_embed",
-    "patch_embed.proj.kernel",
-    "blocks.0.attn.qkv.kernel",
-    "blocks.0.mlp.fc1.kernel",
-)
+# Arrays without which nothing can be said of a transformer, and their dimensions.
+_CORE = {
+    "pos_embed": 3,
+    "patch_embed.proj.kernel": 4,
+    "blocks.0.attn.qkv.kernel": 2,
+    "blocks.0.mlp.fc1.kernel": 2,
+}
 
 
 def foreign_part(names: Iterable[str]) -> str:
@@ -43,9 +44,14 @@ def check_parts(params: Tree) -> None:
     Raises:
         ValueError: says in what, or what is missing; the message lacks the file's name.
     """
-    missing = [path for path in _CORE if _at(params, path) is None]
-    if missing:
-        raise ValueError(f"it is no whole vision transformer: {missing[0]} is missing.")
+    for path, dimensions in _CORE.items():
+        if (array := _at(params, path)) is None:
+            raise ValueError(f"it is no whole vision transformer: {path} is missing.")
+        if array.ndim != dimensions:
+            raise ValueError(
+                f"it is another vision transformer than is computed here: {path} has the shape "
+                f"{array.shape}, which has not {dimensions} dimensions."
+            )
     patch, block = _at(params, "patch_embed.proj.kernel"), params["blocks"]["0"]
     hidden = _at(block, "mlp.fc1.kernel")
     what = ""

@@ -74,15 +74,14 @@ def of_timm(details: Mapping[str, Any]) -> dict[str, Any]:
         }
     keep = float(ratio) if ratio and _positive(ratio) else CROP_RATIO
     fit = {"center": "cover", "squash": "exact", "border": "inside"}[mode]
-    view = EvalView.keeping(keep, fit=fit, interpolation=interpolation, arithmetic="timm")
+    options: dict[str, Any] = {"interpolation": interpolation, "arithmetic": "timm"}
     if fit == "inside":
-        red, green, blue = (round(255 * value) for value in found.get("mean", MEAN))
-        view = EvalView(view.crop_ratio, view.fit, interpolation, "timm", (red, green, blue))
-    return found | {"view": view}
+        options["fill"] = tuple(round(255 * value) for value in found.get("mean", MEAN))
+    return found | {"view": EvalView.keeping(keep, fit=fit, **options)}
 
 
 def of_transformers(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
-    """Read a `preprocessor_config.json`: "mean", "std", "view" and "output", or "refused".
+    """Read a `preprocessor_config.json`: "mean", "std", "view", "output" and "refused".
 
     Args:
         config: what it holds.
@@ -171,7 +170,7 @@ def _of_processor(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
         if config.get(key):
             raise _CannotDo(f"says {key}={config[key]!r}")
     resample = config["resample"]
-    if resample not in range(len(INTERPOLATIONS)):
+    if type(resample) is not int or resample not in range(len(INTERPOLATIONS)):
         raise _CannotDo(f"says resample={resample!r}")
     ratio, fit, output = _geometry(kind, config)
     view = EvalView(ratio, fit, INTERPOLATIONS[resample], "transformers")
@@ -188,7 +187,7 @@ def _of_processor(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
     if abs(255 * factor - 1) > 1e-6:
         # (levels x factor - mean) / std, of levels that are divided by 255 here.
         mean, std = (tuple(value / (255 * factor) for value in pair) for pair in (mean, std))
-    return {"mean": mean, "std": std, "view": view, "output": output}
+    return {"mean": mean, "std": std, "view": view, "output": output, "refused": ""}
 
 
 def _geometry(kind: str, config: Mapping[str, Any]) -> tuple[Any, Any, Size | None]:
@@ -225,9 +224,9 @@ def _size(config: Mapping[str, Any], key: str, square: bool) -> Any:
             value = [value["height"], value["width"]]
         elif set(value) == {"shortest_edge"} and key == "size":
             value, square = value["shortest_edge"], False
-    if _whole(value):
+    if is_whole(value):
         return (value, value) if square else value
-    if isinstance(value, list | tuple) and len(value) == 2 and all(map(_whole, value)):
+    if isinstance(value, list | tuple) and len(value) == 2 and all(map(is_whole, value)):
         return value[0], value[1]
     raise _CannotDo(f"says {key}={config.get(key)!r}")
 
@@ -238,14 +237,14 @@ def _colour(value: Any) -> tuple[float, ...]:
         value = [value] * 3
     if not isinstance(value, list | tuple) or len(value) != 3:
         return ()
-    if not all(isinstance(item, int | float) for item in value):
-        return ()
-    return tuple(float(item) for item in value)
+    numbers = all(isinstance(item, int | float) for item in value)
+    return tuple(map(float, value)) if numbers else ()
 
 
 def _positive(value: Any) -> bool:
     return isinstance(value, int | float) and value > 0
 
 
-def _whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
+    """Return whether it is a number of pixels."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -15,6 +15,7 @@ SMALL_EPSILON = 1e-6
 """Up to here another epsilon is told and not refused where weights only start a network: published
 directories of transformers say 1e-12 of weights that were trained with 1e-6."""
 
+HEADER_MODEL = "deit_jax.model"
 _KEYS = {"num_heads": "deit_jax.num_heads", "epsilon": "deit_jax.layer_norm_epsilon"}
 
 
@@ -38,8 +39,8 @@ class Network:
 
     def metadata(self) -> dict[str, str]:
         """Return texts for the header of a file; `describe_weights` reads them."""
-        values = self.options()
-        return {_KEYS[option]: repr(value) for option, value in values.items()}
+        texts = {HEADER_MODEL: self.name} if self.name else {}
+        return texts | {_KEYS[option]: repr(value) for option, value in self.options().items()}
 
     def unlike_registered(self) -> str:
         """Return in words how it differs from the registered network of its name, or ""."""
@@ -52,7 +53,7 @@ class Network:
 
 
 def from_header(metadata: dict[str, str]) -> dict[str, Any]:
-    """Read what `Network.metadata` has written; what cannot be understood was not."""
+    """Read the options that `Network.metadata` has written; what cannot be understood was not."""
     try:
         heads, epsilon = (metadata.get(_KEYS[option]) for option in ("num_heads", "epsilon"))
         found: dict[str, Any] = {"num_heads": int(heads)} if heads else {}

@@ -156,13 +156,13 @@ def check_timm_convnet(said: Description, spec: ModelSpec) -> None:
     _check(said, said.options, _TIMM_CONVNET | numerics, _TRAINING)
 
 
-def check_transformers(said: Description, sizes: VitArchitecture, hidden: int) -> tuple[int, float]:
+def check_transformers(said: Description, sizes: VitArchitecture, hidden: int) -> tuple[Any, Any]:
     """Refuse a configuration of transformers that is of another network than ours.
 
     `hidden` is the number of features inside its MLPs.
 
     Returns:
-        Number of heads and the normalisation's epsilon.
+        Number of heads and the normalisation's epsilon, for `check_heads` and `check_epsilon`.
 
     Raises:
         ValueError: names the key; the message lacks the file's name.
@@ -180,11 +180,7 @@ def check_transformers(said: Description, sizes: VitArchitecture, hidden: int) -
     # What is off or empty changes nothing.
     harmless = {key for key in unknown if key.startswith("_") or options[key] in _EMPTY}
     _check(said, options, _TRANSFORMERS, _TRANSFORMERS_HARMLESS | harmless)
-    if not isinstance(epsilon, int | float) or not 0 < epsilon < 1:
-        raise ValueError(
-            f"{said.where} says layer_norm_eps={_short(epsilon)}, which is no epsilon."
-        )
-    return heads, float(epsilon)
+    return heads, epsilon
 
 
 def check_heads(said: Description, heads: Any, width: int) -> int:
@@ -199,6 +195,19 @@ def check_heads(said: Description, heads: Any, width: int) -> int:
             "cannot be cut."
         )
     return heads
+
+
+def check_epsilon(said: Description, epsilon: Any) -> float:
+    """Return what is added to the variance if it is a small number.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(epsilon, int | float) or not 0 < epsilon < 1:
+        raise ValueError(
+            f"{said.where} says layer_norm_eps={_short(epsilon)}, which is no epsilon."
+        )
+    return float(epsilon)
 
 
 def _check(

@@ -30,7 +30,6 @@ class WeightFile:
 
     Attributes:
         path: of the file, or of the index of several, inside the directory if one was named.
-        format: "pth" or "safetensors".
         tensors: arrays by their foreign names; not to be written to, they may share memory.
         config: what a `config.json` beside the file holds, {} if there is none.
         preprocessor: what transformers' `preprocessor_config.json` beside it holds, likewise.
@@ -44,7 +43,6 @@ class WeightFile:
     """
 
     path: Path
-    format: str
     tensors: dict[str, np.ndarray]
     config: dict[str, Any]
     preprocessor: dict[str, Any]
@@ -90,7 +88,6 @@ def read_file(path: str | Path, which: str = "model") -> WeightFile:
     names = with_root(name.removeprefix(prefix) for name in inside)
     return WeightFile(
         path,
-        content.format,
         {name: content.tensors[prefix + old] for name, old in names.items()},
         _read_config(path.with_name("config.json")),
         _read_preprocessor(path.parent),
@@ -105,16 +102,14 @@ def read_file(path: str | Path, which: str = "model") -> WeightFile:
 class _Content(NamedTuple):
     """What one file holds, before prefixes are cut off."""
 
-    format: str
     tensors: dict[str, np.ndarray]
     metadata: dict[str, str]
     arguments: dict[str, Any]
 
 
 def _read_one(path: Path, which: str, sha256: str) -> _Content:
-    kind = _format_of(path)
     arguments: dict[str, Any] = {}
-    if kind == "pth":
+    if _format_of(path) == "pth":
         metadata: dict[str, str] = {}
 
         def select(content: Any) -> Any:
@@ -123,16 +118,15 @@ def _read_one(path: Path, which: str, sha256: str) -> _Content:
             return state_dict(path, content, which, is_tensor)
 
         tensors = read_pth(path, select)
-        return _Content(kind, tensors, metadata | _read_sidecar(path, sha256), arguments)
+        return _Content(tensors, metadata | _read_sidecar(path, sha256), arguments)
     if which == "ema":
         raise ValueError(f"{path} is a safetensors file, which holds one set of weights only.")
-    return _Content(kind, *read_safetensors(path), arguments)
+    return _Content(*read_safetensors(path), arguments)
 
 
 def _read_shards(index: Path, which: str) -> _Content:
     """Read all files that an index names; each must hold what the index says, and no more."""
     tensors: dict[str, np.ndarray] = {}
-    kind = ""
     for name, wanted in read_index(index).items():
         shard = index.with_name(name)
         if not shard.is_file():
@@ -145,8 +139,7 @@ def _read_shards(index: Path, which: str) -> _Content:
         if odd := sorted(wanted ^ content.tensors.keys()):
             raise ValueError(f"{index} does not fit to {name}: {quoted(odd[0])} is in one alone.")
         tensors |= content.tensors
-        kind = content.format
-    return _Content(kind, tensors, {}, {})
+    return _Content(tensors, {}, {})
 
 
 def _format_of(path: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deit_jax.messages import in_short
-from deit_jax.weights.formats.any import PREPROCESSOR
+from deit_jax.weights.formats.any import PREPROCESSORS
 from deit_jax.weights.formats.shards import (
     INDEX_NAMES,
     WEIGHT_NAMES,
@@ -21,7 +21,7 @@ from deit_jax.weights.pretrained import packaged_weights
 from deit_jax.weights.published import published_at
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-_DESCRIPTIONS = ("config.json", PREPROCESSOR)
+_DESCRIPTIONS = ("config.json", *PREPROCESSORS)
 _INSTALL = "needs huggingface_hub: install it with `pip install 'deit_jax[hub]'`"
 
 

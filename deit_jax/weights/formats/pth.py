@@ -27,12 +27,7 @@ import numpy as np
 from deit_jax.inert_pickle import RefusedError
 from deit_jax.messages import in_short
 from deit_jax.weights.formats.safetensors import check_booleans
-from deit_jax.weights.formats.torch_containers import (
-    ZIP_MAGIC,
-    Container,
-    Stream,
-    ZipContainer,
-)
+from deit_jax.weights.formats.torch_containers import ZIP_MAGIC, Stream, ZipContainer
 from deit_jax.weights.formats.torch_objects import Tensor
 
 _DEEPEST = 64
@@ -53,15 +48,13 @@ _DAMAGE = (
     struct.error,
 )
 
-Select = Callable[[Any], Any]
-
 
 def is_tensor(value: Any) -> bool:
     """Return whether something that `select` is given is a tensor which can be read."""
     return type(value) is Tensor
 
 
-def read_pth(path: Path, select: Select = lambda content: content) -> Any:
+def read_pth(path: Path, select: Callable[[Any], Any] = lambda content: content) -> Any:
     """Read a file that `torch.save` has written.
 
     Args:
@@ -71,7 +64,7 @@ def read_pth(path: Path, select: Select = lambda content: content) -> Any:
 
     Returns:
         That part: dicts, lists, tuples, numbers, texts, numpy arrays (bit for bit the tensors, not
-        writable, in places sharing memory), and `Record`s for objects such as argparse.Namespace.
+        writable, in places sharing memory), and `InertObject`s such as of argparse.Namespace.
 
     Raises:
         ValueError: the file is damaged, or holds anything else; the message names it.
@@ -83,7 +76,7 @@ def read_pth(path: Path, select: Select = lambda content: content) -> Any:
         magic = file.read(len(ZIP_MAGIC))
         file.seek(0)
         with _named(path):
-            container = ZipContainer(file, size) if magic == ZIP_MAGIC else Stream(file, size)
+            container = (ZipContainer if magic == ZIP_MAGIC else Stream)(file, size)
         # Not inside: the messages of `select` name the file themselves.
         selected = select(container.content)
         with _named(path):
@@ -111,7 +104,7 @@ def _named(path: Path) -> Iterator[None]:
 class _Tensors:
     """Puts arrays in the places of tensors, reading each storage once."""
 
-    def __init__(self, container: Container, room: int) -> None:
+    def __init__(self, container: ZipContainer | Stream, room: int) -> None:
         self._container, self._room = container, room
         self._memory: dict[str, np.ndarray] = {}
         # By identity, for what occurs in several places; cycles are found by depth.

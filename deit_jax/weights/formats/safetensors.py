@@ -45,7 +45,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
         entries = json.loads(header, object_pairs_hook=_unique)
     except (safetensors.SafetensorError, ValueError) as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {in_short(error)}.") from error
-    tensors = {name: _array(path, name, entry) for name, entry in stored}
+    # The library's order is another one at every call.
+    tensors = {name: _array(path, name, entry) for name, entry in sorted(stored)}
     return tensors, entries.get("__metadata__") or {}
 
 

@@ -1,10 +1,13 @@
-"""The two containers of a `.pth` file, checked when they are opened and when storages are read."""
+"""The two containers of a `.pth` file, checked when they are opened and when storages are read.
+
+Both have the objects as `content`, `bytes_of` reads a storage, and `check_rest` what is left.
+"""
 
 import io
 import struct
 import zipfile
 from collections.abc import Iterator
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -28,24 +31,12 @@ def is_pth(head: bytes) -> bool:
     return head.startswith(ZIP_MAGIC) or is_stream
 
 
-class Container(Protocol):
-    """Where the objects of a file and their bytes come from.
+class ZipContainer:
+    """The zip format: `NAME/data.pkl`, `NAME/data/KEY` for each storage, and notes.
 
     Attributes:
-        content: the objects, with `Tensor`s.
+        content: the objects of the file, with `Tensor`s.
     """
-
-    content: Any
-
-    def bytes_of(self, storage: Storage) -> np.ndarray:
-        """Read a storage, whole."""
-
-    def check_rest(self) -> None:
-        """Check what was not read."""
-
-
-class ZipContainer:
-    """The zip format: `NAME/data.pkl`, `NAME/data/KEY` for each storage, and notes."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         file.seek(max(size - _ZIP_END, 0))
@@ -65,7 +56,7 @@ class ZipContainer:
         self._unread = set(self._members) - {"data.pkl", "byteorder"}
 
     def bytes_of(self, storage: Storage) -> np.ndarray:
-        """Read a storage; `zipfile` compares the checksum."""
+        """Read a storage, whole; `zipfile` compares the checksum."""
         name = f"data/{storage.key}"
         memory = np.empty(storage.nbytes, np.uint8)
         filled = 0
@@ -132,7 +123,11 @@ def _checked_members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.Z
 
 
 class Stream:
-    """The format before 1.6: four small pickles around a large one, then the storages."""
+    """The format before 1.6: four small pickles around a large one, then the storages.
+
+    Attributes:
+        content: as of `ZipContainer`.
+    """
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
@@ -154,7 +149,7 @@ class Stream:
         self._starts = self._locate(keys, head.tell(), size)
 
     def bytes_of(self, storage: Storage) -> np.ndarray:
-        """Read a storage."""
+        """Read a storage, whole."""
         self._file.seek(self._starts[storage.key])
         memory = np.fromfile(self._file, np.uint8, storage.nbytes)
         if len(memory) != storage.nbytes:

@@ -13,8 +13,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from deit_jax.files import written_whole
+from deit_jax.files import write_json, written_whole
+from deit_jax.weights.formats.any import PREPROCESSORS, SIDECAR_SHA256, sha256_of, sidecar
 from deit_jax.weights.formats.safetensors import SAFETENSORS_DTYPES
+from deit_jax.weights.formats.shards import WEIGHT_NAMES
 
 
 def write_safetensors(
@@ -77,6 +79,69 @@ def write_pth(path: str | Path, content: Any, overwrite: bool = False) -> None:
             torch.save(converted, stream)
         except RuntimeError as error:
             raise stream.error or error from error
+
+
+def write_bare_pth(
+    path: Path, tensors: dict[str, np.ndarray], texts: dict[str, str], overwrite: bool
+) -> list[Path]:
+    """Write tensors alone, as `load_state_dict` takes them, and the texts into a file beside.
+
+    Returns:
+        Both files.
+
+    Raises:
+        FileExistsError, FileNotFoundError, ModuleNotFoundError: as `write_pth`, of either file.
+    """
+    side = sidecar(path)
+    if side.exists() and not overwrite:
+        raise FileExistsError(
+            f"{side} exists already; choose another name or allow overwriting (--overwrite)."
+        )
+    # Texts name the file that they are of by its hash, so old ones may lie there until then.
+    write_pth(path, tensors, overwrite)
+    write_json(side, texts | {SIDECAR_SHA256: sha256_of(path)})
+    return [path, side]
+
+
+def write_directory(
+    path: Path,
+    tensors: dict[str, np.ndarray],
+    metadata: dict[str, str],
+    configs: Mapping[str, dict[str, Any]],
+    overwrite: bool,
+) -> list[Path]:
+    """Write a directory as Hugging Face repositories have them.
+
+    Args:
+        path: of the directory, which is made; the one it is in must exist.
+        tensors: arrays by name.
+        metadata: texts for the header of their file.
+        configs: JSON files by name, that of the model first.
+        overwrite: whether files of weights and descriptions may be replaced.
+
+    Returns:
+        The files written.
+
+    Raises:
+        FileExistsError: there is one already, and `overwrite` is off.
+    """
+    # Descriptions that are not written anew would be taken for those of the new weights.
+    descriptions = [path / name for name in ("config.json", *PREPROCESSORS)]
+    there = [file for file in (path / WEIGHT_NAMES[0], *descriptions) if file.exists()]
+    if there and not overwrite:
+        raise FileExistsError(
+            f"{there[0]} exists already; choose another directory or allow overwriting "
+            "(--overwrite)."
+        )
+    path.mkdir(exist_ok=True)
+    # While there is no configuration, nobody takes new weights for those of an old one.
+    for file in descriptions:
+        file.unlink(missing_ok=True)
+    write_safetensors(path / WEIGHT_NAMES[0], tensors, metadata, overwrite)
+    # The one that makes it a model comes last.
+    for name in reversed(list(configs)):
+        write_json(path / name, configs[name], overwrite=False)
+    return [path / name for name in (WEIGHT_NAMES[0], *configs)]
 
 
 class _Stream:

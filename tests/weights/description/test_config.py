@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 import timm
+import torch
 
 import deit_jax
 from deit_jax.runs.open_weights import read_weights
@@ -24,7 +25,7 @@ from tests.weights.description.described import (
     timm_directory,
     transformers_directory,
 )
-from tests.weights.small_models import PLAIN, images, torch_logits
+from tests.weights.small_models import PLAIN, images, timm_model, torch_logits
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -121,6 +122,8 @@ def test_models_of_other_heads_do_not_take_them(tmp_path):
         ({"mlp_ratio": 2.0}, "128 features inside its MLP at a width of 64"),
         ({"qkv_bias": False}, "no bias on queries, keys and values"),
         ({"in_chans": 1}, "in_chans=1"),
+        ({"epsilon": "x"}, "layer_norm_eps='x', which is no epsilon"),
+        ({"epsilon": -1}, "layer_norm_eps=-1, which is no epsilon"),
         ({"num_heads": 3}, "3 attention heads, into which a width of 64"),
         ({"rotary": "yes"}, "rotary='yes', which is not known here"),
         ({"depth": 2}, "depth=2, but the tensors are of 3"),
@@ -128,7 +131,9 @@ def test_models_of_other_heads_do_not_take_them(tmp_path):
 )
 def test_options_of_timm_that_are_not_computed_are_named(options, words, tmp_path):
     # The others timm would not build.
-    timm_s = options if options.keys().isdisjoint(("rotary", "num_heads", "depth")) else {}
+    timm_s = (
+        options if options.keys().isdisjoint(("rotary", "epsilon", "num_heads", "depth")) else {}
+    )
     timm_directory(tmp_path / "a", **timm_s)
     path = tmp_path / "a" / "config.json"
     config = json.loads(path.read_text())
@@ -206,6 +211,18 @@ def test_a_declared_architecture_is_obeyed_or_refused(declared, read_as, tmp_pat
     elif not read_as:
         with pytest.raises(ValueError, match="not computed here"):
             read_weights(path, model="efficientnet_b0")
+
+
+def test_no_name_is_proposed_where_none_fits(tmp_path):
+    for sizes, remedy in (
+        ({}, f"; if the name is one of your own, say --model {PLAIN}"),
+        ({"depth": 5}, ""),
+    ):
+        content = {"model": timm_model(**sizes).state_dict(), "arch": "mine"}
+        torch.save(content, tmp_path / "a.pth")
+        with pytest.raises(ValueError, match="says that it is 'mine'") as caught:
+            read_weights(tmp_path / "a.pth")
+        assert str(caught.value).endswith(f"it would give other results{remedy}.")
 
 
 def test_what_is_assumed_of_undescribed_tensors_is_said(tmp_path, caplog):

@@ -1,6 +1,7 @@
 """Directories and files that were written, through transformers' pipeline and timm's transforms."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -151,6 +152,18 @@ def test_texts_beside_a_file_are_of_that_file_alone(model, tmp_path):
     assert read_weights(first).facts.labels == ()
     with pytest.raises(FileExistsError, match=r"first\.pth"):
         deit_jax.save_weights(model, first)
+
+
+def test_texts_stay_where_the_file_beside_them_cannot_be_replaced(model, tmp_path, monkeypatch):
+    path = tmp_path / "w.pth"
+    deit_jax.save_weights(model, path, class_names=NAMES)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "torch", None)
+        with pytest.raises(ModuleNotFoundError, match="needs PyTorch"):
+            deit_jax.save_weights(model, path, overwrite=True)
+    assert read_weights(path).facts.labels == NAMES
+    deit_jax.save_weights(model, path, class_names=NAMES[::-1], overwrite=True)
+    assert read_weights(path).facts.labels == NAMES[::-1]
 
 
 def test_a_description_of_other_weights_does_not_stay(model, tmp_path):

@@ -126,6 +126,7 @@ def test_tensors_are_those_of_timm(directory, stated, nested):
         (VIT | {"size": {"longest_edge": SIZE}}, "longest_edge"),
         (VIT | {"size": {"shortest_edge": SIZE}}, "does not crop"),
         (VIT | {"resample": 9}, "resample=9"),
+        (VIT | {"resample": 3.0}, "resample=3.0"),
         (VIT | {"image_mean": [0.5]}, "image_mean"),
         (VIT | {"rescale_factor": 0}, "rescale_factor=0"),
         (VIT | {"do_resize": False}, "neither resizes nor crops"),
@@ -169,7 +170,43 @@ def test_the_header_of_our_files_keeps_it_all(directory):
     again = facts_of_file(read_file(directory / "x.safetensors"))
     assert again.preprocessing == facts.preprocessing and again.image_size == (SIZE, SIZE)
     # What was assumed is not stated by being written down.
-    assert set(Facts("x", (16, 16)).metadata()) == {"deit_jax.model", "deit_jax.image_size"}
+    assert set(Facts((16, 16)).metadata()) == {"deit_jax.image_size"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        {"image_size": "16"},
+        {"image_size": "-16 -16"},
+        {"mean": "0.5 0.5"},
+        {"crop_ratio": "1/0"},
+        {"crop_ratio": " "},
+        {"crop_ratio": "0.8 0.9 1.0"},
+        # As a later version may say it.
+        {"crop_ratio": "0.9", "fit": "stretch"},
+        {"crop_ratio": "0.9", "interpolation": "sinc"},
+        {"crop_ratio": "0.9", "fill": "0 0"},
+        {"class_names": "[" * 100_000},
+    ],
+)
+def test_a_header_that_cannot_be_understood_says_nothing(tmp_path, text):
+    path = tmp_path / "x.safetensors"
+    header = {"deit_jax.std": "0.5 0.5 0.5"} | {f"deit_jax.{key}": text[key] for key in text}
+    safetensors.numpy.save_file({"a": np.ones(1)}, path, header)
+    assert facts_of_file(read_file(path)) == Facts()
+
+
+@pytest.mark.parametrize("size", [-16, 0, True, [-16, -16], [16], "16"])
+def test_what_is_no_size_of_an_image_says_nothing(directory, size):
+    (directory / "config.json").write_text(json.dumps({"image_size": size}))
+    assert facts_of_file(read_file(directory)).image_size is None
+
+
+def test_a_processor_that_can_be_had_outweighs_a_config_that_cannot(directory):
+    (directory / "config.json").write_text('{"pretrained_cfg": {"crop_mode": "tiles"}}')
+    (directory / "preprocessor_config.json").write_text(json.dumps(VIT))
+    shown = facts_of_file(read_file(directory)).preprocessing.require()
+    assert shown.view.interpolation == "bilinear" and shown.mean == (0.5, 0.5, 0.5)
 
 
 @pytest.mark.parametrize(

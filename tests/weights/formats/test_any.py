@@ -34,12 +34,12 @@ def test_the_content_decides_and_not_the_name(tmp_path, name):
     path = save(tmp_path / name, TENSORS)
     found = read_file(path)
     assert_read(found)
-    assert (found.format, found.path, found.config, found.published) == ("pth", path, {}, None)
+    assert (found.path, found.config, found.published) == (path, {}, None)
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     safetensors.torch.save_file(TENSORS, path, {"format": "pt", "by": "me"})
     found = read_file(str(path))
     assert_read(found)
-    assert (found.format, found.metadata) == ("safetensors", {"format": "pt", "by": "me"})
+    assert found.metadata == {"format": "pt", "by": "me"}
 
 
 def test_all_types_of_safetensors_to_the_bit(tmp_path):
@@ -137,7 +137,7 @@ def test_directories_of_hugging_face_repositories(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     found = read_file(tmp_path)
     assert_read(found)
-    assert (found.format, found.config) == ("pth", config)
+    assert found.config == config
     # safetensors is preferred.
     safetensors.torch.save_file({"a": torch.ones(1)}, tmp_path / "model.safetensors")
     assert list(read_file(tmp_path).tensors) == ["a"]

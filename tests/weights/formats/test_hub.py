@@ -146,6 +146,7 @@ def test_a_download(cache, monkeypatch):
         "pytorch_model.bin",
         "config.json",
         "preprocessor_config.json",
+        "processor_config.json",
     ]
 
 
