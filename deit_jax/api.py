@@ -124,7 +124,7 @@ def load_model(
     remember(model, weights.facts)
     names, missing = names_of_classes(weights)
     preprocessing = weights.facts.preprocessing
-    notes = (*weights.notes, weights.assumed, preprocessing.note, missing)
+    notes = (*weights.notes, missing) if missing else weights.notes
     return LoadedModel(
         model,
         weights.model_name,
@@ -132,7 +132,7 @@ def load_model(
         tuple(names),
         weights.image_size,
         preprocessing,
-        tuple(filter(None, notes)),
+        notes,
     )
 
 

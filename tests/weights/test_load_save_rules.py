@@ -100,6 +100,12 @@ def test_values_too_large_for_a_type_are_not_made_infinite(models, tmp_path):
     deit_jax.save_weights(models[PLAIN], tmp_path / "a.safetensors", dtype="float16")
 
 
+def test_what_was_assumed_is_said_once(tmp_path):
+    torch.save(timm_model().state_dict(), tmp_path / "a.pth")
+    notes = deit_jax.load_model(tmp_path / "a.pth").notes
+    assert "assumed" in " ".join(notes) and len({*notes}) == len(notes)
+
+
 def test_names_of_classes_travel(models, tmp_path):
     deit_jax.save_weights(models[PLAIN], tmp_path / "a", layout="transformers")
     assert read_weights(tmp_path / "a").facts.labels == ()

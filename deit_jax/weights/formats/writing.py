@@ -124,6 +124,7 @@ def write_directory(
 
     Raises:
         FileExistsError: there is one already, and `overwrite` is off.
+        ValueError: as `write_safetensors`.
     """
     # Descriptions that are not written anew would be taken for those of the new weights.
     descriptions = [path / name for name in ("config.json", *PREPROCESSORS)]
@@ -133,11 +134,13 @@ def write_directory(
             f"{there[0]} exists already; choose another directory or allow overwriting "
             "(--overwrite)."
         )
+    # Before anything that lies there goes.
+    storable = {name: _storable(name, array) for name, array in tensors.items()}
     path.mkdir(exist_ok=True)
     # While there is no configuration, nobody takes new weights for those of an old one.
     for file in descriptions:
         file.unlink(missing_ok=True)
-    write_safetensors(path / WEIGHT_NAMES[0], tensors, metadata, overwrite)
+    write_safetensors(path / WEIGHT_NAMES[0], storable, metadata, overwrite)
     # The one that makes it a model comes last.
     for name in reversed(list(configs)):
         write_json(path / name, configs[name], overwrite=False)

@@ -17,7 +17,7 @@ import torch
 from deit_jax.weights.formats.any import read_file
 from deit_jax.weights.formats.pth import read_pth
 from deit_jax.weights.formats.safetensors import SAFETENSORS_DTYPES
-from deit_jax.weights.formats.writing import write_pth, write_safetensors
+from deit_jax.weights.formats.writing import write_directory, write_pth, write_safetensors
 
 RNG = np.random.default_rng(0)
 KERNEL = RNG.normal(size=(3, 4, 5)).astype(np.float32)
@@ -112,6 +112,15 @@ def test_nothing_is_overwritten_unless_told(tmp_path, write):
     # As any file that is created here, and not only for its owner.
     (tmp_path / "other").touch()
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "other").stat().st_mode)
+
+
+def test_a_directory_is_left_alone_where_a_tensor_cannot_be_written(tmp_path):
+    configs = {"config.json": {"architecture": "a"}}
+    write_directory(tmp_path, {"a": np.ones(2)}, {}, configs, overwrite=False)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="b is complex256, which a safetensors file cannot hold"):
+        write_directory(tmp_path, {"b": np.ones(2, np.complex256)}, {}, configs, overwrite=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @WRITERS
