@@ -20,7 +20,11 @@ _ALONE: Final = "--processes=1 to train in this process alone"
 # Ports for a job that was given none: those that JAX itself would take.
 _FIRST_PORT, _PORTS = 65536 - 4096, 4096
 # Launchers that tell how many there are and not where they meet: count and index.
-_UNKNOWN: Final = {"PMI_SIZE": "PMI_RANK", "WORLD_SIZE": "RANK", "MV2_COMM_WORLD_SIZE": "..."}
+_UNKNOWN: Final = {
+    "PMI_SIZE": "PMI_RANK",
+    "WORLD_SIZE": "RANK",
+    "MV2_COMM_WORLD_SIZE": "MV2_COMM_WORLD_RANK",
+}
 
 
 @dataclass(frozen=True)
