@@ -15,7 +15,7 @@ _COLUMNS = 3
 
 
 def draw_panels(panels: Sequence[Panel], title: str, path: Path) -> None:
-    """Write a PNG with the panels that have curves, three in a row, and one legend.
+    """Write a PNG with panels that have curves, three in a row, and one legend.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -23,7 +23,6 @@ def draw_panels(panels: Sequence[Panel], title: str, path: Path) -> None:
     # The object interface: no global state, and no display is looked for.
     from matplotlib.figure import Figure
 
-    panels = [panel for panel in panels if panel.series]
     rows = -(-len(panels) // _COLUMNS)
     # Inches; a layout that is solved for takes several times as long as all the rest.
     width, height = 10.2, 1.0 + 2.5 * rows

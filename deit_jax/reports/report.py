@@ -83,8 +83,10 @@ def _draw_curves(comparison: Comparison, directory: Path) -> list[_Picture]:
     draw_curves(comparison, pictures[0][1])
     for number, experiment in enumerate(experiments(comparison), start=1):
         title = f"{experiment.label}, {experiment.model}"
-        pictures.append((title, directory / f"curves-{number}.png"))
-        draw_panels(experiment_panels(experiment), title, pictures[-1][1])
+        # A finished run may have come without its log.
+        if panels := [panel for panel in experiment_panels(experiment) if panel.series]:
+            pictures.append((title, directory / f"curves-{number}.png"))
+            draw_panels(panels, title, pictures[-1][1])
     return pictures
 
 
