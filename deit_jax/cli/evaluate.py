@@ -112,9 +112,10 @@ def run(args: argparse.Namespace) -> int:
         assert source is not None
         answers = _evaluate(subject, source, place, args)
         if args.disagreement:
+            collected.setdefault("labels", source.labels)
             collected |= _named(collected, subject, answers)
-    if args.disagreement and source is not None:
-        _compare({"labels": source.labels} | collected, args)
+    if collected:
+        _compare(collected, args)
     return 0
 
 
@@ -156,15 +157,19 @@ def _evaluate(
     if args.json:
         print(json.dumps(facts | {"evaluation": metrics, "notes": notes}))
     else:
-        _show(facts, metrics, _logged(subject, place, facts), notes)
+        _show(facts, metrics, _logged(subject, place, fusion, args), notes)
     return answers
 
 
-def _logged(subject: "Subject", place: "Place", facts: dict[str, Any]) -> dict[str, float]:
+def _logged(
+    subject: "Subject", place: "Place", fusion: str, args: argparse.Namespace
+) -> dict[str, float]:
     """Return what the run itself measured of the same, if it did."""
     from deit_jax.runs.history import read_run
 
-    if subject.place != place or subject.fusion != facts["fusion"]:
+    shown = subject.preprocessing
+    same = subject.place == place and subject.fusion == fusion and not args.class_map
+    if not same or shown.keeping(args.crop_ratio) != shown:
         return {}
     rows = [row for row in read_run(subject.path).lines("eval") if row["step"] == subject.step]
     return rows[-1] if rows else {}

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import argparse
 import json
 from functools import cache
 
@@ -89,7 +90,8 @@ def resume(path):
 
 def evaluate(path):
     subject = subjects.read_subject(str(path))
-    _logged(subject, subject.place, {"fusion": subject.fusion})
+    asked = argparse.Namespace(class_map="", crop_ratio=None)
+    _logged(subject, subject.place, subject.fusion, asked)
 
 
 def predict(path):
