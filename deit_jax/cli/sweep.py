@@ -70,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
         if args.config or args.workdir or args.overrides:
             raise ValueError("--collect only reads runs; leave --config and --workdir out.")
         return _collect(args.collect, args.output or args.collect[0])
+    if args.output:
+        raise ValueError("--output is where the tables of --collect go; give both, or neither.")
     if not args.config or not args.workdir:
         raise ValueError("Give --config FILE and --workdir DIR, or --collect DIR; see --help.")
     from deit_jax.sweeps.plan import plan, variants_of

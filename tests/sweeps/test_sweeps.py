@@ -212,6 +212,7 @@ def test_the_command(here, capsys):
     [
         ([], "Give --config FILE and --workdir DIR"),
         (["--collect", "x", "--workdir=y"], "--collect only reads"),
+        (["--config=x", "--workdir=y", "--output=z"], "--output is where the tables"),
         (["--collect", "nowhere"], "There is no directory nowhere"),
         ([f"--config={DIGITS}", "--workdir=y", "--config.seed=1"], "what --seeds sets"),
     ],
