@@ -116,16 +116,17 @@ def read_class_names(path: str, num_classes: int) -> list[str]:
         FileNotFoundError: there is no such file.
         ValueError: it does not hold a name for each class.
     """
-    text = Path(path).read_text(encoding="utf-8")
-    names: list[str] | None = text.splitlines()
-    if text.lstrip()[:1] in ("[", "{"):
-        try:
+    try:
+        # Some editors put a mark in front.
+        text = Path(path).read_text(encoding="utf-8-sig")
+        names = text.splitlines()
+        if text.lstrip()[:1] in ("[", "{"):
             content = json.loads(text)
-            names = content if isinstance(content, list) else None
+            names = content if isinstance(content, list) else []
             if isinstance(content, dict):
                 names = [content[str(index)] for index in range(len(content))]
-        except (ValueError, KeyError) as error:
-            raise ValueError(f"{path} is no list of class names: {error}.") from error
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path} is no list of class names: {error}.") from error
     if not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{path} is no list of class names.")
     if len(names) != num_classes:
