@@ -84,18 +84,18 @@ def find_images(paths: Sequence[str]) -> list[str]:
     return found
 
 
-def read_view(path: str, size: tuple[int, int], view: EvalView | None = None) -> Pixels:
+def read_view(path: str, size: tuple[int, int], view: EvalView) -> Pixels:
     """Return what evaluation sees of a file: resized (by Pillow), the centre cut out.
 
     Args:
         path: of the image.
         size: (height, width) wanted, in pixels.
-        view: how it is resized and cut; as the reference does if None.
+        view: how it is resized and cut.
 
     Raises:
         ValueError, OSError: it cannot be read or is no complete image; names it.
     """
-    return _read(path, size, view or EvalView())[0]
+    return _read(path, size, view)[0]
 
 
 def _read(path: str, size: tuple[int, int], view: EvalView) -> tuple[Pixels, str]:

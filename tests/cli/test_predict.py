@@ -73,7 +73,7 @@ def test_images_are_prepared_bit_for_bit_as_in_the_reference(
 ):
     path = tmp_path / f"image{suffix}"
     picture(height, height, width, mode).save(path)
-    ours = to_input(read_view(str(path), (size, size))[None], MEAN, STD)[0]
+    ours = to_input(read_view(str(path), (size, size), EvalView())[None], MEAN, STD)[0]
     with Image.open(path) as image:
         theirs = reference_transform(size)(image.convert("RGB")).permute(1, 2, 0).numpy()
     assert ours.dtype == theirs.dtype == np.float32
