@@ -211,13 +211,14 @@ def _named(
     known: "dict[str, Answers]", subject: "Subject", answers: "dict[str, Answers]"
 ) -> "dict[str, Answers]":
     """Return the answers of all heads under names that no other model has."""
+    from deit_jax.reports.palette import HEAD_NAMES
+
     label = subject.label
     if any(name == label or name.startswith(f"{label}, ") for name in known):
         label = subject.path
-    heads = {"class": "class head", "distillation": "distillation head", "fused": "both heads"}
     if len(answers) == 1:
         return {label: answers["class"]}
-    return {f"{label}, {heads[head]}": values for head, values in answers.items()}
+    return {f"{label}, {HEAD_NAMES[head]}": values for head, values in answers.items()}
 
 
 def _compare(answers: "dict[str, Answers]", args: argparse.Namespace) -> None:
