@@ -41,6 +41,11 @@ class Comparison:
     weights: WeightsKind
     notes: tuple[str, ...]
 
+    @property
+    def shown(self) -> tuple[Experiment, ...]:
+        """Those that have a section and pictures of their own, in their order."""
+        return (*self.students, *self.teachers)
+
 
 @dataclass(frozen=True)
 class _Teacher:

@@ -1,7 +1,7 @@
 """What all pictures have in common: names shown as they are, and files written whole."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from deit_jax.files import printable, written_whole
 
@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 def new_figure(
-    width: float, height: float, dpi: int = 150, layout: str | None = "constrained"
+    width: float,
+    height: float,
+    dpi: int = 150,
+    layout: Literal["constrained"] | None = "constrained",
 ) -> "Figure":
     """Return an empty figure of so many inches.
 

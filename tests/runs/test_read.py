@@ -1,8 +1,8 @@
 """Whatever stands in the files of a run, each of its readers answers with a sentence."""
 
+import argparse
 import copy
 import itertools
-import argparse
 import json
 from functools import cache
 
@@ -80,7 +80,7 @@ def report(path):
     for experiment in comparison.students:
         curve(experiment, "eval", "raw/fused/top1")
         curve(experiment, "train", "loss")
-    started_as(path)
+        started_as(experiment.first.record.get("command", ()))
 
 
 def resume(path):
