@@ -6,7 +6,7 @@ meet is refused: training alone in each of them would write one directory severa
 
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -197,11 +197,9 @@ _SCHEDULERS: Final[tuple[Callable[[Variables], Told | None], ...]] = (
 
 def first_host(nodes: str) -> str:
     """Return the first of SLURM's list of nodes, such as "gpu[003-007,12],login"."""
-    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", next(_outside_brackets(nodes)))
-
-
-def _outside_brackets(nodes: str) -> Iterator[str]:
-    yield from re.findall(r"(?:[^,\[]|\[[^\]]*\])+", nodes) or [nodes]
+    # Commas inside of brackets do not end it.
+    first = re.search(r"(?:[^,\[]|\[[^\]]*\])+", nodes)
+    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0] if first else nodes)
 
 
 def number(environ: Variables, name: str, default: int | None = None) -> int:
