@@ -12,10 +12,10 @@ Example:
 """
 
 import argparse
-import json
 from typing import Any
 
 from deit_jax.cli.arguments import add_overrides, positive, positive_count, require_valid
+from deit_jax.files import strict_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
     facts = measure_input(config, images=args.images, seconds=args.seconds, run_model=args.measure)
     if args.json:
-        print(json.dumps(facts))
+        print(strict_json(facts))
     else:
         _show(facts)
     return 0

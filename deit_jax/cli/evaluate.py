@@ -11,7 +11,6 @@ Example:
 """
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
 
 from deit_jax.cli.arguments import (
@@ -21,6 +20,7 @@ from deit_jax.cli.arguments import (
     positive_count,
     share,
 )
+from deit_jax.files import strict_json
 
 if TYPE_CHECKING:
     from deit_jax.data.source import Source
@@ -155,7 +155,7 @@ def _evaluate(
         metrics = {head: values | {"real": accuracy[head]} for head, values in metrics.items()}
         notes.append(f"{note} {facts['real_images']:,} images have any.")
     if args.json:
-        print(json.dumps(facts | {"evaluation": metrics, "notes": notes}))
+        print(strict_json(facts | {"evaluation": metrics, "notes": notes}))
     else:
         _show(facts, metrics, _logged(subject, place, fusion, args), notes)
     return answers
@@ -231,7 +231,7 @@ def _compare(answers: "dict[str, Answers]", args: argparse.Namespace) -> None:
     result = disagreement(answers)
     if args.json:
         content = {"names": result.names, "fractions": result.fractions.tolist()}
-        print(json.dumps({"disagreement": content | {"images": result.images}}))
+        print(strict_json({"disagreement": content | {"images": result.images}}))
     else:
         show_disagreement(result, Console())
     if args.output:

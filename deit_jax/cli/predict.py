@@ -14,11 +14,11 @@ Example:
 """
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING
 
 from deit_jax.cli.arguments import add_crop_ratio, add_weights_choice, positive_count
+from deit_jax.files import strict_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
             "assumed": weights.assumed,
             "images": [_as_json(prediction) for prediction in done],
         }
-        print(json.dumps(content))
+        print(strict_json(content))
     return 1 if any(prediction.error for prediction in done) else 0
 
 

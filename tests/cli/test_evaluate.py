@@ -244,6 +244,20 @@ def test_the_table_shows_what_the_run_logged(workdir, capsys):
         assert "logged" not in capsys.readouterr().out.lower()
 
 
+def test_json_has_null_for_what_is_no_number(tmp_path, capsys):
+    model = deit_jax.create_model("deit_micro_patch4_16")
+    model.head.bias[...] = jnp.full(10, jnp.nan)
+    path = tmp_path / "broken.safetensors"
+    deit_jax.save_weights(model, path)
+    assert main(["evaluate", str(path), "--source=digits", "--split=test", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert found["evaluation"]["class"] == {"top1": 0.0, "top5": 0.0, "loss": None}
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    assert main(["predict", "--weights", str(path), str(tmp_path / "a.png"), "--json"]) == 0
+    (image,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["images"]
+    assert {guess["probability"] for guess in image["heads"]["class"]} == {None}
+
+
 def test_a_model_called_labels_does_not_take_the_place_of_the_labels(workdir, tmp_path, capsys):
     path = tmp_path / "labels.safetensors"
     deit_jax.save_weights(deit_jax.create_model("deit_micro_patch4_16"), path)
