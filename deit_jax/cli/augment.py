@@ -35,11 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draw the sheet."""
     from deit_jax.augment.recipes import recipe_named
-    from deit_jax.reports.contact_sheet import contact_sheet, open_image
+    from deit_jax.reports.contact_sheet import contact_sheet, open_picture
     from deit_jax.reports.figures import save_image
 
     recipe = recipe_named(args.recipe)
-    opened = [open_image(path) for path in args.images]
+    opened = [open_picture(path) for path in args.images]
     sources = [opened[column % len(opened)] for column in range(args.columns)]
     sheet = contact_sheet(sources, recipe, args.size, args.seed, args.epoch)
     save_image(sheet, Path(args.output))

@@ -8,7 +8,7 @@ from deit_jax.evaluation.predict import ANSWERING_ORDER
 from deit_jax.export.subject import ExportSubject
 from deit_jax.models.functional import count_parameters
 from deit_jax.models.registry import model_spec
-from deit_jax.preprocessing import listed
+from deit_jax.preprocessing import in_four_digits
 from deit_jax.reports.palette import HEAD_NAMES
 from deit_jax.runs.log_lines import read_lines
 from deit_jax.runs.open_weights import RunWeights
@@ -75,7 +75,7 @@ def _model(subject: ExportSubject) -> str:
             f"resized to {tall}x{wide} ({shown.view.fit}, {shown.view.interpolation}), "
             f"{height}x{width} cut out of the middle",
         ],
-        ["mean, deviation", f"{listed(shown.mean)}; {listed(shown.std)}"],
+        ["mean, deviation", f"{in_four_digits(shown.mean)}; {in_four_digits(shown.std)}"],
     ]
     named = "" if subject.labels else "\nNothing says what the classes are called.\n"
     note = f"\n{shown.note}\n" if shown.assumed or shown.remark else ""

@@ -108,7 +108,7 @@ def describe_mixing(mixing: MixChoices, number: int, count: int) -> str:
     return f"{name} with {count - 1 - number}\nown label {kept:.2f}"
 
 
-def open_image(path: str) -> Image.Image:
+def open_picture(path: str) -> Image.Image:
     """Read an image as RGB.
 
     Raises:
