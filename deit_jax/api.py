@@ -70,7 +70,7 @@ def create_model(
         hint = f"it is called {ours} here." if ours else "see its documentation."
         raise TypeError(f"create_model() has no argument {option!r}; {hint}")
     if weights:
-        return _create_loaded(name, weights, seed=seed, **options)
+        return _create_loaded(name, weights, seed, options)
     return _build(name, seed, options)
 
 
@@ -79,7 +79,7 @@ def _build(name: str, seed: int, options: dict[str, Any]) -> Classifier:
 
 
 def _create_loaded(
-    name: str, path: str | os.PathLike[str], *, seed: int = 0, **options: Any
+    name: str, path: str | os.PathLike[str], seed: int, options: dict[str, Any]
 ) -> Classifier:
     weights = read_weights(path, like=name)
     if options.get("num_classes") is None:

@@ -59,9 +59,11 @@ def _forget_unused(directory: Path) -> None:
     """Remove programs that were not read for a month; JAX itself never does."""
     oldest = time.time() - _DAYS_UNUSED * 24 * 3600
     for entry in directory.iterdir():
-        times = entry.stat()
-        if max(times.st_atime, times.st_mtime) < oldest:
-            entry.unlink()
+        # Another process may have removed it; and XLA keeps a directory of its own among them.
+        with contextlib.suppress(OSError):
+            times = entry.stat()
+            if max(times.st_atime, times.st_mtime) < oldest:
+                entry.unlink()
 
 
 def _replace_damaged() -> None:

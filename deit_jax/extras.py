@@ -19,17 +19,17 @@ def require(package: str, extra: str = "compare", what: str = "Comparing") -> Mo
     Raises:
         ModuleNotFoundError: it is not installed, or cannot be imported here; one sentence.
     """
+    top = package.partition(".")[0]
     try:
         if extra == "compare":
             declare_torchvision_operators()
         return importlib.import_module(package)
     except (ImportError, RuntimeError) as error:
         missing = getattr(error, "name", None)
-        if missing in (package, "torch"):
+        if missing in (top, "torch"):
             install = f"pip install 'deit_jax[{extra}]'"
             message = f"{what} needs {missing}, which is not installed: {install}."
         else:
-            top = package.partition(".")[0]
             message = f"{top} is installed but cannot be imported ({error}); install it anew."
         raise ModuleNotFoundError(message) from error
 

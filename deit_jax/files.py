@@ -45,7 +45,7 @@ def written_whole(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
         raise FileNotFoundError(f"{path} cannot be written: there is no directory {path.parent}.")
     if not overwrite:
         _refuse_existing(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    partial = partial_beside(path)
     try:
         with naming(path, instead_of=partial):
             partial.touch(exist_ok=False)
@@ -144,6 +144,11 @@ def remove_partials(directory: Path) -> None:
     for path in directory.iterdir():
         if is_partial(path.name):
             path.unlink(missing_ok=True)
+
+
+def partial_beside(path: Path) -> Path:
+    """Return the temporary path of what is being written, which nobody else has."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
 
 
 def is_partial(name: str) -> bool:

@@ -124,8 +124,8 @@ class Preprocessing:
         if self.refused:
             return self.refused
         sentences = {
-            "normalisation": f"normalised with mean {_listed(self.mean)} and standard deviation "
-            f"{_listed(self.std)}",
+            "normalisation": f"normalised with mean {in_four_digits(self.mean)} and standard "
+            f"deviation {in_four_digits(self.std)}",
             "crop": f"resized ({self.view.interpolation}) and cropped to the middle "
             f"{float(self.view.crop_ratio[0]):.4g}",
         }
@@ -144,5 +144,6 @@ ASSUMED: Final = Preprocessing()
 """What the reference does, where nothing says anything."""
 
 
-def _listed(values: Iterable[float]) -> str:
+def in_four_digits(values: Iterable[float]) -> str:
+    """Write means or deviations beside each other."""
     return ", ".join(f"{value:.4g}" for value in values)

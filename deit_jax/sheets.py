@@ -9,6 +9,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 GAP, LINE, TEXT = 6, 15, 12
+# Of a soft label so many classes are named, and those beside the first only from this share on.
+_MOST_NAMED, _LEAST_SHARE = 3, 0.05
 
 SheetRow = tuple[str, UInt8[np.ndarray, "pictures height width 3"], Sequence[str]]
 """Title of a row, its pictures, and what stands below each."""
@@ -36,18 +38,14 @@ class SeenImages:
     targets: Float[np.ndarray, "images classes"]
     teacher: Float[np.ndarray, "images classes"] | None = None
 
-    def parts(
-        self, probabilities: Float[np.ndarray, " classes"], least: float = 0.05, most: int = 3
-    ) -> list[tuple[str, float]]:
+    def parts(self, probabilities: Float[np.ndarray, " classes"]) -> list[tuple[str, float]]:
         """Return the classes with the largest shares, by name, above what smoothing gives to all.
 
         Args:
             probabilities: a row of `targets` or `teacher`.
-            least: share of a class that is named, beside the first.
-            most: so many classes.
         """
-        order = np.argsort(-probabilities, kind="stable")[:most]
-        floor = max(least, float(probabilities.min()) + 1e-6)
+        order = np.argsort(-probabilities, kind="stable")[:_MOST_NAMED]
+        floor = max(_LEAST_SHARE, float(probabilities.min()) + 1e-6)
         shown = [i for place, i in enumerate(order) if place == 0 or probabilities[i] >= floor]
         return [(self.class_names[i], float(probabilities[i])) for i in shown]
 

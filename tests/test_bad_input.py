@@ -78,6 +78,10 @@ def test_a_config_file_that_fails_is_one_sentence(tmp_path):
     code, output = program.run(tmp_path / "own.py", tmp_path / "run")
     assert code == 2 and output.startswith("error: KeyError: 'size' (") and "line 2)" in output
     assert output.count("\n") == 1
+    (tmp_path / "own.py").write_text("open('names.txt')\n")
+    code, output = program.run(tmp_path / "own.py", tmp_path / "run")
+    assert code == 2 and "No such file or directory: 'names.txt'" in output
+    assert output.count("\n") == 1 and "There is no config file" not in output
 
 
 @pytest.mark.slow

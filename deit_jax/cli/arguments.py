@@ -6,9 +6,13 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from deit_jax.schema import RULES
 from deit_jax.schema.declare import shown
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 _LARGEST = 2**31 - 1
 
@@ -83,22 +87,44 @@ def add_crop_ratio(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_overrides(parser: argparse.ArgumentParser, action: Any = "store") -> None:
-    """Declare --config.a.b=VALUE for every key, unseen in the help."""
-    from deit_jax.config.defaults import default_config
-    from deit_jax.config.keys import leaves_by_key
-
-    for key in leaves_by_key(default_config()):
-        parser.add_argument(f"--config.{key}", action=action, help=argparse.SUPPRESS)
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """Declare --config.a.b=VALUE for every key, unseen in the help; they come as `overrides`."""
+    parser.set_defaults(overrides=[])
+    for key in RULES:
+        parser.add_argument(f"--config.{key}", action=_Override, help=argparse.SUPPRESS)
 
 
-def config_overrides(args: argparse.Namespace) -> list[str]:
-    """Return the flags of the form --config.a.b=value that were given."""
-    return [
-        f"--{name}={value}"
-        for name, value in vars(args).items()
-        if name.startswith("config.") and value is not None
-    ]
+class _Override(argparse.Action):
+    """Keeps --config.a.b=value as it was written, as train.py takes it."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        namespace.overrides = [*namespace.overrides, f"{option_string}={values}"]
+
+
+def require_valid(config: "ConfigDict", *, but: str = "") -> None:
+    """Check a configuration on the devices here, which are started.
+
+    Args:
+        config: to check.
+        but: the beginning of keys that do not matter; "" for none.
+
+    Raises:
+        ValueError: what is wrong first.
+    """
+    # Imported late: a wrong value is answered before JAX has started.
+    import jax
+
+    from deit_jax.config.validate import validate
+
+    for problem in validate(config, device_count=jax.device_count()):
+        if not but or but not in problem:
+            raise ValueError(problem)
 
 
 def _at_home(value: Any) -> Any:

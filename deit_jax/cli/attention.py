@@ -71,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
     for note in filter(None, (weights.assumed, shown.note)):
         say(console, note)
     look = _compiled(weights, shown)
+    # Of an earlier model, which had a token more.
+    (out / _COSINES).unlink(missing_ok=True)
     for path, folder in zip(paths, folders, strict=True):
         try:
             pixels = read_view(path, weights.image_size, shown.view)

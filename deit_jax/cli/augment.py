@@ -6,6 +6,7 @@ Example:
 """
 
 import argparse
+from pathlib import Path
 
 from deit_jax.cli.arguments import between, positive_count, seed
 
@@ -33,6 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw the sheet."""
-    from deit_jax.reports import contact_sheet
+    from deit_jax.augment.recipes import recipe_named
+    from deit_jax.reports.contact_sheet import contact_sheet, open_picture
+    from deit_jax.reports.figures import save_image
 
-    return contact_sheet.write_contact_sheet(args)
+    recipe = recipe_named(args.recipe)
+    opened = [open_picture(path) for path in args.images]
+    sources = [opened[column % len(opened)] for column in range(args.columns)]
+    sheet = contact_sheet(sources, recipe, args.size, args.seed, args.epoch)
+    save_image(sheet, Path(args.output))
+    print(f"Wrote {args.output}: {args.columns} samples of recipe '{args.recipe}'.")
+    return 0

@@ -12,21 +12,16 @@ Example:
 """
 
 import argparse
-import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from deit_jax.cli.arguments import add_overrides, config_overrides, positive, positive_count
-
-if TYPE_CHECKING:
-    from ml_collections import ConfigDict
-
-_BENCHMARKS = ("input",)
+from deit_jax.cli.arguments import add_overrides, positive, positive_count, require_valid
+from deit_jax.files import strict_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument(
-        "what", nargs="?", choices=_BENCHMARKS, metavar="input", help="the benchmark to run"
+        "what", nargs="?", choices=("input",), metavar="input", help="the benchmark to run"
     )
     parser.add_argument(
         "--config", metavar="FILE:WHAT", help="as for train.py, with --config.a.b=value"
@@ -58,37 +53,19 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not args.config:
         raise ValueError("Give --config FILE:WHAT, such as --config configs/deit.py:small.")
+    from deit_jax.sweeps.plan import read_config
+
+    config = read_config(args.config, args.overrides)
+    # Where to start and who teaches does not matter to the input.
+    require_valid(config, but="" if args.measure else "config.teacher.")
     from deit_jax.training.input_speed import measure_input
 
-    facts = measure_input(
-        _read_config(args), images=args.images, seconds=args.seconds, run_model=args.measure
-    )
+    facts = measure_input(config, images=args.images, seconds=args.seconds, run_model=args.measure)
     if args.json:
-        print(json.dumps(facts))
+        print(strict_json(facts))
     else:
         _show(facts)
     return 0
-
-
-def _read_config(args: argparse.Namespace) -> "ConfigDict":
-    """Return the configuration, checked."""
-    from deit_jax.sweeps.plan import read_config
-
-    config = read_config(args.config, config_overrides(args))
-    # Imported late: a wrong value is answered before JAX has started.
-    import jax
-
-    from deit_jax.config.validate import validate
-
-    # Where to start and who teaches does not matter to the input.
-    problems = [
-        problem
-        for problem in validate(config, device_count=jax.device_count())
-        if args.measure or "config.teacher." not in problem
-    ]
-    if problems:
-        raise ValueError(problems[0])
-    return config
 
 
 def _show(facts: dict[str, Any]) -> None:

@@ -11,7 +11,6 @@ Example:
 """
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
 
 from deit_jax.cli.arguments import (
@@ -21,6 +20,7 @@ from deit_jax.cli.arguments import (
     positive_count,
     share,
 )
+from deit_jax.files import strict_json
 
 if TYPE_CHECKING:
     from deit_jax.data.source import Source
@@ -112,9 +112,10 @@ def run(args: argparse.Namespace) -> int:
         assert source is not None
         answers = _evaluate(subject, source, place, args)
         if args.disagreement:
+            collected.setdefault("labels", source.labels)
             collected |= _named(collected, subject, answers)
-    if args.disagreement and source is not None:
-        _compare({"labels": source.labels} | collected, args)
+    if collected:
+        _compare(collected, args)
     return 0
 
 
@@ -154,17 +155,21 @@ def _evaluate(
         metrics = {head: values | {"real": accuracy[head]} for head, values in metrics.items()}
         notes.append(f"{note} {facts['real_images']:,} images have any.")
     if args.json:
-        print(json.dumps(facts | {"evaluation": metrics, "notes": notes}))
+        print(strict_json(facts | {"evaluation": metrics, "notes": notes}))
     else:
-        _show(facts, metrics, _logged(subject, place, facts), notes)
+        _show(facts, metrics, _logged(subject, place, fusion, args), notes)
     return answers
 
 
-def _logged(subject: "Subject", place: "Place", facts: dict[str, Any]) -> dict[str, float]:
+def _logged(
+    subject: "Subject", place: "Place", fusion: str, args: argparse.Namespace
+) -> dict[str, float]:
     """Return what the run itself measured of the same, if it did."""
     from deit_jax.runs.history import read_run
 
-    if subject.place != place or subject.fusion != facts["fusion"]:
+    shown = subject.preprocessing
+    same = subject.place == place and subject.fusion == fusion and not args.class_map
+    if not same or shown.keeping(args.crop_ratio) != shown:
         return {}
     rows = [row for row in read_run(subject.path).lines("eval") if row["step"] == subject.step]
     return rows[-1] if rows else {}
@@ -206,13 +211,14 @@ def _named(
     known: "dict[str, Answers]", subject: "Subject", answers: "dict[str, Answers]"
 ) -> "dict[str, Answers]":
     """Return the answers of all heads under names that no other model has."""
+    from deit_jax.reports.palette import HEAD_NAMES
+
     label = subject.label
     if any(name == label or name.startswith(f"{label}, ") for name in known):
         label = subject.path
-    heads = {"class": "class head", "distillation": "distillation head", "fused": "both heads"}
     if len(answers) == 1:
         return {label: answers["class"]}
-    return {f"{label}, {heads[head]}": values for head, values in answers.items()}
+    return {f"{label}, {HEAD_NAMES[head]}": values for head, values in answers.items()}
 
 
 def _compare(answers: "dict[str, Answers]", args: argparse.Namespace) -> None:
@@ -225,7 +231,7 @@ def _compare(answers: "dict[str, Answers]", args: argparse.Namespace) -> None:
     result = disagreement(answers)
     if args.json:
         content = {"names": result.names, "fractions": result.fractions.tolist()}
-        print(json.dumps({"disagreement": content | {"images": result.images}}))
+        print(strict_json({"disagreement": content | {"images": result.images}}))
     else:
         show_disagreement(result, Console())
     if args.output:

@@ -14,12 +14,8 @@ Example:
 import argparse
 import math
 import re
-from typing import TYPE_CHECKING
 
-from deit_jax.cli.arguments import add_overrides, config_overrides
-
-if TYPE_CHECKING:
-    from ml_collections import ConfigDict
+from deit_jax.cli.arguments import add_overrides, require_valid
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compute what is missing, and say how much that was."""
-    config = _read_config(args)
+    from deit_jax.sweeps.plan import read_config
+
+    config = read_config(args.config, args.overrides)
+    config.teacher.labels = args.output
+    if config.distillation.kind == "none":
+        raise ValueError(
+            f"{args.config} has no teacher (config.distillation.kind is 'none'), so there is "
+            "nothing to label; give a configuration of distillation."
+        )
+    require_valid(config)
     from deit_jax.training.labelling import label
 
     done = label(config, args.epochs)
@@ -55,27 +60,6 @@ def run(args: argparse.Namespace) -> int:
         f"Train with --config.teacher.labels={args.output}."
     )
     return 0
-
-
-def _read_config(args: argparse.Namespace) -> "ConfigDict":
-    """Return the configuration, checked."""
-    from deit_jax.sweeps.plan import read_config
-
-    config = read_config(args.config, config_overrides(args))
-    config.teacher.labels = args.output
-    if config.distillation.kind == "none":
-        raise ValueError(
-            f"{args.config} has no teacher (config.distillation.kind is 'none'), so there is "
-            "nothing to label; give a configuration of distillation."
-        )
-    # Imported late: a wrong value is answered before JAX has started.
-    import jax
-
-    from deit_jax.config.validate import validate
-
-    if problems := validate(config, device_count=jax.device_count()):
-        raise ValueError(problems[0])
-    return config
 
 
 def _stretch(text: str) -> tuple[float, float]:

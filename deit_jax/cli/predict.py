@@ -14,11 +14,11 @@ Example:
 """
 
 import argparse
-import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deit_jax.cli.arguments import add_crop_ratio, add_weights_choice, positive_count
+from deit_jax.files import strict_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,20 +93,23 @@ def run(args: argparse.Namespace) -> int:
         elif not args.json:
             _show(console, prediction)
     if args.json:
-        facts: dict[str, Any] = {"model": weights.model_name, "weights": weights.source}
-        facts["crop_ratio"] = float(shown.view.crop_ratio[0])
-        facts["preprocessing"] = shown.to_json()
-        facts["assumed"] = weights.assumed
-        print(json.dumps(facts | {"images": [_as_json(prediction) for prediction in done]}))
+        content = {
+            "model": weights.model_name,
+            "weights": weights.source,
+            "crop_ratio": float(shown.view.crop_ratio[0]),
+            "preprocessing": shown.to_json(),
+            "assumed": weights.assumed,
+            "images": [_as_json(prediction) for prediction in done],
+        }
+        print(strict_json(content))
     return 1 if any(prediction.error for prediction in done) else 0
 
 
 def _show(console: "Console", prediction: "Prediction") -> None:
+    from deit_jax.reports.palette import HEAD_NAMES
     from deit_jax.reports.terminal import Column, print_table, say
 
-    titles = {"fused": "both heads", "class": "class head", "distillation": "distillation head"}
-    if len(prediction.heads) == 1:
-        titles = {"class": "class"}
+    titles = HEAD_NAMES if len(prediction.heads) > 1 else {"class": "class"}
     say(console, prediction.path)
     columns = []
     for head in prediction.heads:

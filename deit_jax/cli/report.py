@@ -75,7 +75,6 @@ def _inspect(
     comparison: "Comparison", args: argparse.Namespace, console: Console
 ) -> "list[Inspection]":
     from deit_jax.reports.inspection import Inspector
-    from deit_jax.reports.page import experiments
     from deit_jax.reports.terminal import say
     from deit_jax.training.seen import see_first_batch
 
@@ -85,4 +84,4 @@ def _inspect(
     inspector = Inspector(
         comparison.weights, see, args.teacher or "", lambda text: say(console, text)
     )
-    return [inspector.inspect(one) for one in experiments(comparison)]
+    return [inspector.inspect(one) for one in comparison.shown]

@@ -18,26 +18,10 @@ Example:
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from deit_jax.cli.arguments import add_overrides, seed
 
 _TABLES = "tables.md"
-
-
-class _Override(argparse.Action):
-    """Keeps --config.a.b=value as it was written, for train.py."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        if option_string == "--config.seed":
-            parser.error("--config.seed is what --seeds sets, one run for each")
-        namespace.overrides = [*namespace.overrides, f"{option_string}={values}"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,16 +44,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="for --collect: where to write (default: the first DIR)",
     )
-    parser.set_defaults(overrides=[])
-    add_overrides(parser, _Override)
+    add_overrides(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Plan and run, or print, or collect."""
+    if any(flag.startswith("--config.seed=") for flag in args.overrides):
+        raise ValueError(
+            "--config.seed is what --seeds sets, one run for each; see python -m deit_jax sweep "
+            "--help."
+        )
     if args.collect:
         if args.config or args.workdir or args.overrides:
             raise ValueError("--collect only reads runs; leave --config and --workdir out.")
         return _collect(args.collect, args.output or args.collect[0])
+    if args.output:
+        raise ValueError("--output is where the tables of --collect go; give both, or neither.")
     if not args.config or not args.workdir:
         raise ValueError("Give --config FILE and --workdir DIR, or --collect DIR; see --help.")
     from deit_jax.sweeps.plan import plan, variants_of

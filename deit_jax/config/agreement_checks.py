@@ -29,7 +29,7 @@ def size_problems(config: ConfigDict, device_count: int) -> Iterator[str]:
                 f"config.{name}.batch_size is {size}, which {device_count} devices cannot share "
                 f"evenly; use a multiple of {device_count}."
             )
-    if batch % (device_count * slices):
+    if slices > 1 and batch % (device_count * slices):
         yield (
             f"config.training.batch_size is {batch}, which cannot be cut into {slices} "
             f"micro-batches on {device_count} devices; use a multiple of {device_count * slices}."

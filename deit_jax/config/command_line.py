@@ -4,6 +4,7 @@ import ast
 import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import flags
@@ -152,9 +153,10 @@ def explain_flag_error(error: Exception) -> str:
         last = text.splitlines()[-1]
         kind, _, reason = last.partition(": ")
         return reason if kind == "ValueError" else f"{text.splitlines()[0]} {last}"
-    if "No such file or directory" in text:
-        path = re.search(r"No such file or directory: '([^']+)'", text)
-        return no_config_file(path[1] if path else "")
+    # The config file itself, not one that it opens.
+    tried = re.search(r"Attempted \[Relative path\]:\n *(.+)\n", text)
+    if tried and not Path(tried[1]).is_file():
+        return no_config_file(tried[1])
     sentence = " ".join(text.split())
     if isinstance(error, flags.Error | OSError | ValueError | SyntaxError):
         return sentence

@@ -31,3 +31,8 @@ class PaperTable(NamedTuple):
     title: str
     columns: tuple[str, ...]
     rows: dict[str, tuple[Cell | None, ...]]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All figures, row by row."""
+        return [cell for row in self.rows.values() for cell in row if cell]

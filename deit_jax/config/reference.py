@@ -4,7 +4,7 @@ The defaults follow the paper where code and paper differ, and common sense wher
 slip; docs/differences.md gives the reason for each.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -32,7 +32,7 @@ REFERENCE: dict[str, Any] = {
 }
 
 
-def apply_reference(config: ConfigDict, overridden: Iterable[str] = ()) -> list[str]:
+def apply_reference(config: ConfigDict, overridden: Collection[str] = ()) -> list[str]:
     """Set the keys of `REFERENCE` if `config.reference` asks for it.
 
     Args:
@@ -42,15 +42,14 @@ def apply_reference(config: ConfigDict, overridden: Iterable[str] = ()) -> list[
     Returns:
         One sentence for each key that was set to something else; then nothing is changed.
     """
-    if not config.get("reference", False):
+    if not config.reference:
         return []
     values, defaults = leaves_by_key(config), leaves_by_key(default_config())
-    given = set(overridden)
     problems = [
         f"config.reference sets {key} to {wanted!r}, but it was given as {values[key]!r}; "
         "leave one of the two out."
         for key, wanted in REFERENCE.items()
-        if values.get(key) != wanted and (key in given or values.get(key) != defaults[key])
+        if values[key] != wanted and (key in overridden or values[key] != defaults[key])
     ]
     if not problems:
         config.update_from_flattened_dict(REFERENCE)

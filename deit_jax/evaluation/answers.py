@@ -16,7 +16,7 @@ from deit_jax.data.images.crop import evaluation_view
 from deit_jax.data.source import Source
 from deit_jax.data.stream.loader import EvalInput, eval_batches
 from deit_jax.data.stream.read_or_replace import read_record
-from deit_jax.evaluation.metrics import NO_CLASS, UNREAD, Answers, by_head
+from deit_jax.evaluation.metrics import Answers, answers_of, by_head
 from deit_jax.evaluation.subjects import Subject
 from deit_jax.trees import Tree
 
@@ -76,12 +76,10 @@ def answer_all(
         images = to_input(batch["image"], shown.mean, shown.std)
         logits, _ = subject.function.head_logits(params, batch_stats, images)
         found = {}
-        for head, values in by_head(logits, subject.fusion).items():
-            values = values[:, np.asarray(mapping.classes)] if mapping.classes else values
-            bad = jnp.isnan(values).any(-1)
-            answer = jnp.where(bad, NO_CLASS, jnp.argmax(values, -1))
-            answer = jnp.where(batch["mask"], answer, UNREAD).astype(jnp.int32)
-            found[head] = answer, jnp.where(bad, 0.0, jax.nn.softmax(values).max(-1))
+        for head, values in by_head(logits, subject.fusion, mapping.classes).items():
+            sure = jax.nn.softmax(values).max(-1)
+            confidence = jnp.where(jnp.isnan(values).any(-1), 0.0, sure)
+            found[head] = answers_of(values, batch["mask"]), confidence
         return found
 
     options = EvalInput(

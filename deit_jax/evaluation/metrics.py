@@ -90,33 +90,40 @@ def make_eval_step(
         images = to_input(batch["image"], mean, std)
         with batch_split_over(mesh):
             logits, _ = function.head_logits(params, batch_stats, images)
-        heads = by_head(logits, fusion)
-        if classes:
-            heads = {head: x[:, np.asarray(classes)] for head, x in heads.items()}
+        heads = by_head(logits, fusion, classes)
         sums = {head: count_hits(x, batch["label"], batch["mask"]) for head, x in heads.items()}
         if answers:
             for head, x in heads.items():
-                sums[head]["answers"] = _answers(x, batch["mask"])
+                sums[head]["answers"] = answers_of(x, batch["mask"])
         return sums
 
     return step
 
 
-def by_head(logits: HeadLogits, fusion: str) -> dict[str, Float[Array, "batch classes"]]:
-    """Return the logits of each head, and of both together where there are two."""
+def by_head(
+    logits: HeadLogits, fusion: str, classes: tuple[int, ...] = ()
+) -> dict[str, Float[Array, "batch classes"]]:
+    """Return the logits of each head, and of both together where there are two.
+
+    Args:
+        logits: of the model.
+        fusion: how both heads are put together.
+        classes: as for `make_eval_step`.
+    """
     class_logits, distill_logits = logits
-    if distill_logits is None:
-        return {"class": class_logits}
-    return {
-        "class": class_logits,
-        "distillation": distill_logits,
-        "fused": fuse(class_logits, distill_logits, fusion),
-    }
+    heads = {"class": class_logits}
+    if distill_logits is not None:
+        heads["distillation"] = distill_logits
+        heads["fused"] = fuse(class_logits, distill_logits, fusion)
+    if classes:
+        heads = {head: x[:, np.asarray(classes)] for head, x in heads.items()}
+    return heads
 
 
-def _answers(
+def answers_of(
     logits: Float[Array, "batch classes"], mask: Bool[Array, " batch"]
 ) -> Int32[Array, " batch"]:
+    """Return the class of the largest logit, `NO_CLASS` or, where the mask is off, `UNREAD`."""
     found = jnp.where(jnp.isnan(logits).any(-1), NO_CLASS, jnp.argmax(logits, -1))
     return jnp.where(mask, found.astype(jnp.int32), UNREAD)
 
@@ -216,15 +223,13 @@ def _add(totals: Totals, sums: Sums) -> None:
 
 def _averages(totals: Totals) -> Metrics:
     """Return the metrics of each head. Raises ValueError if there was no image."""
-    return {head: _average(total) for head, total in totals.items()}
-
-
-def _average(total: dict[str, float]) -> dict[str, float]:
-    images = total["images"]
-    if not images:
+    if not all(total["images"] for total in totals.values()):
         raise ValueError("The evaluation split holds no images.")
     return {
-        "top1": 100 * total["top1"] / images,
-        "top5": 100 * total["top5"] / images,
-        "loss": total["loss"] / images,
+        head: {
+            "top1": 100 * total["top1"] / total["images"],
+            "top5": 100 * total["top5"] / total["images"],
+            "loss": total["loss"] / total["images"],
+        }
+        for head, total in totals.items()
     }

@@ -84,18 +84,18 @@ def find_images(paths: Sequence[str]) -> list[str]:
     return found
 
 
-def read_view(path: str, size: tuple[int, int], view: EvalView | None = None) -> Pixels:
+def read_view(path: str, size: tuple[int, int], view: EvalView) -> Pixels:
     """Return what evaluation sees of a file: resized (by Pillow), the centre cut out.
 
     Args:
         path: of the image.
         size: (height, width) wanted, in pixels.
-        view: how it is resized and cut; as the reference does if None.
+        view: how it is resized and cut.
 
     Raises:
         ValueError, OSError: it cannot be read or is no complete image; names it.
     """
-    return _read(path, size, view or EvalView())[0]
+    return _read(path, size, view)[0]
 
 
 def _read(path: str, size: tuple[int, int], view: EvalView) -> tuple[Pixels, str]:
@@ -116,16 +116,17 @@ def read_class_names(path: str, num_classes: int) -> list[str]:
         FileNotFoundError: there is no such file.
         ValueError: it does not hold a name for each class.
     """
-    text = Path(path).read_text(encoding="utf-8")
-    names: list[str] | None = text.splitlines()
-    if text.lstrip()[:1] in ("[", "{"):
-        try:
+    try:
+        # Some editors put a mark in front.
+        text = Path(path).read_text(encoding="utf-8-sig")
+        names = text.splitlines()
+        if text.lstrip()[:1] in ("[", "{"):
             content = json.loads(text)
-            names = content if isinstance(content, list) else None
+            names = content if isinstance(content, list) else []
             if isinstance(content, dict):
                 names = [content[str(index)] for index in range(len(content))]
-        except (ValueError, KeyError) as error:
-            raise ValueError(f"{path} is no list of class names: {error}.") from error
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path} is no list of class names: {error}.") from error
     if not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{path} is no list of class names.")
     if len(names) != num_classes:

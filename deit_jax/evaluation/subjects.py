@@ -1,7 +1,7 @@
 """What is evaluated: the checkpoint of a run or a file of weights, and the images it is shown."""
 
 import contextlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,7 +71,7 @@ class Subject:
     batch_size: int = 128
     step: int = 0
     place: Place | None = None
-    facts: tuple[str, ...] = field(default=())
+    facts: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:

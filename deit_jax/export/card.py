@@ -4,15 +4,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from deit_jax.config.keys import leaves_by_key
+from deit_jax.evaluation.predict import ANSWERING_ORDER
 from deit_jax.export.subject import ExportSubject
 from deit_jax.models.functional import count_parameters
 from deit_jax.models.registry import model_spec
+from deit_jax.preprocessing import in_four_digits
+from deit_jax.reports.palette import HEAD_NAMES
 from deit_jax.runs.log_lines import read_lines
 from deit_jax.runs.open_weights import RunWeights
-from deit_jax.runs.read import load_run
+from deit_jax.runs.read import Run, load_run
 from deit_jax.tables import Column, markdown_table
 
-_LIBRARIES = {"timm": "timm", "transformers": "transformers", "onnx": "onnx"}
+_LIBRARIES = ("timm", "transformers", "onnx")
 _RECIPE = (
     "training.batch_size",
     "schedule.epochs",
@@ -32,7 +35,6 @@ _RECIPE = (
     "seed",
 )
 _TAUGHT = ("weight", "temperature")
-_HEADS = {"fused": "both heads", "class": "class head", "distillation": "distillation head"}
 
 
 def model_card(subject: ExportSubject, layout: str, title: str, usage: str) -> str:
@@ -46,9 +48,10 @@ def model_card(subject: ExportSubject, layout: str, title: str, usage: str) -> s
     """
     weights = subject.weights
     family = "deit" if model_spec(weights.model_name).transformer else weights.model_name
-    header = ["---", *_library(layout), "pipeline_tag: image-classification", "tags:"]
+    library = [f"library_name: {layout}"] if layout in _LIBRARIES else []
+    header = ["---", *library, "pipeline_tag: image-classification", "tags:", f"- {family}"]
     parts = [
-        "\n".join([*header, f"- {family}", "- deit_jax", "---"]),
+        "\n".join([*header, "- deit_jax", "---"]),
         f"# {title}",
         _model(subject),
         usage,
@@ -58,10 +61,6 @@ def model_card(subject: ExportSubject, layout: str, title: str, usage: str) -> s
     else:
         parts += ["## Where the weights are from", " ".join(weights.notes)]
     return "\n\n".join(parts) + "\n"
-
-
-def _library(layout: str) -> list[str]:
-    return [f"library_name: {_LIBRARIES[layout]}"] if layout in _LIBRARIES else []
 
 
 def _model(subject: ExportSubject) -> str:
@@ -76,7 +75,7 @@ def _model(subject: ExportSubject) -> str:
             f"resized to {tall}x{wide} ({shown.view.fit}, {shown.view.interpolation}), "
             f"{height}x{width} cut out of the middle",
         ],
-        ["mean, deviation", f"{_listed(shown.mean)}; {_listed(shown.std)}"],
+        ["mean, deviation", f"{in_four_digits(shown.mean)}; {in_four_digits(shown.std)}"],
     ]
     named = "" if subject.labels else "\nNothing says what the classes are called.\n"
     note = f"\n{shown.note}\n" if shown.assumed or shown.remark else ""
@@ -104,15 +103,15 @@ def _run(weights: RunWeights) -> Iterator[str]:
     yield " ".join(said)
     rows = [[f"`{key}`", str(flat[key])] for key in _RECIPE if key in flat]
     yield markdown_table([Column("key"), Column("value")], rows)
-    yield _accuracy(weights)
+    yield _accuracy(weights, run)
     if versions := run.record.get("versions"):
         yield "Versions: " + ", ".join(f"{name} {text}" for name, text in versions.items()) + "."
 
 
-def _accuracy(weights: RunWeights) -> str:
+def _accuracy(weights: RunWeights, run: Run) -> str:
     """Return what the run measured of just these weights."""
-    path, averaged = load_run(weights.source).path / "metrics.jsonl", weights.which == "ema"
-    rows = [row for _, row in read_lines(path)] if path.is_file() else []
+    averaged = weights.which == "ema"
+    rows = [row for _, row in read_lines(run.path / "metrics.jsonl")]
     found = [row for row in rows if row["split"] == "eval" and row["step"] == weights.step]
     lines = _measured(found[-1], "ema" if averaged else "raw") if found else []
     if not lines:
@@ -124,14 +123,11 @@ def _accuracy(weights: RunWeights) -> str:
 
 def _measured(row: Mapping[str, Any], prefix: str) -> list[list[str]]:
     values = {
-        head: [row.get(f"{prefix}/{head}/{key}") for key in ("top1", "loss")] for head in _HEADS
+        head: [row.get(f"{prefix}/{head}/{key}") for key in ("top1", "loss")]
+        for head in ANSWERING_ORDER
     }
     return [
-        [_HEADS[head], f"{top1:.2f}", f"{loss:.4f}"]
+        [HEAD_NAMES[head], f"{top1:.2f}", f"{loss:.4f}"]
         for head, (top1, loss) in values.items()
         if top1 is not None and loss is not None
     ]
-
-
-def _listed(values: tuple[float, ...]) -> str:
-    return ", ".join(f"{value:.4g}" for value in values)

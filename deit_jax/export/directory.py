@@ -2,12 +2,11 @@
 
 import contextlib
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from deit_jax.files import naming
+from deit_jax.files import naming, partial_beside
 
 
 @contextlib.contextmanager
@@ -20,7 +19,7 @@ def new_directory(path: Path) -> Iterator[Path]:
     """
     refuse_existing(path)
     path.absolute().parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    partial = partial_beside(path)
     try:
         with naming(path, instead_of=partial):
             partial.mkdir()

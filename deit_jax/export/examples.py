@@ -33,7 +33,8 @@ if shown["fit"] == "cover":  # In proportion, and the middle cut out.
     else:
         wide = int(tall * image.width / image.height)
 image = image.resize((wide, tall), getattr(Image.Resampling, shown["interpolation"].upper()))
-left, top = round((wide - width) / 2), round((tall - height) / 2)
+spare, cut_off = (wide - width, tall - height), shown["arithmetic"] == "transformers"
+left, top = (side // 2 if cut_off else round(side / 2) for side in spare)
 pixels = np.asarray(image.crop((left, top, left + width, top + height)), np.float32) / 255
 pixels = (pixels - np.float32(shown["mean"])) / np.float32(shown["std"])
 logits = np.asarray(program(pixels[None]))[0]
@@ -66,13 +67,14 @@ classify("photo.jpg")
 def example(served: Served, layout: str) -> str:
     """Return a program that prints the likeliest classes of an image; "" if it would not be short.
 
-    That is where images are neither resized to cover a size nor exactly to it.
+    That is where images are neither resized to cover a size nor exactly to it, or where timm rounds
+    sides that are no square otherwise.
     """
     needs, imports, load = _LOAD[layout]
-    view = served.subject.weights.facts.preprocessing.view
-    sides = view.sides(served.subject.size)
-    larger = all(side >= size for side, size in zip(sides, served.subject.size, strict=True))
-    if view.fit not in ("cover", "exact") or not larger:
+    view, size = served.subject.weights.facts.preprocessing.view, served.subject.size
+    larger = all(side >= wanted for side, wanted in zip(view.sides(size), size, strict=True))
+    otherwise = view.fit == "cover" and view.arithmetic == "timm" and size[0] != size[1]
+    if view.fit not in ("cover", "exact") or not larger or otherwise:
         return ""
     head = _HEAD.format(needs=needs, imports=imports) + load
     opened = 'image = Image.open(sys.argv[1]).convert("RGB")\n'

@@ -1,6 +1,5 @@
 """Programs in a file: StableHLO by `jax.export`, and ONNX."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,4 +71,4 @@ def onnx_program(served: Served, path: Path) -> Program:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(json.loads(strict_json(value)))
+    return value if isinstance(value, str) else strict_json(value)

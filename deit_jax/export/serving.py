@@ -92,8 +92,10 @@ class Served:
     def _prepared(self, batch: np.ndarray) -> Array:
         """Return normalised images, by Pillow."""
         wanted = self.subject.weights.facts.preprocessing
-        views = [evaluation_view(image, self.subject.size, wanted.view) for image in batch]
-        return to_input(_stacked(views), wanted.mean, wanted.std)
+        views = np.stack(
+            [evaluation_view(image, self.subject.size, wanted.view) for image in batch]
+        )
+        return to_input(views, wanted.mean, wanted.std)
 
     def difference(self, run: Any) -> float:
         """Compare a program with the model on the examples; return the largest difference.
@@ -132,7 +134,3 @@ class Served:
             "preprocessing": weights.facts.preprocessing.to_json() | {"inside": self.preprocess},
             "deit_jax": __version__,
         }
-
-
-def _stacked(views: list[np.ndarray]) -> UInt8[np.ndarray, "batch height width 3"]:
-    return np.stack(views)

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from deit_jax.evaluation.agreement import Disagreement
 from deit_jax.files import write_text
-from deit_jax.reports.figures import literal, save
+from deit_jax.reports.figures import literal, new_figure, save
 from deit_jax.reports.terminal import print_table, say
 from deit_jax.tables import Column, markdown_table
 
@@ -66,12 +66,9 @@ def draw_disagreement(result: Disagreement, path: Path) -> None:
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
-    # The object interface: no global state, and no display is looked for.
-    from matplotlib.figure import Figure
-
     count, highest = len(result.names), result.fractions.max()
     side = 2.5 + 0.8 * count
-    figure = Figure(figsize=(side + 1.5, side), dpi=150, layout="constrained")
+    figure = new_figure(side + 1.5, side)
     axes = figure.subplots()
     axes.imshow(result.fractions, cmap="Blues", vmin=0, vmax=highest or 1)
     names = list(map(literal, result.names))

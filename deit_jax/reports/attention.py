@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from deit_jax.reports.figures import literal, save
+from deit_jax.reports.figures import literal, new_figure, save
 
 TOKENS = ("class token", "distillation token")
 DIFFERENCE = "class - distillation"
@@ -91,10 +91,7 @@ def draw_cosines(
         model: its name.
         path: of the PNG.
     """
-    # The object interface, as below.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(max(4.6, 1.4 + 0.3 * len(layers)), 3.2), dpi=200, layout="constrained")
+    figure = new_figure(max(4.6, 1.4 + 0.3 * len(layers)), 3.2, dpi=200)
     axes = figure.subplots()
     places = np.arange(len(layers))
     images = cosines.shape[1]
@@ -124,10 +121,7 @@ class _Canvas:
 
     def __init__(self, width: float, height: float) -> None:
         width = max(width, _NARROWEST)
-        # The object interface: no global state, and no display is looked for.
-        from matplotlib.figure import Figure
-
-        self.figure = Figure(figsize=(width, height), dpi=200)
+        self.figure = new_figure(width, height, dpi=200, layout=None)
         self.axes = self.figure.add_axes((0, 0, 1, 1))
         self.axes.set(xlim=(0, width), ylim=(height, 0))
         self.axes.set_axis_off()

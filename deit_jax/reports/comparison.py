@@ -41,6 +41,11 @@ class Comparison:
     weights: WeightsKind
     notes: tuple[str, ...]
 
+    @property
+    def shown(self) -> tuple[Experiment, ...]:
+        """Those that have a section and pictures of their own, in their order."""
+        return (*self.students, *self.teachers)
+
 
 @dataclass(frozen=True)
 class _Teacher:
@@ -107,12 +112,22 @@ def _find_teachers(
     for student in runs:
         if not taught(student):
             continue
-        path = Path(given or student.config["teacher"]["weights"])
+        named = given or student.config["teacher"]["weights"]
+        if not named:
+            # Its labels were there.
+            notes.append(
+                f"{student.path} does not say where its teacher is; show it with --teacher."
+            )
+            continue
+        path = Path(named)
         try:
             run = read.get(path.resolve()) or read_run(path)
         except (FileNotFoundError, ValueError):
             notes.append(
-                f"The teacher of {student.path} is not at {path}; show where it is with --teacher."
+                f"The teacher of {student.path}, {path}, is no run, so nothing says how good it is."
+                if path.exists()
+                else f"The teacher of {student.path} is not at {path}; show where it is with "
+                "--teacher."
             )
             continue
         read[path.resolve()] = run

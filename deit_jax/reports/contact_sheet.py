@@ -1,6 +1,5 @@
 """A picture of what the network sees: crops, augmented, erased, mixed."""
 
-import argparse
 import math
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from deit_jax.augment.mixup_cutmix import MixChoices, apply_mixing, draw_mixing
 from deit_jax.augment.normalise import to_levels
 from deit_jax.augment.operations import TABLE_KINDS, Kind
 from deit_jax.augment.pipeline import apply_to_levels, apply_to_values
-from deit_jax.augment.recipes import Recipe, recipe_named
+from deit_jax.augment.recipes import Recipe
 from deit_jax.data.images.decode import decode
 from deit_jax.data.images.file import read_image_file
 from deit_jax.sheets import draw_sheet
@@ -27,28 +26,17 @@ _UNITS = {
 }  # fmt: skip
 
 
-def write_contact_sheet(args: argparse.Namespace) -> int:
-    """Write the contact sheet that `args` asks for; return the exit code."""
-    recipe = recipe_named(args.recipe)
-    opened = [_open(path) for path in args.images]
-    sources = [opened[column % len(opened)] for column in range(args.columns)]
-    sheet = contact_sheet(sources, recipe, args.size, args.seed, args.epoch)
-    sheet.save(args.output, format="PNG")
-    print(f"Wrote {args.output}: {args.columns} samples of recipe '{args.recipe}'.")
-    return 0
-
-
 def contact_sheet(
-    sources: list[Image.Image], recipe: Recipe, size: int, seed: int = 0, epoch: int = 0
+    sources: list[Image.Image], recipe: Recipe, size: int, seed: int, epoch: int
 ) -> Image.Image:
     """Draw one column per source image, and one row per stage of the recipe.
 
     Args:
         sources: RGB images of any size.
-        recipe: What to show.
-        size: Side of the square crops in pixels.
-        seed: Seed of all choices.
-        epoch: Epoch whose choices are shown.
+        recipe: what to show.
+        size: side of the square crops in pixels.
+        seed: of all choices.
+        epoch: whose choices are shown.
     """
     count = len(sources)
     crops = np.stack(
@@ -120,8 +108,12 @@ def describe_mixing(mixing: MixChoices, number: int, count: int) -> str:
     return f"{name} with {count - 1 - number}\nown label {kept:.2f}"
 
 
-def _open(path: str) -> Image.Image:
-    """Read an image as RGB, or raise an error that names the file."""
+def open_picture(path: str) -> Image.Image:
+    """Read an image as RGB.
+
+    Raises:
+        FileNotFoundError, ValueError: it is not there, or no image; names the file.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no image file {path}: check the path.")
     try:

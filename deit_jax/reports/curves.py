@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from deit_jax.reports.comparison import Comparison
 from deit_jax.reports.experiments import Experiment
-from deit_jax.reports.figures import literal, save
+from deit_jax.reports.figures import literal, new_figure, save
 from deit_jax.reports.palette import COLOURS, DASHES, stroke_of_experiment
 from deit_jax.reports.table3 import percent
 from deit_jax.runs.history import RunRecord, Split
@@ -29,10 +29,7 @@ def draw_curves(comparison: Comparison, path: str | Path) -> None:
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
-    # The object interface: no global state, and no display is looked for.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.6, 6.4), dpi=150, layout="constrained")
+    figure = new_figure(9.6, 6.4)
     accuracy, loss = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
     architectures = {one.architecture for one in comparison.students}
     for number, experiment in enumerate(comparison.students):

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from deit_jax.evaluation.answers import confusion
-from deit_jax.files import written_whole
-from deit_jax.reports.figures import literal, save
+from deit_jax.reports.figures import literal, new_figure, save, save_image
 from deit_jax.reports.inspection import Answered, Inspection
 from deit_jax.reports.inspection_page import MOST_CLASSES, answers_to
 from deit_jax.sheets import SheetRow, below_class, draw_sheet, resized, seen_sheet
@@ -23,15 +22,13 @@ def draw_inspection(inspection: Inspection, number: int, directory: Path) -> lis
     files = []
     if not isinstance(inspection.seen, str):
         files.append(directory / f"seen-{number}.png")
-        with written_whole(files[-1]) as partial:
-            seen_sheet(inspection.seen, _SIDE, _COLUMNS).save(partial, format="PNG")
+        save_image(seen_sheet(inspection.seen, _SIDE, _COLUMNS), files[-1])
     if isinstance(inspection.answered, str):
         return files
     if inspection.answered.mistakes:
         files.append(directory / f"mistakes-{number}.png")
-        with written_whole(files[-1]) as partial:
-            columns = min(_COLUMNS, len(inspection.answered.mistakes))
-            draw_sheet(_mistakes(inspection.answered), columns).save(partial, format="PNG")
+        columns = min(_COLUMNS, len(inspection.answered.mistakes))
+        save_image(draw_sheet(_mistakes(inspection.answered), columns), files[-1])
     if len(inspection.answered.class_names) <= MOST_CLASSES:
         files.append(directory / f"confusion-{number}.png")
         _draw_confusion(inspection.answered, files[-1])
@@ -58,17 +55,13 @@ def _mistakes(answered: Answered) -> list[SheetRow]:
 
 
 def _draw_confusion(answered: Answered, path: Path) -> None:
-    # The object interface: no global state, and no display is looked for.
-    from matplotlib.figure import Figure
-
     names = [literal(_shortened(name)) for name in answered.class_names]
     head = answered.heads[answered.inference]
     counts = confusion(answered.labels, head.answers, len(names))
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     # Inches, beside those that names take.
     side, beside = 0.9 + 0.36 * len(names), 0.08 * max(map(len, names))
-    size = (side + beside, side + 0.7 * beside)
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    figure = new_figure(side + beside, side + 0.7 * beside)
     axes = figure.subplots()
     axes.imshow(shares, cmap="Greys", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")

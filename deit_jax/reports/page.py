@@ -29,9 +29,9 @@ def report_page(comparison: Comparison, inspections: "Sequence[Inspection]" = ()
 
     Args:
         comparison: what `compare` found.
-        inspections: of its `experiments`; () where nobody asked for them.
+        inspections: of all that are `shown`; () where nobody asked for them.
     """
-    shown = experiments(comparison)
+    shown = comparison.shown
     agreement: list[Markup] = []
     images = [[element("p", _NOT_ASKED, class_="note")] for _ in shown]
     if inspections:
@@ -61,11 +61,6 @@ def report_page(comparison: Comparison, inspections: "Sequence[Inspection]" = ()
     ]
     page = element("html", element("head", *head), element("body", *body), lang="en")
     return f"<!doctype html>\n{page}\n"
-
-
-def experiments(comparison: Comparison) -> list[Experiment]:
-    """Return those that have a section of their own, in its order."""
-    return [*comparison.students, *comparison.teachers]
 
 
 def _overview(comparison: Comparison, agreement: list[Markup]) -> Markup:

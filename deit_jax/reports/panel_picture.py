@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deit_jax.reports.figures import literal, save
+from deit_jax.reports.figures import literal, new_figure, save
 from deit_jax.reports.palette import COLOURS, DASHES
 from deit_jax.reports.panels import Panel, Series
 
@@ -15,19 +15,15 @@ _COLUMNS = 3
 
 
 def draw_panels(panels: Sequence[Panel], title: str, path: Path) -> None:
-    """Write a PNG with the panels that have curves, three in a row, and one legend.
+    """Write a PNG with panels that have curves, three in a row, and one legend.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
-    # The object interface: no global state, and no display is looked for.
-    from matplotlib.figure import Figure
-
-    panels = [panel for panel in panels if panel.series]
     rows = -(-len(panels) // _COLUMNS)
     # Inches; a layout that is solved for takes several times as long as all the rest.
     width, height = 10.2, 1.0 + 2.5 * rows
-    figure = Figure(figsize=(width, height), dpi=150)
+    figure = new_figure(width, height, layout=None)
     figure.subplots_adjust(
         left=0.5 / width,
         right=1 - 0.15 / width,

@@ -1,6 +1,6 @@
 """What the small pictures of an experiment show: accuracy and losses by head, rate, speed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,10 +125,4 @@ def _several(
     curves: Iterable[tuple[str, Stroke, Float[np.ndarray, "3 points"]]],
 ) -> tuple[Series, ...]:
     """Return those curves that have points."""
-
-    def present() -> Iterator[Series]:
-        for label, line, points in curves:
-            if points.shape[1]:
-                yield Series(label, line, points)
-
-    return tuple(present())
+    return tuple(Series(label, line, points) for label, line, points in curves if points.size)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deit_jax.config.paper import PaperTable
-from deit_jax.reports.figures import literal, save
+from deit_jax.reports.figures import literal, new_figure, save
 from deit_jax.reports.paper_tables import Collection
 
 if TYPE_CHECKING:
@@ -22,12 +22,8 @@ def draw_table(collection: Collection, family: str, table: PaperTable, path: str
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
-    # The object interface: no global state, and no display is looked for.
-    from matplotlib.figure import Figure
-
     names = list(table.rows)
-    size = (2.2 + 2.6 * len(table.columns), 1.6 + 0.34 * len(names))
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    figure = new_figure(2.2 + 2.6 * len(table.columns), 1.6 + 0.34 * len(names))
     panels = figure.subplots(1, len(table.columns), sharey=True, squeeze=False)[0]
     for column, (axes, heading) in enumerate(zip(panels, table.columns, strict=True)):
         for place, cells in enumerate(table.rows.values()):

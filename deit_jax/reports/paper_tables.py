@@ -1,6 +1,5 @@
 """Finished runs of named experiments, put where the paper's tables have them."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from deit_jax.config.paper import Cell, PaperTable
 from deit_jax.reports.experiments import Key, Spread, experiment_key, spread
 from deit_jax.reports.table3 import percent
 from deit_jax.runs.history import RunRecord, read_run
-from deit_jax.runs.read import read_run_record
 from deit_jax.tables import Column, markdown_table
 
 ExperimentName = tuple[str, str]
@@ -26,11 +24,14 @@ class Collection:
     runs: Mapping[ExperimentName, Sequence[RunRecord]]
     notes: tuple[str, ...]
 
+    def runs_of(self, family: str, cell: Cell) -> Sequence[RunRecord]:
+        """Return the runs of a figure's experiment, which a table of this family has."""
+        return self.runs.get((cell.family or family, cell.argument), ())
+
     def measured(self, family: str, cell: Cell) -> Spread | None:
         """Return top-1 in percent over the seeds; None if no run of this experiment is there."""
-        runs = self.runs.get((cell.family or family, cell.argument), ())
         values = []
-        for run in runs:
+        for run in self.runs_of(family, cell):
             heads = run.accuracies(run.config["evaluation"]["weights"])
             values += [heads[head] for head in [cell.head or run.inference_head] if head in heads]
         return spread(values) if values else None
@@ -53,7 +54,8 @@ def collect(directories: Iterable[str | Path]) -> Collection:
     runs: dict[ExperimentName, list[RunRecord]] = {}
     notes = []
     for path in found:
-        run, experiment = read_run(path), started_as(path)
+        run = read_run(path)
+        experiment = started_as(run.record.get("command", ()))
         if run.result is None:
             notes.append(f"{path} is unfinished and left out.")
         elif experiment is None:
@@ -68,11 +70,14 @@ def collect(directories: Iterable[str | Path]) -> Collection:
     return Collection(runs, tuple(notes))
 
 
-def started_as(run: Path) -> ExperimentName | None:
-    """Return the experiment that a run's command line names, if it does."""
-    command = read_run_record(run).get("command", [])
-    given = re.search(r"(?:^| )--?config[= ](\S*?(\w+)\.py)(?::(\S+))?", " ".join(command))
-    return (given[2], given[3] or "") if given else None
+def started_as(command: Sequence[str]) -> ExperimentName | None:
+    """Return the experiment that a run's command line, word by word, names, if it does."""
+    for word, following in zip(command, [*command[1:], ""], strict=False):
+        flag, equals, value = word.partition("=")
+        if flag in ("--config", "-config"):
+            file, _, argument = (value if equals else following).partition(":")
+            return (Path(file).stem, argument) if file.endswith(".py") else None
+    return None
 
 
 def paper_tables(collection: Collection) -> list[tuple[str, PaperTable]]:
@@ -84,11 +89,7 @@ def paper_tables(collection: Collection) -> list[tuple[str, PaperTable]]:
     for family in dict.fromkeys(family for family, _ in collection.runs):
         known = _tables_of(family)
         placed = {
-            cell.argument
-            for table in known
-            for row in table.rows.values()
-            for cell in row
-            if cell and cell.family in ("", family)
+            cell.argument for table in known for cell in table.cells if cell.family in ("", family)
         }
         tables += [(family, table) for table in known]
         others = [name for of, name in collection.runs if of == family and name not in placed]
@@ -98,7 +99,7 @@ def paper_tables(collection: Collection) -> list[tuple[str, PaperTable]]:
     return [
         (family, table)
         for family, table in tables
-        if any(collection.measured(family, c) for row in table.rows.values() for c in row if c)
+        if any(collection.measured(family, cell) for cell in table.cells)
     ]
 
 
@@ -114,12 +115,7 @@ def paper_markdown(collection: Collection, family: str, table: PaperTable) -> st
 
 def paper_caption(collection: Collection, family: str, table: PaperTable) -> str:
     """Say what the figures are means of."""
-    counts = {
-        len(collection.runs.get((cell.family or family, cell.argument), ()))
-        for row in table.rows.values()
-        for cell in row
-        if cell
-    } - {0}
+    counts = {len(collection.runs_of(family, cell)) for cell in table.cells} - {0}
     seeds = " to ".join(map(str, sorted({min(counts), max(counts)})))
     return (
         f"Top-1 in percent, mean ± sample standard deviation over seeds ({seeds} each), of the "
@@ -138,11 +134,9 @@ def _figure(collection: Collection, family: str, cell: Cell | None) -> str:
 def _overrides(collection: Collection, family: str, table: PaperTable) -> list[str]:
     """Return the flags, but for seeds and places, with which any of the runs was started."""
     given: dict[str, None] = {}
-    for row in table.rows.values():
-        for cell in filter(None, row):
-            for run in collection.runs.get((cell.family or family, cell.argument), ()):
-                record = read_run_record(run.path)
-                given |= dict.fromkeys(record.get("overrides", []))
+    for cell in table.cells:
+        for run in collection.runs_of(family, cell):
+            given |= dict.fromkeys(run.record.get("overrides", []))
     free = (
         "config.seed=",
         "config.data.directory=",

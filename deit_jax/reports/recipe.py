@@ -45,7 +45,7 @@ def written(value: Any) -> str:
     """Write a value as it is given on the command line."""
     if isinstance(value, list | tuple):
         return ",".join(map(written, value)) or "()"
-    return '""' if value == "" else f"{value:g}" if isinstance(value, float) else str(value)
+    return '""' if value == "" else str(value).removesuffix(".0")
 
 
 def _plain(value: Any) -> Any:

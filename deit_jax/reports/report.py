@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from deit_jax.files import write_text
 from deit_jax.reports.comparison import Comparison
 from deit_jax.reports.curves import draw_curves
-from deit_jax.reports.page import experiments, report_page
+from deit_jax.reports.page import report_page
 from deit_jax.reports.panel_picture import draw_panels
 from deit_jax.reports.panels import experiment_panels
 from deit_jax.reports.table3 import table3_markdown
@@ -81,10 +81,12 @@ def _draw_curves(comparison: Comparison, directory: Path) -> list[_Picture]:
     """Draw what compares all, then the panels of each experiment."""
     pictures = [("Learning curves", directory / PICTURE)]
     draw_curves(comparison, pictures[0][1])
-    for number, experiment in enumerate(experiments(comparison), start=1):
+    for number, experiment in enumerate(comparison.shown, start=1):
         title = f"{experiment.label}, {experiment.model}"
-        pictures.append((title, directory / f"curves-{number}.png"))
-        draw_panels(experiment_panels(experiment), title, pictures[-1][1])
+        # A finished run may have come without its log.
+        if panels := [panel for panel in experiment_panels(experiment) if panel.series]:
+            pictures.append((title, directory / f"curves-{number}.png"))
+            draw_panels(panels, title, pictures[-1][1])
     return pictures
 
 
@@ -102,7 +104,7 @@ def _draw_images(
     if agreement:
         pictures.append(("Agreement", directory / "agreement.png"))
         draw_disagreement(agreement, pictures[-1][1])
-    pairs = zip(experiments(comparison), inspections, strict=True)
+    pairs = zip(comparison.shown, inspections, strict=True)
     for number, (experiment, inspection) in enumerate(pairs, start=1):
         for path in draw_inspection(inspection, number, directory):
             what = path.stem.partition("-")[0]

@@ -6,7 +6,7 @@ meet is refused: training alone in each of them would write one directory severa
 
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,7 +20,11 @@ _ALONE: Final = "--processes=1 to train in this process alone"
 # Ports for a job that was given none: those that JAX itself would take.
 _FIRST_PORT, _PORTS = 65536 - 4096, 4096
 # Launchers that tell how many there are and not where they meet: count and index.
-_UNKNOWN: Final = {"PMI_SIZE": "PMI_RANK", "WORLD_SIZE": "RANK", "MV2_COMM_WORLD_SIZE": "..."}
+_UNKNOWN: Final = {
+    "PMI_SIZE": "PMI_RANK",
+    "WORLD_SIZE": "RANK",
+    "MV2_COMM_WORLD_SIZE": "MV2_COMM_WORLD_RANK",
+}
 
 
 @dataclass(frozen=True)
@@ -193,11 +197,9 @@ _SCHEDULERS: Final[tuple[Callable[[Variables], Told | None], ...]] = (
 
 def first_host(nodes: str) -> str:
     """Return the first of SLURM's list of nodes, such as "gpu[003-007,12],login"."""
-    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", next(_outside_brackets(nodes)))
-
-
-def _outside_brackets(nodes: str) -> Iterator[str]:
-    yield from re.findall(r"(?:[^,\[]|\[[^\]]*\])+", nodes) or [nodes]
+    # Commas inside of brackets do not end it.
+    first = re.search(r"(?:[^,\[]|\[[^\]]*\])+", nodes)
+    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0] if first else nodes)
 
 
 def number(environ: Variables, name: str, default: int | None = None) -> int:

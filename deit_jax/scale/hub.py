@@ -102,13 +102,10 @@ class Hub:
         else:
             missing = [str(i) for i in range(self._count) if i not in self._members]
             self._end(
-                Failure(
-                    REFUSED,
-                    2,
-                    f"error: {len(self._members)} of {self._count} processes have come to "
-                    f"{self._where} within {self._seconds:g} s (missing: {', '.join(missing)}); "
-                    "start all of them, with the same address.",
-                    0,
+                _refused(
+                    f"{len(self._members)} of {self._count} processes have come to {self._where} "
+                    f"within {self._seconds:g} s (missing: {', '.join(missing)}); start all of "
+                    "them, with the same address."
                 )
             )
 
@@ -177,23 +174,17 @@ class Hub:
             raise ValueError("It cannot be of this run.")
         if index in self._members:
             first = self._members[index].hello
-            self._end(
-                Failure(
-                    REFUSED,
-                    2,
-                    f"error: there are two processes {index}, on {first['host']} (process "
-                    f"{first['pid']}) and on {hello['host']} (process {hello['pid']}); start each "
-                    "with a number of its own.",
-                    0,
-                ),
-                member,
+            problem = (
+                f"there are two processes {index}, on {first['host']} (process {first['pid']}) and "
+                f"on {hello['host']} (process {hello['pid']}); start each with a number of its own."
             )
+            self._end(_refused(problem), member)
             return
         before = next(iter(self._members.values()), None)
         member.index, member.hello = index, hello
         self._members[index] = member
         if before and (problem := _difference(who, hello, before)):
-            self._end(Failure(REFUSED, 2, problem, 0))
+            self._end(_refused(problem))
         if len(self._members) == self._count and not (self._failures or self._left):
             self._welcome()
 
@@ -251,6 +242,11 @@ def let_go_of_the_dead(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
+def _refused(problem: str) -> Failure:
+    """Return what process 0 says where the user has to do something."""
+    return Failure(REFUSED, 2, f"error: {problem}", 0)
+
+
 def _send(member: _Member, message: dict[str, Any]) -> None:
     # A connection that cannot be written to is read to its end in a moment.
     with contextlib.suppress(OSError):
@@ -272,7 +268,7 @@ def _difference(who: str, hello: dict[str, Any], other: _Member) -> str:
         theirs, ours = hello.get(name), other.hello.get(name)
         if theirs != ours:
             return (
-                f"error: {who} {does} {_words(theirs)}, and process {other.index} {_words(ours)}; "
+                f"{who} {does} {_words(theirs)}, and process {other.index} {_words(ours)}; "
                 "start all with the same."
             )
     return ""

@@ -38,7 +38,7 @@ class ProcessPlace:
         if not 0 <= self.index < self.count:
             raise ValueError(
                 f"{self.told_by} says that this is process {self.index} of {self.count}, counted "
-                f"from 0: that cannot be."
+                "from 0: that cannot be."
             )
 
     @property

@@ -6,7 +6,6 @@ machine; nowhere else is anything asked.
 
 import os
 import re
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -61,7 +60,7 @@ def read_pod(
         hosts = [_host(word) for word in ask("worker-network-endpoints").split(",")]
         own = int(ask("agent-worker-number"))
         slices = dict(re.findall(r"^\s*(MEGASCALE_\w+):\s*'?([^'\n]*)'?", ask("tpu-env"), re.M))
-    except (urllib.error.URLError, OSError, ValueError):
+    except (OSError, ValueError):
         # A VM that is not part of a pod, or not Google's.
         return None
     return _pod(hosts, own, {**slices, **environ})

@@ -5,6 +5,7 @@ import subprocess
 import threading
 from collections.abc import Sequence
 
+from deit_jax.files import sentence
 from deit_jax.runs.interruption import Interrupted, taken_signals
 from deit_jax.scale.launcher import Say
 from deit_jax.sweeps.plan import PlannedRun
@@ -30,9 +31,9 @@ def run_all(runs: Sequence[PlannedRun], say: Say) -> list[str]:
     for number, run in enumerate(runs, start=1):
         heading = f"[{number} of {len(runs)}] {run.name}"
         if run.finished:
-            if changed := planned_changes(run):
+            if problem := _unlike_planned(run):
                 failed.append(run.name)
-                say(f"{heading}: FAILED: a finished run with other values is there ({changed}).")
+                say(f"{heading}: FAILED: {problem}")
             else:
                 say(f"{heading}: finished before, skipped.")
             continue
@@ -76,7 +77,7 @@ def _run(command: Sequence[str]) -> tuple[int, int]:
     return code, came[0] if came else 0
 
 
-def planned_changes(run: PlannedRun) -> str:
+def _unlike_planned(run: PlannedRun) -> str:
     """Say in what the finished run in this directory differs from the planned one; "" if nothing.
 
     What decides only when something is read, shown or saved does not count.
@@ -84,5 +85,9 @@ def planned_changes(run: PlannedRun) -> str:
     # Imported when needed, since it starts JAX.
     from deit_jax.runs.going_on import config_changes
 
-    changed = config_changes(run.workdir, run.config)
-    return ", ".join(f"{key}: {old} -> {new}" for key, (old, new) in changed.items())
+    try:
+        changed = config_changes(run.workdir, run.config)
+    except ValueError as error:
+        return sentence(error)
+    listed = ", ".join(f"{key}: {old} -> {new}" for key, (old, new) in changed.items())
+    return f"a finished run with other values is there ({listed})." if listed else ""

@@ -65,10 +65,12 @@ def test_without_a_distillation_token_there_is_no_cosine(tmp_path, photos, drawn
     weights = tmp_path / "plain.safetensors"
     deit_jax.save_weights(deit_jax.create_model(PLAIN), weights)
     (tmp_path / "broken.png").write_bytes(b"no image")
-    arguments = ["--weights", str(weights), "--out", str(tmp_path / "out")]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "cosine.png").write_bytes(b"of an earlier model")
+    arguments = ["--weights", str(weights), "--out", str(tmp_path / "out"), "--overwrite"]
     assert main(["attention", photos[0], str(tmp_path / "broken.png"), *arguments]) == 1
     captured = capsys.readouterr()
-    assert "Cosine" not in captured.out
+    assert "Cosine" not in captured.out and not (tmp_path / "out" / "cosine.png").exists()
     assert captured.err.startswith("skipped: ") and "broken.png" in captured.err
     (one,) = drawn
     assert len(one.heads) == 1

@@ -50,7 +50,8 @@ def workdir(tmp_path_factory):
     state["step"] = jnp.int32(7)
     with open_run(path, config) as run, Checkpoints(run.checkpoints) as checkpoints:
         with RunLog(run.path, resume_step=0, tensorboard=False) as log:
-            log.write(7, "eval", {"epoch": 1.0, "raw/class/top1": LOGGED})
+            heads = {f"raw/{head}/top1": LOGGED for head in ("class", "distillation", "fused")}
+            log.write(7, "eval", {"epoch": 1.0, **heads})
         checkpoints.save(7, state, meta={"seconds": 1.0}, metrics={"top1": LOGGED})
     return path
 
@@ -236,6 +237,33 @@ def test_the_table_shows_what_the_run_logged(workdir, capsys):
     printed = capsys.readouterr().out
     assert "step 7, raw weights, on 800 images of split 'test'" in printed
     assert "| both (mean_logits) |" in printed
+    assert "top-1 logged (%)" in printed and printed.count(f"{LOGGED:.3f}") == 3
+    # Of other crops, or of heads put together otherwise, the run has measured nothing.
+    for other in ("--crop-ratio=0.9", "--fusion=sum_softmax", "--split=train"):
+        assert main(["evaluate", str(workdir), other]) == 0
+        assert "logged" not in capsys.readouterr().out.lower()
+
+
+def test_json_has_null_for_what_is_no_number(tmp_path, capsys):
+    model = deit_jax.create_model("deit_micro_patch4_16")
+    model.head.bias[...] = jnp.full(10, jnp.nan)
+    path = tmp_path / "broken.safetensors"
+    deit_jax.save_weights(model, path)
+    assert main(["evaluate", str(path), "--source=digits", "--split=test", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert found["evaluation"]["class"] == {"top1": 0.0, "top5": 0.0, "loss": None}
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    assert main(["predict", "--weights", str(path), str(tmp_path / "a.png"), "--json"]) == 0
+    (image,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["images"]
+    assert {guess["probability"] for guess in image["heads"]["class"]} == {None}
+
+
+def test_a_model_called_labels_does_not_take_the_place_of_the_labels(workdir, tmp_path, capsys):
+    path = tmp_path / "labels.safetensors"
+    deit_jax.save_weights(deit_jax.create_model("deit_micro_patch4_16"), path)
+    assert main(["evaluate", str(workdir), str(path), "--disagreement", "--json"]) == 0
+    names = json.loads(capsys.readouterr().out.splitlines()[-1])["disagreement"]["names"]
+    assert names[0] == "labels" and names[-1] == str(path) and len(names) == 5
 
 
 @pytest.mark.parametrize(

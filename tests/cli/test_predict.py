@@ -73,7 +73,7 @@ def test_images_are_prepared_bit_for_bit_as_in_the_reference(
 ):
     path = tmp_path / f"image{suffix}"
     picture(height, height, width, mode).save(path)
-    ours = to_input(read_view(str(path), (size, size))[None], MEAN, STD)[0]
+    ours = to_input(read_view(str(path), (size, size), EvalView())[None], MEAN, STD)[0]
     with Image.open(path) as image:
         theirs = reference_transform(size)(image.convert("RGB")).permute(1, 2, 0).numpy()
     assert ours.dtype == theirs.dtype == np.float32
@@ -125,12 +125,13 @@ def test_names_of_classes_and_the_table(tmp_path, photos, capsys):
     names = [f"animal {letter}" for letter in "abcdefghij"]
     (tmp_path / "names.txt").write_text("\n".join(names))
     (tmp_path / "names.json").write_text(json.dumps(dict(enumerate(names))))
+    (tmp_path / "marked.json").write_text(json.dumps(names), encoding="utf-8-sig")
     command = ["predict", "--weights", path, str(photos / "a.png"), "--top", "2"]
     printed = []
-    for file in ("names.txt", "names.json"):
+    for file in ("names.txt", "names.json", "marked.json"):
         assert main([*command, "--classes", str(tmp_path / file)]) == 0
         printed.append(capsys.readouterr().out)
-    assert printed[0] == printed[1]
+    assert printed[0] == printed[1] == printed[2]
     assert "| both heads" in printed[0] and "| distillation head" in printed[0]
     assert printed[0].count("| animal ") == 6
     assert main(command) == 0
@@ -219,6 +220,7 @@ def test_damaged_images_are_named_and_skipped(tmp_path, photos, capsys, monkeypa
         (["empty"], "There are no images"),
         (["a.png", "--classes", "two.txt"], "two.txt names 2 classes but the model has 10"),
         (["a.png", "--classes", "bad.json"], "bad.json is no list of class names"),
+        (["a.png", "--classes", "a.png"], "a.png is no list of class names"),
         (["a.png", "--weights", "no_such.pth"], "no_such.pth"),
     ],
 )

@@ -68,6 +68,12 @@ def test_names_the_key_and_the_remedy(key, value, words):
     assert any(words in problem and key.split(".")[0] in problem for problem in problems), problems
 
 
+def test_a_batch_that_devices_cannot_share_is_one_sentence():
+    config = valid()
+    config.training.batch_size, config.mix.group = 1020, 0
+    assert len(validate(config, device_count=8)) == 1
+
+
 def test_boxes_without_alphas_are_mixing_too():
     config = valid()
     config.mix.update(mixup_alpha=0.0, cutmix_alpha=0.0, group=3)

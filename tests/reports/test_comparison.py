@@ -55,13 +55,24 @@ def test_teacher_is_found_though_not_listed(study):
     assert [one.first.path for one in comparison.teachers] == [study["teacher"]]
 
 
-def test_teacher_that_has_moved(study, run_directory):
+def test_teacher_that_has_moved(study, run_directory, monkeypatch):
     moved = run_directory("elsewhere", "teacher", final=94.0)
     student = run_directory("orphan", "hard", teacher="runs/no_longer_here")
     comparison = compare_runs([student])
     assert comparison.teachers == ()
     assert "runs/no_longer_here" in comparison.notes[0] and "--teacher" in comparison.notes[0]
     assert compare_runs([student], teacher=moved).teachers[0].first.path == moved
+    (moved.parent / "weights.pth").write_bytes(b"")
+    from_file = run_directory("from_file", "hard", teacher=moved.parent / "weights.pth")
+    assert compare_runs([from_file]).notes == (
+        f"The teacher of {from_file}, {moved.parent}/weights.pth, is no run, so nothing says how "
+        "good it is.",
+    )
+    # Not the directory that the report is started in.
+    by_labels = run_directory("by_labels", "hard")
+    monkeypatch.chdir(study["none0"])
+    (note,) = compare_runs([by_labels]).notes
+    assert note == f"{by_labels} does not say where its teacher is; show it with --teacher."
     with pytest.raises(ValueError, match="was taught by regnety_micro, but"):
         compare_runs([student], teacher=study["none0"])
     with pytest.raises(ValueError, match="None of the runs had a teacher"):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deit_jax.cli import augment
 from deit_jax.cli.arguments import parse
 from deit_jax.cli.main import parser_of
 from deit_jax.reports import contact_sheet
@@ -18,9 +19,7 @@ def photograph(tmp_path):
 
 
 def run(*words):
-    return contact_sheet.write_contact_sheet(
-        parse(parser_of("augment"), [str(word) for word in words])
-    )
+    return augment.run(parse(parser_of("augment"), [str(word) for word in words]))
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from deit_jax.evaluation.subjects import Place
 from deit_jax.reports.comparison import compare_runs
 from deit_jax.reports.inspection import Answered, Inspection, Inspector, disagreement_of
 from deit_jax.reports.inspection_page import most_confused, picture
-from deit_jax.reports.page import experiments, report_page
+from deit_jax.reports.page import report_page
 from deit_jax.reports.report import write_report
 from deit_jax.sheets import SeenImages, below_class, draw_sheet, resized, seen_sheet
 from tests.reports.test_page import Reader
@@ -52,7 +52,7 @@ def test_what_cannot_be_known_is_said_in_a_sentence(study):
 
     told = []
     inspector = Inspector("raw", nothing, tell=told.append)
-    found = [inspector.inspect(one) for one in experiments(comparison)]
+    found = [inspector.inspect(one) for one in comparison.shown]
     assert len(told) == 2
     page = Reader(report_page(comparison, found))
     notes = page.texts("p")

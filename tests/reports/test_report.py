@@ -129,6 +129,17 @@ def test_without_matplotlib_the_table_still_comes(study, output, capsys, monkeyp
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_run_that_has_lost_its_log_has_its_row_and_no_curves(study, run_directory, output):
+    path = run_directory("bare", "hard", teacher=study["teacher"])
+    (path / "metrics.jsonl").unlink()
+    assert main(["report", str(path), str(study["none0"]), "--output", str(output)]) == 0
+    assert "hard, distillation token" in (output / "report.md").read_text()
+    # Of the student with a log, and of the teacher.
+    pictures = {"curves.png", "curves-1.png", "curves-3.png"}
+    assert {file.name for file in output.glob("*.png")} == pictures
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_unfinished_runs_are_reported_as_such(study, run_directory, output, capsys):
     path = run_directory("going", "hard", finished=False, teacher=study["teacher"])
     assert main(["report", str(path), str(study["none0"]), "--output", str(output)]) == 0

@@ -1,5 +1,6 @@
 """Whatever stands in the files of a run, each of its readers answers with a sentence."""
 
+import argparse
 import copy
 import itertools
 import json
@@ -81,7 +82,7 @@ def report(path):
     for experiment in comparison.students:
         curve(experiment, "eval", "raw/fused/top1")
         curve(experiment, "train", "loss")
-    started_as(path)
+        started_as(experiment.first.record.get("command", ()))
 
 
 def resume(path):
@@ -91,7 +92,8 @@ def resume(path):
 
 def evaluate(path):
     subject = subjects.read_subject(str(path))
-    _logged(subject, subject.place, {"fusion": subject.fusion})
+    asked = argparse.Namespace(class_map="", crop_ratio=None)
+    _logged(subject, subject.place, subject.fusion, asked)
 
 
 def predict(path):

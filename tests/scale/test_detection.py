@@ -114,6 +114,7 @@ def test_the_user_may_say_that_it_is_alone(environ):
         ({"OMPI_COMM_WORLD_SIZE": "2"}, (), "OMPI_COMM_WORLD_RANK"),
         ({"WORLD_SIZE": "2", "RANK": "0"}, (), "I being RANK"),
         ({"PMI_SIZE": "2", "PMI_RANK": "0"}, (), "I being PMI_RANK"),
+        ({"MV2_COMM_WORLD_SIZE": "2"}, (), "I being MV2_COMM_WORLD_RANK"),
         ({"JAX_COORDINATOR_ADDRESS": "h:1"}, (), "--processes=N and --process=I are missing"),
         ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, (), "--coordinator=HOST:PORT is mis"),
         ({}, ("", 2, 0), "--coordinator=HOST:PORT is missing"),

@@ -126,6 +126,12 @@ def test_a_failure_is_named_and_the_others_go_on(here):
         "[1 of 3] none-seed0: finished before, skipped.",
         "[3 of 3] none-seed2: finished before, skipped.",
     ]
+    # Nor does one whose record is damaged stop them.
+    (runs[0].workdir / "config.json").write_text("{")
+    record(runs[1])
+    lines.clear()
+    assert run_all(runs, lines.append) == ["none-seed0"]
+    assert "FAILED" in lines[0] and "config.json is damaged" in lines[0] and len(lines) == 3
 
 
 # Saves what it has when it is told to stop, which takes longer than a shell would wait.
@@ -212,6 +218,7 @@ def test_the_command(here, capsys):
     [
         ([], "Give --config FILE and --workdir DIR"),
         (["--collect", "x", "--workdir=y"], "--collect only reads"),
+        (["--config=x", "--workdir=y", "--output=z"], "--output is where the tables"),
         (["--collect", "nowhere"], "There is no directory nowhere"),
         ([f"--config={DIGITS}", "--workdir=y", "--config.seed=1"], "what --seeds sets"),
     ],
