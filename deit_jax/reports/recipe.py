@@ -45,7 +45,8 @@ def written(value: Any) -> str:
     """Write a value as it is given on the command line."""
     if isinstance(value, list | tuple):
         return ",".join(map(written, value)) or "()"
-    return '""' if value == "" else str(value).removesuffix(".0")
+    text = str(value)
+    return '""' if value == "" else text.removesuffix(".0") if isinstance(value, float) else text
 
 
 def _plain(value: Any) -> Any:

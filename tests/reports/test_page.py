@@ -159,6 +159,7 @@ def test_ticks_are_round_and_lie_on_the_axis(low, high):
 def test_what_differs_from_the_recipe_is_all_that_differs():
     config = json.loads(json.dumps(digits.get_config("hard").to_dict()))
     config["optimizer"]["weight_decay"] = 0.0500000001
+    config["data"]["directory"] = "imagenet2012/5.1.0"
     record = {"config": config, "overrides": ["config.schedule.epochs=4000.0"]}
     found = {row[0]: row[1:] for row in recipe_differences(record, config)}
     ours = default_config()
@@ -172,6 +173,7 @@ def test_what_differs_from_the_recipe_is_all_that_differs():
     assert found["model.image_size"][:2] == ["16,16", "224,224"]
     # With all its digits, or it would look as if nothing differed.
     assert found["optimizer.weight_decay"][:2] == ["0.0500000001", "0.05"]
+    assert found["data.directory"][0] == "imagenet2012/5.1.0"
 
 
 def test_colours_can_be_told_from_the_page():
