@@ -15,6 +15,7 @@ from deit_jax.data.images.crop import Pixels, evaluation_view
 from deit_jax.data.images.decode import decode_and_tell
 from deit_jax.data.images.file import read_image_file
 from deit_jax.data.images.names import EXTENSIONS
+from deit_jax.data.images.oddities import TURNED, oddities
 from deit_jax.data.images.tree import image_tree
 from deit_jax.data.open_file_limit import check_open_files
 from deit_jax.models.functional import ModelFunction
@@ -99,10 +100,12 @@ def read_view(path: str, size: tuple[int, int], view: EvalView) -> Pixels:
 
 
 def _read(path: str, size: tuple[int, int], view: EvalView) -> tuple[Pixels, str]:
-    """Return the view, and what became of values that 8 bits do not hold."""
+    """Return the view, and what people see otherwise: values that 8 bits do not hold, rotation."""
     try:
-        pixels, loss = decode_and_tell(read_image_file(path))
-        return evaluation_view(pixels, size, view), loss
+        data = read_image_file(path)
+        pixels, loss = decode_and_tell(data)
+        turned = TURNED if TURNED in oddities(data, path) else ""
+        return evaluation_view(pixels, size, view), "; ".join(filter(None, (loss, turned)))
     except ValueError as error:
         raise ValueError(f"{path}: {error}.") from error
     except MemoryError as error:

@@ -1,5 +1,6 @@
 """What all pictures have in common: names shown as they are, and files written whole."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -38,7 +39,9 @@ def literal(text: str) -> str:
 
 def save(figure: "Figure", path: Path) -> None:
     """Write a figure in the format of the path's ending, completely or not at all."""
-    with written_whole(path) as partial:
+    with written_whole(path) as partial, warnings.catch_warnings():
+        # A character that the font lacks, in a name of a file or class, is drawn as a box.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")
         figure.savefig(partial, format=path.suffix.removeprefix("."))
 
 

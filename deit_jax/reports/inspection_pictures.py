@@ -11,6 +11,8 @@ from deit_jax.reports.inspection_page import MOST_CLASSES, answers_to
 from deit_jax.sheets import SheetRow, below_class, draw_sheet, resized, seen_sheet
 
 _SIDE, _COLUMNS = 128, 6
+# As wide as "distil. head: Egyptian cat 0.36", of which nothing is then cut out.
+_MISTAKE_SIDE = 192
 
 
 def draw_inspection(inspection: Inspection, number: int, directory: Path) -> list[Path]:
@@ -49,7 +51,7 @@ def _mistakes(answered: Answered) -> list[SheetRow]:
                 lines.append(f"{who}: {said} {share:.2f}")
             file = below_class(mistake.name, names[mistake.label])
             captions.append("\n".join([*lines, file]))
-        pictures = resized(np.stack([mistake.pixels for mistake in few]), _SIDE)
+        pictures = resized(np.stack([mistake.pixels for mistake in few]), _MISTAKE_SIDE)
         rows.append(("", pictures, captions))
     return rows
 

@@ -41,13 +41,14 @@ def draw_panels(panels: Sequence[Panel], title: str, path: Path) -> None:
         axes.grid(color=COLOURS["grid"].light, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.margins(x=0.01)
-        axes.set_xlim(left=0)
         if panel.legend:
             axes.legend(frameon=False, fontsize=8)
         if panel.from_zero:
             axes.set_ylim(bottom=0)
         axes.tick_params(labelsize=8.5, labelbottom=True)
         axes.set_xlabel("epochs", fontsize=8.5)
+    # All share it; from here on it no longer grows, and some curves are longer than the first's.
+    figure.axes[0].set_xlim(left=0)
     for axes in list(grid):
         axes.set_visible(False)
     figure.suptitle(literal(title), fontsize=11, x=0.01, y=1 - 0.1 / height, ha="left", va="top")

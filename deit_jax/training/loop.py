@@ -19,7 +19,7 @@ from deit_jax.runs.made_from import made_from
 from deit_jax.runs.processes import require_shared
 from deit_jax.schema.learning import CheckpointOptions
 from deit_jax.training.initial import load_initial
-from deit_jax.training.refusals import refuse_early
+from deit_jax.training.refusals import refuse_early, refuse_other_arrays
 from deit_jax.training.roll_backs import GoBack
 from deit_jax.training.setup import Setup, set_up
 from deit_jax.training.stretch import Stretch
@@ -70,6 +70,8 @@ def train(
     first = jax.process_index() == 0
     if first:
         refuse_lost_checkpoints(workdir)
+        if allow_config_change:
+            refuse_other_arrays(workdir, setup.abstract_state)
     with contextlib.ExitStack() as stack:
         run = stack.enter_context(
             open_run(

@@ -1,9 +1,13 @@
 """What can be refused of a start once data and networks are there, before anything is written."""
 
+from pathlib import Path
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from deit_jax.data.stream.loader import check_stream
+from deit_jax.runs.checkpoints.directory import read_manifests
 from deit_jax.training.setup import Setup
 
 _LARGEST_STEP = 2**31 - 1
@@ -28,6 +32,19 @@ def refuse_early(setup: Setup, reached: int) -> None:
     # Of which it raises an error where not even the state fits.
     _ = setup.memory
     _trace(setup)
+
+
+def refuse_other_arrays(workdir: str, abstract_state: Any) -> None:
+    """Refuse to go on with other arrays than the run's: its `config.json` stays as it is.
+
+    Raises:
+        ValueError: the newest checkpoint that can be read has others.
+    """
+    checkpoints = Path(workdir).absolute() / "checkpoints"
+    manifests, _ = read_manifests(checkpoints)
+    if manifests:
+        newest = max(manifests)
+        manifests[newest].check_fits(abstract_state, f"Checkpoint {checkpoints / str(newest)}")
 
 
 def _check_lengths(setup: Setup, reached: int) -> None:

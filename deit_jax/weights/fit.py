@@ -83,9 +83,10 @@ def fit(
     trees = loaded[0], target[0]
     fitted, rows, problems = _fit_each(have, want, trees, grids)
     if problems:
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise ValueError(
             f"The weights of {source} do not fit this model in {len(problems)} arrays: "
-            f"{'; '.join(problems[:3])}{'; ...' if len(problems) > 3 else ''}."
+            f"{'; '.join(problems[:3])}{more}."
         )
     statistics = {path: fitted.pop(path) for path in flatten(target[1])}
     report = LoadReport(source, (*rows, *left_over), tuple(notes))

@@ -6,7 +6,7 @@ from deit_jax.models.functional import abstract
 from deit_jax.models.layer_norm import LAYER_NORM_EPSILON
 from deit_jax.models.registry import CLASS_HEADS, model_builder, model_spec
 from deit_jax.trees import Tree, flatten
-from deit_jax.weights.description.config import NOTHING, Description, describe_weights
+from deit_jax.weights.description.config import CONFIG, NOTHING, Description, describe_weights
 from deit_jax.weights.description.facts import Facts, facts_of_file
 from deit_jax.weights.description.network import Network, registered
 from deit_jax.weights.formats.any import WeightFile
@@ -104,6 +104,8 @@ def interpret(file: WeightFile, model: str = "", like: str = "") -> Weights:
             params, batch_stats, extra = from_foreign(file.tensors, layout)
             heads, epsilon = transformer_network(params, said)
             size = transformer_image_size(params, facts.image_size)
+            if said.where == CONFIG and facts.image_size not in (None, size):
+                raise ValueError(_another_size(facts.image_size or size, size))
             name = name_transformer(params, size, model or said.name)
             assumed = assumed_transformer(name) if not said.words else ""
         else:
@@ -131,6 +133,13 @@ def interpret(file: WeightFile, model: str = "", like: str = "") -> Weights:
         epsilon=epsilon,
         said=said,
         assumed=assumed,
+    )
+
+
+def _another_size(said: tuple[int, int], size: tuple[int, int]) -> str:
+    return (
+        f"{CONFIG} says images of {said[0]}x{said[1]} pixels, but the position embeddings are of "
+        f"{size[0]}x{size[1]}; it is not of this file."
     )
 
 

@@ -183,6 +183,21 @@ def test_a_run_knows_its_classes_wherever_its_data_has_gone(tmp_path, photos, ca
     assert config["label2id"] == {"ant": 0, "bee": 1, "fly": 2}
 
 
+def test_a_photograph_that_its_exif_tag_turns_is_said_to_be_read_as_it_lies(tmp_path, capsys):
+    _, path = weights(tmp_path, False)
+    tag = Image.Exif()
+    answers = []
+    for name, orientation in (("turned.jpg", 6), ("upright.jpg", 1)):
+        tag[0x0112] = orientation
+        picture(0, 40, 60).save(tmp_path / name, exif=tag)
+        assert main(["predict", "--weights", path, str(tmp_path / name), "--json"]) == 0
+        shown = capsys.readouterr()
+        answers.append(json.loads(shown.out)["images"][0]["heads"])
+        told = "turned.jpg: rotated by its EXIF tag, which is ignored as torchvision does."
+        assert (told in shown.err) == (name == "turned.jpg")
+    assert answers[0] == answers[1]
+
+
 def test_damaged_images_are_named_and_skipped(tmp_path, photos, capsys, monkeypatch):
     _, path = weights(tmp_path, False)
     data = (photos / "a.png").read_bytes()

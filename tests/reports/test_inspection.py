@@ -1,19 +1,21 @@
 import base64
+import dataclasses
 import io
 import re
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
 from deit_jax.evaluation.answers import HeadAnswers, Mistake, confusion
 from deit_jax.evaluation.subjects import Place
 from deit_jax.reports.comparison import compare_runs
 from deit_jax.reports.inspection import Answered, Inspection, Inspector, disagreement_of
 from deit_jax.reports.inspection_page import most_confused, picture
+from deit_jax.reports.inspection_pictures import _mistakes
 from deit_jax.reports.page import report_page
 from deit_jax.reports.report import write_report
-from deit_jax.sheets import SeenImages, below_class, draw_sheet, resized, seen_sheet
+from deit_jax.sheets import TEXT, SeenImages, below_class, draw_sheet, resized, seen_sheet
 from tests.reports.test_page import Reader
 
 NAMES = ("<b>cat</b>", 'd"og', "&ant")
@@ -145,3 +147,12 @@ def test_images_of_a_class_are_told_apart_by_their_folders():
     assert below_class("/data/own/val/cat/day1/07.png", "cat") == "day1/07.png"
     assert below_class("/cat/own/val/cat/07.png", "cat") == "07.png"
     assert below_class("shard-1[12]", "cat") == "shard-1[12]"
+
+
+def test_answers_beside_mistakes_are_whole():
+    # Two of three classes have the widest name, so that some head answers it.
+    given = dataclasses.replace(answered(1), class_names=("gravel", *2 * ("Egyptian cat",)))
+    ((_, pictures, (caption,)),) = _mistakes(given)
+    font = ImageFont.load_default(TEXT)
+    assert "head: Egyptian cat " in caption
+    assert max(map(font.getlength, caption.splitlines())) <= pictures.shape[2]

@@ -7,9 +7,12 @@ from PIL import Image
 from rich.console import Console
 
 from deit_jax.cli.main import main
+from deit_jax.reports import panel_picture
 from deit_jax.reports.comparison import compare_runs
 from deit_jax.reports.curves import curve, draw_curves
-from deit_jax.reports.figures import literal
+from deit_jax.reports.figures import literal, save
+from deit_jax.reports.palette import Stroke
+from deit_jax.reports.panels import Panel, Series
 from deit_jax.reports.report import write_report
 from deit_jax.reports.table3 import COLUMNS, duration, show_table3, table3_markdown, table3_rows
 from deit_jax.runs.history import read_run
@@ -212,3 +215,28 @@ def test_a_report_on_a_full_disk_leaves_no_half_picture(study, output, capsys):
         assert main(["report", *map(str, study.values()), "--output", str(output)]) == 2
     assert capsys.readouterr().err == f"error: {output / 'curves.png'}: File too large.\n"
     assert list(output.iterdir()) == []
+
+
+def test_characters_that_the_font_lacks_are_drawn_without_a_warning(tmp_path, recwarn):
+    from matplotlib.figure import Figure
+
+    sizes = []
+    for text in ("plain", "\u56fe"):
+        figure = Figure()
+        figure.suptitle(text)
+        save(figure, tmp_path / "figure.png")
+        sizes.append((tmp_path / "figure.png").stat().st_size)
+    assert [str(warning.message) for warning in recwarn] == [] and len(set(sizes)) == 2
+
+
+def test_training_beyond_the_last_evaluation_is_in_the_picture(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(panel_picture, "save", lambda figure, path: drawn.append(figure))
+    panels = []
+    for name, last in (("accuracy", 40.0), ("loss", 58.0), ("speed", 55.0)):
+        points = np.array([[20.0, last], [1.0, 2.0], [0.0, 0.0]])
+        panels.append(Panel(name, name, (Series("x", Stroke("ink"), points),)))
+    panel_picture.draw_panels(panels, "a stopped run", tmp_path / "curves.png")
+    for axes in drawn[0].axes:
+        low, high = axes.get_xlim()
+        assert low == 0 and 58 <= high < 60

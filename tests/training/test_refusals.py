@@ -47,6 +47,11 @@ def test_nothing_is_left_behind_and_the_corrected_command_works(tmp_path, monkey
     before = (workdir / "config.json").read_bytes()
     with pytest.raises(ValueError, match=r"has taken 5 steps already.*epochs is 1, which are 1"):
         train(small(schedule__epochs=1.0), str(workdir), allow_config_change=True)
+    # Another network: what reads the run must not take it for that.
+    with pytest.raises(ValueError, match=r"/5 does not fit: .*dist_token is absent"):
+        train(
+            small(model__name="deit_micro_distilled_patch4_16"), "~/run", allow_config_change=True
+        )
     assert (workdir / "config.json").read_bytes() == before
     assert train(small(), str(workdir))["steps"] == 5
 

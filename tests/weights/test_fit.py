@@ -169,6 +169,18 @@ def test_another_patch_size_is_no_difference_of_resolution():
         fit(loaded(PLAIN), shapes(DEEPER_PATCHES))
 
 
+def test_of_many_that_do_not_fit_three_are_named_and_the_others_counted():
+    paths = set(flatten(shapes(DISTILLED)[0])) - {("norm", "scale")}
+    # Heads that are missing begin afresh.
+    missing = {path for path in paths if not path[0].startswith("head")}
+    few = {("norm", "scale"): np.ones(64, np.float32)}
+    with pytest.raises(ValueError) as caught:
+        fit((nest(few), {}), shapes(DISTILLED))
+    words = str(caught.value)
+    assert f"in {len(missing)} arrays: " in words
+    assert words.endswith(f"; and {len(missing) - 3} more.") and words.count("; ") == 3
+
+
 def test_overlay_keeps_what_is_not_replaced():
     base = {"a": {"b": 1, "c": 2}, "d": 3}
     assert overlay(base, {"a": {"c": 5}}) == {"a": {"b": 1, "c": 5}, "d": 3}

@@ -13,6 +13,8 @@ from deit_jax.data.images.file import open_image
 
 _LOG = logging.getLogger("deit_jax")
 _EXIF_ORIENTATION: Final = 0x0112
+TURNED: Final = "rotated by its EXIF tag, which is ignored as torchvision does"
+"""What `oddities` says of an image that people see turned, and networks do not."""
 _NAMES: Final = {
     "JPEG": (".jpg", ".jpeg"),
     "PNG": (".png",),
@@ -100,7 +102,7 @@ def oddities(data: bytes, name: str) -> list[str]:
     elif mode in ("RGBA", "PA") or (mode == "P" and kind == "PNG" and b"tRNS" in data):
         found.append("transparent, which is dropped")
     if turned not in (0, 1):
-        found.append("rotated by its EXIF tag, which is ignored as torchvision does")
+        found.append(TURNED)
     if kind == "JPEG" and jpeg_end(data) < len(data):
         found.append("bytes after its end, which are ignored")
     return found

@@ -19,7 +19,12 @@ from deit_jax.preprocessing import (
     Preprocessing,
     Ratio,
 )
-from deit_jax.weights.description.image_processor import is_whole, of_timm, of_transformers
+from deit_jax.weights.description.image_processor import (
+    is_whole,
+    of_timm,
+    of_transformers,
+    to_timm,
+)
 from deit_jax.weights.formats.any import WeightFile
 from deit_jax.weights.published import PublishedFile, named_like
 
@@ -71,10 +76,11 @@ class Facts:
 def facts_of_file(file: WeightFile) -> Facts:
     """Collect what a file, its header and the descriptions beside it say.
 
-    Later sources win: training arguments, config.json, the header of a file of ours,
+    Later sources win: training arguments, the header of a file of ours, config.json,
     preprocessor_config.json, and that the file is one whose content is known.
     """
-    known = _of_arguments(file.metadata) | _of_config(file.config) | _of_header(file.metadata)
+    config, header = _of_config(file.config), _of_header(file.metadata)
+    known = _of_arguments(file.metadata) | header | _beside_header(config, header)
     notes = []
     if prefix := file.metadata.get("stripped_prefix"):
         notes.append(f"The prefix {prefix!r} was cut off the names.")
@@ -157,6 +163,24 @@ def _view_of_header(texts: Mapping[str, str]) -> EvalView:
     if fill := texts.get("fill"):
         options["fill"] = _split(fill, int, 3)
     return EvalView((ratios[0], ratios[-1]), **options)
+
+
+def _beside_header(config: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of a config.json what the header of the file beside it says more exactly.
+
+    That is the view as it was written from the header's: timm's words have neither the exact ratio
+    nor the arithmetic.
+    """
+    said = dict(config)
+    if "view" in said and header.keys() >= {"view", "image_size"}:
+        shown = {key: header[key] for key in ("view", "mean", "std") if key in header}
+        try:
+            written = of_timm(to_timm(Preprocessing(**shown), header["image_size"]))
+        except ValueError:
+            return said
+        if written.get("view") == said["view"]:
+            del said["view"]
+    return said
 
 
 def _of_arguments(metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -60,9 +60,13 @@ def of_timm(details: Mapping[str, Any]) -> dict[str, Any]:
     asked.
     """
     found: dict[str, Any] = {}
-    for key in ("mean", "std"):
-        if colour := _colour(details.get(key)):
-            found[key] = colour
+    for key, read in (("mean", _colour), ("std", _deviation)):
+        if details.get(key) is None:
+            continue
+        if not (colour := read(details[key])):
+            says = f"Its config.json says {key}={details[key]!r}"
+            return {"refused": f"{says}, which cannot be done here."}
+        found[key] = colour
     ratio, mode = details.get("crop_pct"), details.get("crop_mode") or "center"
     interpolation = details.get("interpolation") or "bicubic"
     if not any(details.get(key) for key in ("crop_pct", "crop_mode", "interpolation")):
@@ -174,7 +178,7 @@ def _of_processor(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
         raise _CannotDo(f"says resample={resample!r}")
     ratio, fit, output = _geometry(kind, config)
     view = EvalView(ratio, fit, INTERPOLATIONS[resample], "transformers")
-    mean, std = _colour(config["image_mean"]), _colour(config["image_std"])
+    mean, std = _colour(config["image_mean"]), _deviation(config["image_std"])
     if not config.get("do_normalize", True):
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     if not mean or not std:
@@ -239,6 +243,12 @@ def _colour(value: Any) -> tuple[float, ...]:
         return ()
     numbers = all(isinstance(item, int | float) for item in value)
     return tuple(map(float, value)) if numbers else ()
+
+
+def _deviation(value: Any) -> tuple[float, ...]:
+    """Return three numbers as `_colour` does; () if one of them cannot be divided by."""
+    numbers = _colour(value)
+    return numbers if all(number > 0 for number in numbers) else ()
 
 
 def _positive(value: Any) -> bool:

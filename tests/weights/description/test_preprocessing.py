@@ -1,6 +1,7 @@
 """What files say of preprocessing, against the tensors of timm's and transformers' own programs."""
 
 import json
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,11 +11,14 @@ import torch
 import transformers
 from PIL import Image
 
+import deit_jax
 from deit_jax.augment.normalise import to_input
 from deit_jax.data.images.crop import evaluation_view
+from deit_jax.preprocessing import EvalView, Preprocessing
 from deit_jax.weights.description.facts import Facts, facts_of_file
 from deit_jax.weights.formats.any import read_file
-from tests.weights.small_models import arrays, timm_model
+from deit_jax.weights.reading import interpret
+from tests.weights.small_models import DISTILLED, arrays, timm_model
 
 # Wide, high, square, smaller than the network's images; odd margins of all kinds.
 SHAPES = ((50, 73), (61, 34), (40, 40), (18, 25), (9, 40))
@@ -220,3 +224,84 @@ def test_the_arguments_of_a_training_checkpoint(tmp_path, arguments, ratio):
     assert shown.view.crop_ratio == (ratio, ratio)
     # The reference normalises with one mean for all data sets; timm's is not in its arguments.
     assert shown.assumed == (() if "data_set" in arguments else ("normalisation",))
+
+
+def converted(tmp_path, **edits):
+    """A directory for timm as it is written here, with a `config.json` that was edited by hand."""
+    classifier = deit_jax.create_model(DISTILLED, num_classes=3, image_size=SIZE)
+    shown = Preprocessing(EvalView.keeping(Fraction(3, 4)), (0.5, 0.4, 0.3), (0.5, 0.5, 0.25), ())
+    deit_jax.save_weights(classifier, tmp_path / "a", class_names="pqr", preprocessing=shown)
+    path = tmp_path / "a" / "config.json"
+    config = json.loads(path.read_text())
+    for key, value in edits.items():
+        place = config if key in config else config["pretrained_cfg"]
+        place[key] = value
+    path.write_text(json.dumps(config))
+    return shown, config, facts_of_file(read_file(tmp_path / "a"))
+
+
+def test_a_config_that_was_not_edited_leaves_the_header_its_exact_view(tmp_path):
+    shown, _, facts = converted(tmp_path)
+    assert facts.preprocessing == shown and facts.labels == ("p", "q", "r")
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        {"mean": [0.1, 0.2, 0.3]},
+        {"std": [0.3, 0.3, 0.3]},
+        {"interpolation": "bilinear"},
+        {"crop_pct": 0.5},
+        {"crop_mode": "squash", "crop_pct": 1.0},
+    ],
+    ids=str,
+)
+def test_what_was_edited_in_a_config_of_ours_is_followed_as_timm_does(tmp_path, edits):
+    _, config, facts = converted(tmp_path, **edits)
+    options = timm.data.resolve_data_config(pretrained_cfg=config["pretrained_cfg"])
+    transform = timm.data.create_transform(**options, is_training=False)
+    shown = facts.preprocessing
+    for image in pictures():
+        view = evaluation_view(np.asarray(image), (SIZE, SIZE), shown.view)
+        one = np.asarray(to_input(view[None], shown.mean, shown.std))[0]
+        np.testing.assert_array_equal(one, transform(image).permute(1, 2, 0).numpy())
+
+
+def test_names_that_were_edited_in_a_config_of_ours_are_the_names(tmp_path):
+    *_, facts = converted(tmp_path, label_names=["eins", "zwei", "drei"])
+    assert facts.labels == ("eins", "zwei", "drei")
+
+
+@pytest.mark.parametrize("std", [[0, 1, 1], [-0.2, 0.2, 0.2], "half", [0.5, 0.5]], ids=str)
+def test_no_deviation_is_refused_by_name(directory, std):
+    (directory / "config.json").write_text(json.dumps({"pretrained_cfg": {"std": std}}))
+    with pytest.raises(ValueError, match=r"config\.json says std="):
+        facts_of_file(read_file(directory)).preprocessing.require()
+    (directory / "config.json").unlink()
+    (directory / "preprocessor_config.json").write_text(json.dumps(VIT | {"image_std": std}))
+    with pytest.raises(ValueError, match="image_std="):
+        facts_of_file(read_file(directory)).preprocessing.require()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "deit", "image_size": 48},
+        {"architecture": "vit_tiny_patch16_224", "pretrained_cfg": {"input_size": [3, 48, 48]}},
+    ],
+    ids=["transformers", "timm"],
+)
+def test_a_config_for_images_of_another_size_is_refused(tmp_path, config):
+    _, written, _ = converted(tmp_path)
+    sizes = {**written["model_args"], "img_size": [48, 48]}
+    network = {
+        "hidden_size": sizes["embed_dim"],
+        "num_hidden_layers": sizes["depth"],
+        "num_attention_heads": sizes["num_heads"],
+        "patch_size": sizes["patch_size"],
+        "intermediate_size": 4 * sizes["embed_dim"],
+    }
+    config = config | (network if "model_type" in config else {"model_args": sizes})
+    (tmp_path / "a" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"48x48 pixels, but .* are of {SIZE}x{SIZE}"):
+        interpret(read_file(tmp_path / "a"))
