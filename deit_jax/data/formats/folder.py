@@ -120,6 +120,6 @@ def _remedy(root: Path) -> str:
         return ""
     return (
         f"; {str(directory)!r} has {some(names)}: name the splits "
-        "(--config.data.train_split, --config.data.eval_split) or, if these are classes, divide "
-        f"them (python -m deit_jax split {directory} --output NEW)"
+        "(--config.data.train_split, --config.data.eval_split; of evaluate --split) or, if these "
+        f"are classes, divide them (python -m deit_jax split {directory} --output NEW)"
     )

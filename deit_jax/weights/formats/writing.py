@@ -123,9 +123,13 @@ def write_directory(
         The files written.
 
     Raises:
-        FileExistsError: there is one already, and `overwrite` is off.
-        ValueError: as `write_safetensors`.
+        FileExistsError: there is one already, and `overwrite` is off; or the path is a file.
+        FileNotFoundError, ValueError: as `write_safetensors`.
     """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path} cannot be written: there is no directory {path.parent}.")
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path} is a file; choose another name for the directory.")
     # Descriptions that are not written anew would be taken for those of the new weights.
     descriptions = [path / name for name in ("config.json", *PREPROCESSORS)]
     there = [file for file in (path / WEIGHT_NAMES[0], *descriptions) if file.exists()]

@@ -123,6 +123,15 @@ def test_a_directory_is_left_alone_where_a_tensor_cannot_be_written(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_places_where_no_directory_can_be_made(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no directory"):
+        write_directory(tmp_path / "none" / "x", {"a": np.ones(2)}, {}, {}, overwrite=False)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileExistsError, match="file is a file"):
+        write_directory(tmp_path / "file", {"a": np.ones(2)}, {}, {}, overwrite=True)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 @WRITERS
 def test_places_where_nothing_can_be_written(tmp_path, write):
     with pytest.raises(FileNotFoundError, match="there is no directory"):
