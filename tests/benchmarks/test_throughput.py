@@ -98,7 +98,10 @@ def test_bad_input_ends_with_a_sentence(arguments, words, capsys):
     assert words in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"])
+@pytest.mark.parametrize(
+    "name",
+    ["deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "deit3_small_patch16_224"],
+)
 def test_analytic_count_is_what_torch_counts(name):
     with torch.device("meta"):
         model = timm.create_model(name).eval()
@@ -118,6 +121,15 @@ def test_teacher_count_is_close_to_torchs():
     assert source == "XLA"
     # XLA leaves out products with the padding (less) and counts elementwise operations (more).
     assert counted == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def test_a_teacher_is_counted_at_the_images_of_its_student():
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        timm.create_model("regnety_040").eval()(torch.zeros(2, 3, 384, 384))
+    student = "deit_base_distilled_patch16_384"
+    taught = model_flops(Case(student, "distill", 2, "float32", "regnety_040"))[0]
+    alone = model_flops(Case(student, "train", 2, "float32"))[0]
+    assert taught - alone == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
 def test_both_sides_compute_the_same_loss():
