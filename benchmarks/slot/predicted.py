@@ -93,8 +93,8 @@ H200 = (
     Prediction("RegNetY-16GF, inference", 45.0, "ms", "teacher", "teacher alone", "ms"),
 )
 """Batch 256, bfloat16. Variants: the compiler's plan at 790 TFLOP/s and 4.3 TB/s, longer by as
-much as A, planned at 19.80 ms, took on 2026-11-26. The teacher: its published inference on an RTX Pro 6000 (timm: 3,141 images/s),
-scaled by the bandwidth."""
+much as A, planned at 19.80 ms, took on 2026-11-26. The teacher: its published inference on an RTX
+Pro 6000 (timm: 3,141 images/s), scaled by the bandwidth."""
 
 PREDICTIONS = {"NVIDIA H200": H200}
 
