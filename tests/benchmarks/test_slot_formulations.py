@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo as private
 
-from benchmarks.slot import correctness, layers_alone
+from benchmarks.slot import correctness, layers_alone, variants
 from benchmarks.slot.formulations import FORMULATIONS, formulated
 from benchmarks.slot.sizes import SMALL
 from benchmarks.slot.tasks import task
 from benchmarks.slot.variants import VARIANTS
+from benchmarks.timing import Program
 from deit_jax.devices import platform
 from deit_jax.models import convnet, convolution, cudnn_attention, layer_norm
 from deit_jax.models.attention import attend
@@ -87,6 +88,20 @@ def test_a_layer_alone_gives_its_result_and_all_gradients(part):
         expected = jax.nn.standardize(x, epsilon=1e-6) * scale + scale
         assert [x.shape for x in gradients] == [(rows, width), (width,)]
     np.testing.assert_allclose(result.astype(jnp.float32), expected, rtol=2**-7, atol=2**-7)
+
+
+def test_a_variant_that_cannot_be_traced_costs_the_others_nothing(monkeypatch):
+    def lower(name, case, depth):
+        if name == "B":
+            raise TypeError("no such form")
+        return lambda: Program(name, 1, lambda: None, lambda: None, True)
+
+    monkeypatch.setattr(variants, "_lower", lower)
+    measure = variants.prepare(["A", "B", "C"], True)
+    assert "ms a block" in measure("A")
+    with pytest.raises(TypeError, match="no such form"):
+        measure("B")
+    assert "times as fast as A" in measure("C")
 
 
 @pytest.mark.slow
