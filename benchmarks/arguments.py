@@ -36,11 +36,13 @@ def check_outputs(paths: Iterable[Path | None]) -> None:
     """Refuse files that could not be written at the end, before anything is measured.
 
     Raises:
-        ValueError: a directory is not there.
+        ValueError: a directory is not there, or there is one in a file's place.
     """
     for path in paths:
         if path and not path.parent.is_dir():
             raise ValueError(f"{path.parent} is not a directory; create it or write elsewhere.")
+        if path and path.is_dir():
+            raise ValueError(f"{path} is a directory; name a file.")
 
 
 def check_against(against: Collection[str], models: Iterable[str]) -> None:

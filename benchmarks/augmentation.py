@@ -1,6 +1,7 @@
 """What augmentation costs: on the device, with Pillow, and as timm does it; and its memory."""
 
 import argparse
+import importlib
 import sys
 import time
 from collections.abc import Callable
@@ -40,9 +41,17 @@ def main(argv: list[str] | None = None) -> int:
     try:
         recipe = recipe_named(args.recipe)
         if args.train_model:
-            model_spec(args.train_model)
+            size = model_spec(args.train_model).image_size
+            if size != (args.size, args.size):
+                raise ValueError(
+                    f"{args.train_model} trains on {size[0]} pixels, --size is {args.size}: pass "
+                    f"--size {size[0]}."
+                )
         check_outputs([args.markdown])
-    except ValueError as error:
+        if args.recipe in TIMM_POLICIES:
+            # timm is not needed for recipes that it does not have.
+            importlib.import_module("benchmarks.timm_import")
+    except (ValueError, ModuleNotFoundError) as error:
         parser.error(str(error))
     images = pictures(args.batch_size, args.size)
     lines = [
@@ -116,8 +125,7 @@ def _speed(args: argparse.Namespace, recipe: Recipe, images: np.ndarray) -> list
 
 def _timm_side(recipe: str, images: np.ndarray) -> Callable[[], None]:
     """Apply timm's transform of one image without the crop, over all images."""
-    # Only now: timm is not needed for recipes that it does not have.
-    from benchmarks.torch_side import timm
+    from benchmarks.timm_import import timm
 
     options = RECIPES[recipe].augment
     first, second, last = timm.data.transforms_factory.transforms_imagenet_train(

@@ -21,20 +21,24 @@ def model_flops(case: Case) -> tuple[float, str]:
     Vision transformers are counted analytically, products only and all tokens of all blocks. Other
     models, a convnet teacher among them, have XLA's count of their forward pass.
     """
-    student, source = _forward_flops(case.model, case.batch_size, case.dtype)
+    student, source = _forward_flops(case.model, case)
     total = FORWARD_PASSES[case.mode] * student
     if case.mode == "distill":
-        teacher, teacher_source = _forward_flops(case.teacher, case.batch_size, case.dtype)
+        teacher, teacher_source = _forward_flops(case.teacher, case)
         total += teacher
         source = source if source == teacher_source else f"{source}, teacher {teacher_source}"
     return total, source
 
 
-def _forward_flops(name: str, batch_size: int, dtype: str) -> tuple[float, str]:
-    params = abstract(model_builder(name))[1]
+def _forward_flops(name: str, case: Case) -> tuple[float, str]:
+    """Of a network of the case; a teacher is shown the student's images."""
+    size = model_spec(case.model).image_size
+    build = model_builder(name, image_size=size, dtype=jnp.dtype(case.dtype))
+    params = abstract(build)[1]
     if "patch_embed" in params:
-        return batch_size * vit_forward_flops(params, model_spec(name).image_size), "analytic"
-    return xla_forward_flops(name, batch_size, dtype), "XLA"
+        return case.batch_size * vit_forward_flops(params, size), "analytic"
+    # It counts elementwise operations too, and is 0.0 where XLA gives no figure.
+    return forward_flops(build, (case.batch_size, *size)), "XLA"
 
 
 def vit_forward_flops(params: Tree, image_size: tuple[int, int]) -> float:
@@ -46,7 +50,8 @@ def vit_forward_flops(params: Tree, image_size: tuple[int, int]) -> float:
     """
     patch_height, patch_width, channels, width = params["patch_embed"]["proj"]["kernel"].shape
     patches = (image_size[0] // patch_height) * (image_size[1] // patch_width)
-    tokens = params["pos_embed"].shape[1]
+    # Not the length of `pos_embed`: in DeiT III the class token has no position.
+    tokens = patches + sum(name in params for name in ("cls_token", "dist_token"))
     embedding = patches * patch_height * patch_width * channels * width
     blocks = 0
     for block in params["blocks"].values():
@@ -56,12 +61,3 @@ def vit_forward_flops(params: Tree, image_size: tuple[int, int]) -> float:
         blocks += 2 * tokens * tokens * width
     heads = sum(params[name]["kernel"].size for name in ("head", "head_dist") if name in params)
     return 2.0 * (embedding + blocks + heads)
-
-
-def xla_forward_flops(name: str, batch_size: int, dtype: str) -> float:
-    """XLA's cost analysis of a forward pass, before the compiler rewrites it; nothing is run.
-
-    It counts elementwise operations too. 0.0 where XLA gives no figure.
-    """
-    builder = model_builder(name, dtype=jnp.dtype(dtype))
-    return forward_flops(builder, (batch_size, *model_spec(name).image_size))

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import datetime
+import importlib
 import json
 import os
 import subprocess
@@ -148,6 +149,10 @@ def _check(args: argparse.Namespace) -> None:
     if args.cores > available:
         raise ValueError(f"--cores is {args.cores} but there are {available}.")
     check_outputs((args.json, args.markdown))
+    try:
+        importlib.import_module("benchmarks.timm_import")
+    except ModuleNotFoundError as error:
+        raise ValueError(f"The other side is missing: {error}") from error
 
 
 def _parser() -> Parser:

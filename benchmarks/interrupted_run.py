@@ -1,5 +1,6 @@
 """One start of a small training run that is to be interrupted, and what can be seen of it after."""
 
+import contextlib
 import json
 import os
 import re
@@ -166,7 +167,9 @@ class Start:
         while (living := list(self._descendants())) and time.monotonic() < deadline:
             time.sleep(0.05)
         for process in living:
-            os.kill(int(process.name), signal.SIGKILL)
+            # Unless it has just ended.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process.name), signal.SIGKILL)
         return len(living)
 
 

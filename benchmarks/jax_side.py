@@ -11,6 +11,7 @@ from jax.stages import Compiled, Lowered
 from benchmarks import programs
 from benchmarks.cases import Case
 from benchmarks.timing import Program
+from deit_jax.devices import platform
 from deit_jax.training.example import Batch
 from deit_jax.training.state import TrainState
 from deit_jax.training.step import TrainStep
@@ -27,7 +28,7 @@ def build(case: Case, micro_batches: int = 1, name: str = NAME) -> Program:
 
 
 def _inference(case: Case) -> Program:
-    parts = programs.inference(case, jax.default_backend())
+    parts = programs.inference(case, platform())
     arguments = (*parts.whole(), parts.batch())
     lowered, tracing = _lower(parts.function, *arguments, compiler_options=parts.options)
     compiled, compiling = _timed(lowered.compile)
@@ -55,8 +56,7 @@ class Training:
 
 def training(case: Case, micro_batches: int = 1, name: str = NAME, depth: int = 0) -> Training:
     """Put a case's step together, its state and its data on the default device."""
-    platform = jax.default_backend()
-    parts = programs.training(case, micro_batches, name, platform, depth=depth)
+    parts = programs.training(case, micro_batches, name, platform(), depth=depth)
     state, teacher_params = parts.whole()
     return Training(parts.function, state, teacher_params, parts.batch(), parts.options)
 

@@ -105,7 +105,9 @@ def _measure(case: Case, kinds: Sequence[tuple[str, int, bool]], rounds: int) ->
 
 
 def _start(case: Case, name: str, micro_batches: int, kept: bool) -> _Stepper:
-    environment = dict(os.environ, JAX_PLATFORMS="cpu", JAX_NUM_CPU_DEVICES="1")
+    # PyTorch, too, would otherwise take a GPU that is here.
+    cpu = dict(JAX_PLATFORMS="cpu", JAX_NUM_CPU_DEVICES="1", CUDA_VISIBLE_DEVICES="")
+    environment = {**os.environ, **cpu}
     request = json.dumps([asdict(case), name, micro_batches, kept])
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.kept_memory", "--calls", request],

@@ -21,7 +21,8 @@ from benchmarks.report import table
 from benchmarks.timing import speedup, spread
 from deit_jax.cli.arguments import Parser, parse, positive_count
 from deit_jax.config.defaults import default_config
-from deit_jax.models.registry import model_spec
+from deit_jax.models.functional import abstract
+from deit_jax.models.registry import model_builder, model_spec
 from deit_jax.schema import Config
 from deit_jax.schema.images import IMAGENET_MEAN, IMAGENET_STD
 from deit_jax.seeds import seed_key
@@ -55,6 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for name in (*args.students, args.teacher):
             model_spec(name)
+            # Raises where no patches fit into the images.
+            abstract(model_builder(name, image_size=args.image_size))
         check_outputs([args.markdown])
         if args.batch_size % (2 * jax.device_count()):
             raise ValueError(

@@ -11,7 +11,7 @@ from benchmarks import jax_side, memory
 from benchmarks.cases import OURS, Case
 from benchmarks.flops import model_flops
 from benchmarks.hardware import LoadMeter
-from benchmarks.report import Result
+from benchmarks.report import PLAN_KIND, Result
 from benchmarks.timing import Program, speedup, spread, take_turns
 
 
@@ -62,7 +62,7 @@ def measure_case(
             "compile_seconds": program.compile_seconds if build_threads == 1 else 0.0,
             "other_load": other_load,
             "memory_bytes": program.planned_bytes,
-            "memory_kind": memory.PLAN_KIND,
+            "memory_kind": PLAN_KIND,
         }
         if program.name in OURS:
             result["speedups"] = speedups(times, programs, seconds)

@@ -19,7 +19,6 @@ from benchmarks.cases import OURS, Case
 
 DEVICE_KIND = "allocator peak"
 PROCESS_KIND = "growth of the process"
-PLAN_KIND = "XLA plan"
 
 _CALLS = 3
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")

@@ -49,7 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         wanted = [read_wanted(text) for text in arguments.devices]
         _run(arguments, overrides, wanted)
-    except (ValueError, OSError) as error:
+    # Of the compiler: an option that it does not know, a program that its device cannot hold.
+    except (ValueError, OSError, jax.errors.JaxRuntimeError) as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         return 2
     return 0

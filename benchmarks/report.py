@@ -12,6 +12,9 @@ Spread), images_per_second, flops, flops_source, mfu, compile_seconds, memory_by
 other_load (share of the processor that other processes had meanwhile), and in deit_jax's rows
 speedups: {other program: Spread of how many times faster deit_jax is}."""
 
+PLAN_KIND = "XLA plan"
+"""What `memory_kind` is where nothing was measured; PyTorch has no plan, so 0 bytes."""
+
 QUIET = 0.05
 """Share of the processor's time that other processes may have without spoiling a comparison."""
 
@@ -129,7 +132,8 @@ def _ratio(ratio: Spread | None) -> str:
 
 def _memory(r: Result) -> str:
     if not r["memory_bytes"]:
-        return "-"
+        # Why it was not measured, if it was to be.
+        return "-" if r["memory_kind"] == PLAN_KIND else r["memory_kind"]
     return f"{r['memory_bytes'] / 2**20:,.0f} ({r['memory_kind']})"
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from benchmarks.arguments import names
 from benchmarks.parity_page import Measured, write_page
 from deit_jax.cli.arguments import Parser, between, parse
 
@@ -132,7 +133,7 @@ def _parser() -> Parser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     # One run has no spread.
     parser.add_argument("--seeds", type=between(2), default=5, help="how many; seeds 0, 1, ...")
-    parser.add_argument("--kinds", default=",".join(KINDS), help="of none, hard, soft")
+    parser.add_argument("--kinds", type=names(KINDS), default=KINDS, help="of none, hard, soft")
     parser.add_argument("--output", type=Path, default=Path("runs/parity"), help="for the runs")
     parser.add_argument("--markdown", type=Path, default=Path("docs/parity.md"), help="the page")
     return parser
@@ -140,11 +141,8 @@ def _parser() -> Parser:
 
 def main() -> int:
     """Train what is missing and write the page."""
-    parser = _parser()
-    arguments = parse(parser)
-    kinds = arguments.kinds.split(",")
-    if unknown := set(kinds) - set(KINDS):
-        parser.error(f"--kinds {', '.join(sorted(unknown))} is unknown; choose from {KINDS}.")
+    arguments = parse(_parser())
+    kinds = arguments.kinds
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     teacher = make_teacher(arguments.output) if set(kinds) - {"none"} else Path()
     measured = [measure(kind, arguments.seeds, arguments.output, teacher) for kind in kinds]

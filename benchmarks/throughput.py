@@ -109,11 +109,23 @@ def _cases(arguments: argparse.Namespace) -> list[Case]:
 
 def _check(arguments: argparse.Namespace, cases: list[Case]) -> None:
     """Raise ValueError before anything is compiled that would be in vain."""
+    import jax
+
     for case in cases:
         check_case(case, arguments.micro_batches)
     check_outputs((arguments.json, arguments.markdown))
     models = {case.model for case in cases} | {case.teacher for case in cases} - {""}
     check_against(arguments.against, models)
+    if arguments.against:
+        from benchmarks import torch_side
+
+        # JAX says "gpu" where PyTorch says "cuda".
+        ours, theirs = jax.default_backend(), torch_side.DEVICE.type.replace("cuda", "gpu")
+        if ours != theirs:
+            raise ValueError(
+                f"JAX computes on a {ours}, PyTorch on a {theirs}: no comparison. Install both for "
+                "the same device, or hide the GPU (JAX_PLATFORMS=cpu, CUDA_VISIBLE_DEVICES=)."
+            )
 
 
 def without_files(argv: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ and of ConnectX-7 (400 Gbit/s, one to each GPU of a DGX H200).
 
 from dataclasses import dataclass
 
-FLOAT32, BFLOAT16 = 4, 2
+_FLOAT32 = 4
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,6 @@ def communication(
     links: Links = H200,
     *,
     gathers: int = 1,
-    gathered_bytes: int = BFLOAT16,
 ) -> Step:
     """Return what a step costs: gathers of weights, scattered sums and sums of gradients.
 
@@ -60,15 +59,13 @@ def communication(
         fsdp: over how many the state is split, a divisor of them; they are neighbours.
         links: of a device.
         gathers: of the weights: 1, or 2 with `training.remat=blocks`.
-        gathered_bytes: of a weight that is gathered.
     """
-    inside = between = 0.0
-    weights, gradients = parameters * gathered_bytes, parameters * FLOAT32
+    # Weights, too, cross in float32: XLA plans it so for GPUs, though bfloat16 is asked for.
+    array = parameters * _FLOAT32
     near, far = _levels(fsdp, links.node)
-    for array, times in ((weights, gathers), (gradients, 1)):
-        inside += times * array * _share(near)
-        between += times * array * _share(far) / near
-    replicas, held = devices // fsdp, gradients / fsdp
+    inside = (gathers + 1) * array * _share(near)
+    between = (gathers + 1) * array * _share(far) / near
+    replicas, held = devices // fsdp, array / fsdp
     near, far = _levels(replicas, max(links.node // fsdp, 1))
     inside += 2 * held * _share(near)
     between += 2 * held / near * _share(far)

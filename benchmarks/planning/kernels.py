@@ -86,11 +86,15 @@ def _walk(module: Module, name: str, times: int, open_loops: list[str]) -> Itera
             yield from _walk(module, body, times * int(rounds or 1), open_loops)
         elif opcode == "conditional":
             branches = [list(_walk(module, b, times, open_loops)) for b in _branches(instruction)]
-            yield from max(branches, key=lambda found: sum(k.bytes for k in found), default=[])
+            yield from max(branches, key=_moved, default=[])
         elif opcode in ("call", "async-start") and instruction.called in module.computations:
             yield from _walk(module, instruction.called, times, open_loops)
         else:
             yield _kernel(module, within, instruction, times)
+
+
+def _moved(kernels: list[Kernel]) -> int:
+    return sum(kernel.launches * kernel.bytes for kernel in kernels)
 
 
 def _branches(instruction: Instruction) -> list[str]:
@@ -162,6 +166,9 @@ def _bytes(within: Computation, instruction: Instruction) -> int:
         return read + sum(shape.bytes for shape in _results(instruction))
     if instruction.opcode.endswith("-start"):
         # Its result names the operands too, and what it is waited for by.
+        if instruction.opcode == "copy-start":
+            # The copy comes first; on TPUs it is often onto the chip, or from there.
+            return read + instruction.shapes[0].bytes
         results = [shape for shape in instruction.shapes if shape.size > 1]
         if instruction.opcode == "slice-start" and results:
             # Of TPUs: a part of an array is brought onto the chip.
@@ -197,7 +204,7 @@ def _fusion_bytes(within: Computation, instruction: Instruction, body: Computati
             read += min(whole, sum(_part(user, body) for user in using))
         elif operand not in seen:
             read += whole
-        seen.add(operand)
+            seen.add(operand)
     written = _held(instruction)
     root = next((part for part in body.values() if part.root), None)
     if root is not None and root.opcode == "dynamic-update-slice":

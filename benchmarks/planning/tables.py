@@ -80,7 +80,8 @@ def change_section(now: Plan, before: Plan, source: str) -> str:
     planned, earlier = now.memory["planned"], before.memory["planned"]
     lines += ["", f"Memory of a device: {_gigabytes(planned)}, before {_gigabytes(earlier)}."]
     if now.collectives != before.collectives:
-        lines += ["", "Before, " + "\n".join(collective_lines(before.collectives)).lower()]
+        told = "\n".join(collective_lines(before.collectives))
+        lines += ["", f"Before, {told[0].lower()}{told[1:]}"]
     return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ import jax
 
 from benchmarks import jax_side
 from benchmarks.cases import Case
+from benchmarks.slot.correctness import on_cpu
 from benchmarks.slot.sizes import sizes
 
 _AGREES = 1e-3
@@ -28,8 +29,8 @@ def prepare(parts: Sequence[str], small: bool) -> Callable[[str], dict[str, Any]
         }
         # A CPU takes minutes for the large one.
         if part == "micro":
-            with jax.default_device(jax.devices("cpu")[0]):
-                expected = _two_losses(case, on_cpu=True)
+            with on_cpu():
+                expected = _two_losses(case)
             result["distance to the CPU's loss"] = error = abs(found[0] / expected[0] - 1)
             result["agrees"] = "yes" if error <= _AGREES else "no"
         return result
@@ -37,12 +38,11 @@ def prepare(parts: Sequence[str], small: bool) -> Callable[[str], dict[str, Any]
     return steps
 
 
-def _two_losses(case: Case, *, on_cpu: bool = False) -> tuple[float, float]:
+def _two_losses(case: Case) -> tuple[float, float]:
     """Return the loss of the first step, and the mean of the first three."""
     with jax.default_matmul_precision("highest"):
         parts = jax_side.training(case)
-        options = None if on_cpu else parts.options
-        step = jax.jit(parts.step, donate_argnums=0, compiler_options=options)
+        step = jax.jit(parts.step, donate_argnums=0, compiler_options=parts.options)
         state = step(parts.state, {}, parts.batch)
         first = float(state["sums"]["loss"])
         for _ in range(2):

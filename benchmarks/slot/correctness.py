@@ -1,6 +1,7 @@
 """Whether the device computes what a CPU computes in float32: logits, gradients, one whole step."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from benchmarks import jax_side
 from benchmarks.cases import Case
 from benchmarks.slot.sizes import Sizes, sizes
+from deit_jax.devices import traced_for
 from deit_jax.models.attention import AttentionForm
 from deit_jax.models.functional import abstract, initialise
 from deit_jax.models.registry import model_builder, model_spec
@@ -70,7 +72,7 @@ def _compare(chosen: Sizes, compute: Callable) -> dict[str, Any]:
         with jax.default_matmul_precision("highest"):
             return jax.device_get(jax.jit(partial(compute, logits))(params, images, labels))
 
-    with jax.default_device(_cpu()):
+    with on_cpu():
         reference = result("float32", "recompute")
     return _verdict({name: _distance(result(*form), reference) for name, *form in FORMS})
 
@@ -88,7 +90,7 @@ def _step(chosen: Sizes) -> dict[str, Any]:
         update = jax.tree.map(np.subtract, state["params"], before)
         return state, update
 
-    with jax.default_device(_cpu()):
+    with on_cpu():
         reference, update = result("float32")
     errors: dict[str, Any] = {}
     for dtype in ("float32", "bfloat16"):
@@ -131,5 +133,8 @@ def _vector(tree: Tree) -> np.ndarray:
     return np.concatenate([np.ravel(leaf).astype(np.float64) for leaf in jax.tree.leaves(tree)])
 
 
-def _cpu() -> Any:
-    return jax.devices("cpu")[0]
+@contextlib.contextmanager
+def on_cpu() -> Iterator[None]:
+    """Trace and run inside as on a machine without another device."""
+    with jax.default_device(jax.devices("cpu")[0]), traced_for("cpu"):
+        yield

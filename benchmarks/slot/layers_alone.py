@@ -49,17 +49,23 @@ def _rows(chosen: Sizes, tokens: int = 0) -> tuple[int, int, int]:
 
 
 def _elementwise(part: str, chosen: Sizes) -> Callable[[], Any]:
-    """Return a call of a layer and its backward pass."""
+    """Return a call of a layer and its backward pass, which gives what both do."""
     rows, width, _ = _rows(chosen)
+
+    def both(layer: Callable[..., jax.Array], gradient: jax.Array, *x: jax.Array) -> tuple:
+        out, back = jax.vjp(layer, *x)
+        # Without the result XLA would leave the forward pass out.
+        return (out, *back(gradient))
+
     if part == "GELU":
         x = _normal((rows, 4 * width), _HALF)
-        return _jitted(lambda x, g: jax.vjp(layers.gelu, x)[1](g), x, x)
+        return _jitted(functools.partial(both, layers.gelu), x, x)
     x, scale = _normal((rows, width), jnp.float32), _normal((width,), jnp.float32)
 
     def norm(x: jax.Array, scale: jax.Array) -> jax.Array:
         return layer_norm(x, scale, scale, 1e-6).astype(_HALF)
 
-    return _jitted(lambda x, s, g: jax.vjp(norm, x, s)[1](g), x, scale, x.astype(_HALF))
+    return _jitted(functools.partial(both, norm), x.astype(_HALF), x, scale)
 
 
 def _attention(chosen: Sizes) -> dict[str, Any]:

@@ -52,11 +52,12 @@ def read_kernels(folder: Path) -> list[tuple[str, float]]:
         for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
             if not plane.name.startswith("/device:"):
                 continue
+            # A GPU's streams hold its kernels, this line a TPU's; others sum them up by step and by
+            # module.
+            kernels = "Stream" if plane.name.startswith("/device:GPU") else "XLA Ops"
             for line in plane.lines:
-                # Streams hold kernels; the other lines sum them up by step and by module.
-                if plane.name.startswith("/device:GPU") and "Stream" not in line.name:
-                    continue
-                found += [(event.name, event.duration_ns) for event in line.events]
+                if line.name.startswith(kernels):
+                    found += [(event.name, event.duration_ns) for event in line.events]
     if not found:
         raise NeedsDevice("a table of kernels needs an accelerator, and CUPTI on NVIDIA's")
     return found

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,13 @@ def _make_images(folder: Path, count: int) -> None:
         (folder / "train" / f"class{number}").mkdir(parents=True)
     # Threads: Pillow and numpy leave Python to the others. A fork would inherit locks of JAX.
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for number in range(count):
-            place = folder / "train" / f"class{number % _CLASSES}" / f"{number:06}.jpeg"
-            pool.submit(lambda place, n: place.write_bytes(photograph(n)), place, number)
+        # All are asked for, so that one that could not be written is an error.
+        list(pool.map(partial(_make_image, folder / "train"), range(count)))
+
+
+def _make_image(folder: Path, number: int) -> None:
+    place = folder / f"class{number % _CLASSES}" / f"{number:06}.jpeg"
+    place.write_bytes(photograph(number))
 
 
 def _flags(chosen: Sizes, images: Path, steps: int) -> list[str]:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,6 @@ class Schedule:
     start: Start
     clock: Callable[[], float] = time.monotonic
     say: Callable[[str], None] = print
-    known: dict[str, set[str]] = field(default_factory=dict)
 
     def left(self) -> float:
         """Return the seconds until the deadline."""

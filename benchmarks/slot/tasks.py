@@ -7,6 +7,8 @@ from dataclasses import dataclass
 _STEP = (
     "deit_jax/devices.py",
     "deit_jax/sharding.py",
+    "deit_jax/config/defaults.py",
+    "deit_jax/schema/*.py",
     "deit_jax/models/*.py",
     "deit_jax/models/fused/*.py",
     "deit_jax/augment/*.py",
@@ -16,13 +18,16 @@ _STEP = (
     "benchmarks/programs.py",
     "benchmarks/cases.py",
     "benchmarks/timing.py",
+    "benchmarks/slot/sizes.py",
 )
 _RUN = (
     *_STEP,
     "train.py",
     "deit_jax/data/**/*.py",
-    "deit_jax/runs/*.py",
-    "benchmarks/slot/runs.py",
+    "deit_jax/runs/**/*.py",
+    "configs/deit.py",
+    "benchmarks/photographs.py",
+    "benchmarks/interrupted_run.py",
 )
 _RUN_PACKAGES = ("ml_collections", "grain", "array_record", "tensorboardX")
 

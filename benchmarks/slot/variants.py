@@ -112,8 +112,15 @@ class _Bench:
         with ThreadPoolExecutor(2 * len(wanted)) as pool:
             for name in wanted:
                 # Patches are not for several threads at once: tracing happens here, in order.
-                lowered = [_lower(name, programs, depth) for depth in self._sizes.depths]
-                self._ready[name] = [pool.submit(compile_) for compile_ in lowered]
+                try:
+                    lowered = [_lower(name, programs, depth) for depth in self._sizes.depths]
+                except Exception as error:
+                    # For its own turn: those that are compiled beside it lose nothing.
+                    failed: Future[Program] = Future()
+                    failed.set_exception(error)
+                    self._ready[name] = [failed]
+                else:
+                    self._ready[name] = [pool.submit(compile_) for compile_ in lowered]
 
     def _programs(self, name: str, keep: bool = False) -> list[Program]:
         futures = self._ready[name] if keep or name == "A" else self._ready.pop(name)

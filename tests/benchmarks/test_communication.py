@@ -22,7 +22,7 @@ def test_copies_in_one_node_sum_gradients_in_a_ring():
 @pytest.mark.parametrize("gathers", [1, 2])
 def test_parts_in_one_node_gather_weights_and_scatter_gradients(gathers):
     found = communication(10**6, 8, 8, gathers=gathers)
-    assert found.bytes_inside == gathers * 2e6 * 7 / 8 + 4e6 * 7 / 8
+    assert found.bytes_inside == gathers * 4e6 * 7 / 8 + 4e6 * 7 / 8
     assert found.bytes_between == 0
 
 
@@ -41,7 +41,7 @@ def test_parts_over_several_nodes_are_gathered_from_all():
     # A ring over two nodes of two devices: half of an array comes from the other node, each device
     # fetching its half of that.
     links = Links(inside=1.0, between=1.0, node=2)
-    found = communication(1000, 4, 4, links, gathered_bytes=4)
+    found = communication(1000, 4, 4, links)
     assert found.bytes_between == pytest.approx(2 * 4000 * (1 / 2) / 2)
     assert found.bytes_inside == pytest.approx(2 * 4000 * (1 / 2))
     assert H200.node == 8
@@ -53,8 +53,8 @@ def test_images_of_many_devices_are_those_of_one_less_what_crosses():
     crossing = 2 * 4e6 * 7 / 8 / 450e9
     assert images_per_second(alone, 8) == pytest.approx(8 * BATCH_SIZE / (0.1 + crossing))
     split = alone._replace(gathers=2)
-    # Weights are gathered twice in bfloat16, gradients scattered in float32.
-    crossing = (2 * 2e6 + 4e6) * 7 / 8 / 450e9
+    # Weights are gathered twice, gradients scattered, all in float32.
+    crossing = (2 * 4e6 + 4e6) * 7 / 8 / 450e9
     assert images_per_second(split, 8) == pytest.approx(8 * BATCH_SIZE / (0.1 + crossing))
 
 

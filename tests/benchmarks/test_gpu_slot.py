@@ -5,13 +5,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import pytest
 
 from benchmarks import gpu_slot
 from benchmarks.slot import page, results
 from benchmarks.slot.predicted import H200, predicted_table
-from benchmarks.slot.profile import table
+from benchmarks.slot.profile import read_kernels, table
 from benchmarks.slot.schedule import Ended, Schedule, record, start_process, telling_line
 from benchmarks.slot.tasks import TASKS, Task, task
 
@@ -231,6 +233,34 @@ def test_kernels_are_added_up():
         ["gemm", "1", "3.000", "75.0 %"],
         ["copy", "0.5", "1.000", "25.0 %"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("plane", "lines", "name"),
+    [
+        ("/device:GPU:0", ["Steps", "XLA Modules", "XLA Ops", "Stream #7(Compute)"], "gemm"),
+        ("/device:TPU:0", ["Steps", "XLA Modules", "XLA Ops"], "fusion"),
+    ],
+)
+def test_a_trace_counts_each_kernel_once(plane, lines, name, tmp_path, monkeypatch):
+    """A line for steps and one for modules cover the same time again."""
+    events = [SimpleNamespace(name=name, duration_ns=5.0)]
+    whole = [SimpleNamespace(name="all", duration_ns=5.0)]
+    found = [SimpleNamespace(name=line, events=whole) for line in lines[:-1]]
+    found.append(SimpleNamespace(name=lines[-1], events=events))
+    planes = [SimpleNamespace(name=plane, lines=found), SimpleNamespace(name="/host:CPU", lines=[])]
+    read = SimpleNamespace(from_file=lambda file: SimpleNamespace(planes=planes))
+    monkeypatch.setattr(jax.profiler, "ProfileData", read)
+    (tmp_path / "t.xplane.pb").touch()
+    assert read_kernels(tmp_path) == [(name, 5.0)]
+
+
+def test_answers_depend_on_files_that_are_there():
+    for one in TASKS:
+        for pattern in one.all_sources():
+            assert any(ROOT.glob(pattern)), pattern
+    sources = {path for pattern in task("resume").all_sources() for path in ROOT.glob(pattern)}
+    assert ROOT / "deit_jax/runs/checkpoints/manager.py" in sources
 
 
 @pytest.mark.full

@@ -107,3 +107,13 @@ def test_a_run(tmp_path, capsys):
         assert turn["memory"]["proportional"] > 50e6
     text = (tmp_path / "r.md").read_text()
     assert text in capsys.readouterr().out and str(tmp_path) not in text
+
+
+def test_a_missing_other_side_is_said_before_images_are_made(capsys, monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError("Comparing needs timm, which is not installed: pip install it.")
+
+    monkeypatch.setattr(benchmark.importlib, "import_module", missing)
+    with pytest.raises(SystemExit, match="2"):
+        benchmark.main([])
+    assert "The other side is missing: Comparing needs timm" in capsys.readouterr().err

@@ -32,3 +32,10 @@ def test_what_cannot_be_measured_is_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         kept_memory.main(["--batch-size", "6", "--micro-batches", "4"])
     assert "choose --micro-batches that divide" in capsys.readouterr().err
+
+
+def test_all_that_is_measured_computes_on_the_processor(monkeypatch):
+    """With a GPU beside it PyTorch would take that one."""
+    monkeypatch.setattr(kept_memory.subprocess, "Popen", lambda command, **rest: rest["env"])
+    environment = kept_memory._start(CASE, "torch", 1, False).process
+    assert environment["JAX_PLATFORMS"] == "cpu" and environment["CUDA_VISIBLE_DEVICES"] == ""

@@ -21,6 +21,12 @@ def test_the_three_ways_take_turns(tmp_path, capsys):
     assert rows[0][1].startswith("1 (1-1)")
 
 
+def test_images_that_patches_do_not_fit_are_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        labels.main([*_MICRO, "--image-size", "17"])
+    assert "cannot be cut into 4x4 patches" in capsys.readouterr().err
+
+
 def test_a_batch_that_cannot_be_split_is_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         labels.main([*_MICRO, *_SMALL[:2], "--batch-size", "3"])

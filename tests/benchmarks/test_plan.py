@@ -148,6 +148,16 @@ def test_refusals_are_one_sentence(words, said, capsys):
     assert said in printed.err and printed.err.count("\n") == 1 and not printed.out
 
 
+def test_what_the_compiler_refuses_is_one_sentence(capsys, monkeypatch):
+    def refuse(*_):
+        raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: No such compile option: 'nonsense'")
+
+    monkeypatch.setattr(program, "_run", refuse)
+    assert program.main(["--devices", "h200", "--models", MICRO, "--xla", "nonsense=1"]) == 2
+    said = capsys.readouterr().err
+    assert "No such compile option" in said and said.count("\n") == 1
+
+
 @pytest.mark.parametrize("device", ["h200", "v5e:4x4"])
 def test_a_missing_compiler_is_said_in_one_sentence(device, capsys, monkeypatch):
     def missing(*_, **__):

@@ -192,6 +192,62 @@ def test_loops_branches_and_slices():
     ]
 
 
+CHIP = """\
+HloModule chip
+
+%tenfold (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0)
+  ROOT %loop = f32[8]{0} while(%p), condition=%cond, body=%step, \
+backend_config={"known_trip_count":{"n":"10"}}
+}
+
+%step (q: f32[8]) -> f32[8] {
+  %q = f32[8]{0} parameter(0)
+  ROOT %small = f32[8]{0} negate(%q)
+}
+
+%once (r: f32[8]) -> f32[16] {
+  %r = f32[8]{0} parameter(0)
+  ROOT %wide = f32[16]{0} concatenate(%r, %r), dimensions={0}
+}
+
+%both (s: f32[100], t: f32[100], i: s32[]) -> f32[100] {
+  %s = f32[100]{0} parameter(0)
+  %t = f32[100]{0} parameter(1)
+  %i = s32[] parameter(2)
+  %one = f32[1]{0} dynamic-slice(%s, %i), dynamic_slice_sizes={1}
+  %wider = f32[100]{0} broadcast(%one), dimensions={}
+  ROOT %sum = f32[100]{0} add(%wider, %t)
+}
+
+ENTRY %main (a: f32[100], b: f32[8], c: s32[]) -> f32[100] {
+  %a = f32[100]{0} parameter(0)
+  %b = f32[8]{0} parameter(1)
+  %c = s32[] parameter(2)
+  %fetch = (f32[100]{0:S(1)}, f32[100]{0}, u32[]{:S(2)}) copy-start(%a)
+  %fetched = f32[100]{0:S(1)} copy-done(%fetch)
+  %store = (f32[100]{0}, f32[100]{0:S(1)}, u32[]{:S(2)}) copy-start(%fetched)
+  %stored = f32[100]{0} copy-done(%store)
+  %move = (f32[100]{0}, f32[100]{0}, u32[]) copy-start(%a)
+  %moved = f32[100]{0} copy-done(%move)
+  %choice = f32[8]{0} conditional(%c, %b, %b), branch_computations={%once, %tenfold}
+  ROOT %twice = f32[100]{0} fusion(%a, %a, %c), kind=kLoop, calls=%both
+}
+"""
+
+
+def test_each_byte_of_main_memory_is_counted_once():
+    """On its way onto the chip an array is read, on its way back written, elsewhere both."""
+    found = {kernel.name: (kernel.launches, kernel.bytes) for kernel in kernels(CHIP)}
+    assert found == {
+        **{"fetch": (1, 400), "store": (1, 400), "move": (1, 800)},
+        # A branch of small kernels that run ten times moves more than a large one that runs once.
+        "small": (10, 2 * 4 * 8),
+        # A slice of an array, all of the same array, an index; and the result.
+        "twice": (1, 4 + 400 + 4 + 400),
+    }
+
+
 def test_where_an_instruction_is_from():
     def inner(x):
         return jnp.tanh(x)

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo as private
 
-from benchmarks.slot import layers_alone
+from benchmarks.slot import correctness, layers_alone, variants
 from benchmarks.slot.formulations import FORMULATIONS, formulated
+from benchmarks.slot.sizes import SMALL
 from benchmarks.slot.tasks import task
 from benchmarks.slot.variants import VARIANTS
+from benchmarks.timing import Program
+from deit_jax.devices import platform
 from deit_jax.models import convnet, convolution, cudnn_attention, layer_norm
 from deit_jax.models.attention import attend
 from deit_jax.models.frozen import freeze
@@ -68,6 +71,50 @@ def test_fused_kernels_are_held_against_their_twins(monkeypatch):
     wrong = kernel._replace(twin=lambda *x: tuple(1.02 * y for y in kernel.twin(*x)))
     monkeypatch.setitem(layers_alone.FUSED, part, wrong)
     assert measure(part)["agrees"] == "no"
+
+
+@pytest.mark.parametrize("part", ["GELU", "LayerNorm"])
+def test_a_layer_alone_gives_its_result_and_all_gradients(part):
+    """What is not asked for XLA leaves out, and then it is not timed."""
+    result, *gradients = layers_alone._elementwise(part, SMALL)()
+    rows, width, _ = layers_alone._rows(SMALL)
+    if part == "GELU":
+        x = layers_alone._normal((rows, 4 * width), jnp.bfloat16).astype(jnp.float32)
+        expected = jax.nn.gelu(x, approximate=False)
+        assert [x.shape for x in gradients] == [(rows, 4 * width)]
+    else:
+        x = layers_alone._normal((rows, width), jnp.float32)
+        scale = layers_alone._normal((width,), jnp.float32)
+        expected = jax.nn.standardize(x, epsilon=1e-6) * scale + scale
+        assert [x.shape for x in gradients] == [(rows, width), (width,)]
+    np.testing.assert_allclose(result.astype(jnp.float32), expected, rtol=2**-7, atol=2**-7)
+
+
+def test_a_variant_that_cannot_be_traced_costs_the_others_nothing(monkeypatch):
+    def lower(name, case, depth):
+        if name == "B":
+            raise TypeError("no such form")
+        return lambda: Program(name, 1, lambda: None, lambda: None, True)
+
+    monkeypatch.setattr(variants, "_lower", lower)
+    measure = variants.prepare(["A", "B", "C"], True)
+    assert "ms a block" in measure("A")
+    with pytest.raises(TypeError, match="no such form"):
+        measure("B")
+    assert "times as fast as A" in measure("C")
+
+
+@pytest.mark.slow
+def test_the_reference_is_traced_for_a_cpu_wherever_the_slot_is(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    told = []
+
+    def compute(function, params, images, labels):
+        told.append(platform())
+        return function(params, images)
+
+    assert correctness._compare(SMALL, compute)["agrees"] == "yes"
+    assert told == ["cpu", "gpu", "gpu", "gpu"]
 
 
 @pytest.mark.slow

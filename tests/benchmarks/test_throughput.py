@@ -6,7 +6,7 @@ import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import measure, throughput, torch_side
+from benchmarks import measure, report, throughput, torch_side
 from benchmarks.cases import OURS, Case, train_config
 from benchmarks.flops import model_flops, vit_forward_flops
 from benchmarks.report import load_sentence
@@ -87,6 +87,7 @@ def test_forms_of_attention_are_programs_of_their_own_built_at_once(tmp_path):
         ([*MICRO, "--modes", "distill", "--teacher", "regnety"], "no model named 'regnety'"),
         (["--models", "regnety_micro", "--modes", "distill"], "is a teacher"),
         ([*MICRO, "--json", "no/such/folder/r.json"], "no/such/folder is not a directory"),
+        ([*MICRO, "--json", "benchmarks"], "benchmarks is a directory; name a file"),
         ([*MICRO, "--against", "torch"], "timm"),
         ([*MICRO, "--repeats", "0"], "argument --repeats: '0' is no whole number"),
     ],
@@ -98,7 +99,23 @@ def test_bad_input_ends_with_a_sentence(arguments, words, capsys):
     assert words in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"])
+def test_two_devices_are_not_compared(capsys, monkeypatch):
+    monkeypatch.setattr(torch_side, "DEVICE", torch.device("cuda"))
+    with pytest.raises(SystemExit, match="2"):
+        throughput.main(["--models", "deit_tiny_patch16_224", "--against", "torch"])
+    assert "JAX computes on a cpu, PyTorch on a gpu" in capsys.readouterr().err
+
+
+def test_what_could_not_be_weighed_says_why():
+    row = {"memory_bytes": 0, "memory_kind": "not measured: no result after 3 s"}
+    assert report._memory(row) == "not measured: no result after 3 s"
+    assert report._memory(row | {"memory_kind": report.PLAN_KIND}) == "-"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "deit3_small_patch16_224"],
+)
 def test_analytic_count_is_what_torch_counts(name):
     with torch.device("meta"):
         model = timm.create_model(name).eval()
@@ -118,6 +135,15 @@ def test_teacher_count_is_close_to_torchs():
     assert source == "XLA"
     # XLA leaves out products with the padding (less) and counts elementwise operations (more).
     assert counted == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def test_a_teacher_is_counted_at_the_images_of_its_student():
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        timm.create_model("regnety_040").eval()(torch.zeros(2, 3, 384, 384))
+    student = "deit_base_distilled_patch16_384"
+    taught = model_flops(Case(student, "distill", 2, "float32", "regnety_040"))[0]
+    alone = model_flops(Case(student, "train", 2, "float32"))[0]
+    assert taught - alone == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
 def test_both_sides_compute_the_same_loss():

@@ -43,7 +43,7 @@ NOT_EXECUTED = {
 SMALL_BENCHMARKS = {
     "benchmarks.augmentation": {
         "--batch-size": "2",
-        "--size": "32",
+        "--size": "16",
         "--repeats": "1",
         "--pillow-images": "1",
         "--memory-batch": "2",
