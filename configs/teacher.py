@@ -16,7 +16,8 @@
 
 The name alone trains the teacher (`deit_base` is that of configs/deit.py:base), `NAME,student` a
 DeiT-B with the distillation token taught by it (hard labels), and `NAME,student,384` fine-tunes
-that student. The ICML version of the paper prints 83.0 and 83.9 or 84.0 for the last two rows.
+that student. The ICML version of the paper prints 83.0 and 83.9 for the student of regnety_120,
+83.0 and 84.0 for that of regnety_160.
 
 Cost: RegNetY-16GF takes about as long as DeiT-B (20 % longer in the paper: 64 hours on 8 V100).
 Not reproduced by this project so far: no ImageNet run has been made with it.

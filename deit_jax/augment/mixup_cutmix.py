@@ -15,6 +15,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from deit_jax.schema.images import MixOptions
 
+_LARGEST_POWER = 5.0
+
 
 class MixChoices(NamedTuple):
     """The draws of `mix`, one per image; `target_weight` is what the image's own label keeps."""
@@ -132,7 +134,8 @@ def beta_quantile(uniform: Float[Array, " draws"], alpha: float) -> Float[Array,
 
     A table serves instead of rejection sampling, whose loop would have to wait for the unluckiest
     device. With s = x^alpha, s grows almost in proportion to the distribution function, so straight
-    lines between 4,096 points follow it: to about 1e-6 for an alpha up to 2, 1e-4 up to 5.
+    lines between 4,096 points follow it: to about 1e-6 for an alpha up to 2, 1e-4 up to 5. With a
+    larger one s = x^5 does, to 2e-4: x^alpha would be too small to be told apart.
     """
     lower = jnp.minimum(uniform, 1.0 - uniform)
     points = _beta_points(alpha)
@@ -140,15 +143,17 @@ def beta_quantile(uniform: Float[Array, " draws"], alpha: float) -> Float[Array,
     before = jnp.minimum(at.astype(jnp.int32), len(points) - 2)
     table = jnp.asarray(points)
     powered = table[before] + (at - before) * (table[before + 1] - table[before])
-    quantile = powered ** (1 / alpha)
+    quantile = powered ** (1 / min(alpha, _LARGEST_POWER))
     return jnp.where(uniform < 0.5, quantile, 1.0 - quantile)
 
 
 @cache
 def _beta_points(alpha: float) -> np.ndarray:
-    """Return s = x^alpha at 4,096 equal steps of the distribution function up to 1/2."""
-    powered = np.linspace(0.0, 0.5**alpha, 1 << 17)
-    density = (1 - powered ** (1 / alpha)) ** (alpha - 1)
+    """Return s = x^alpha, or x^5, at 4,096 equal steps of the distribution function up to 1/2."""
+    power = min(alpha, _LARGEST_POWER)
+    powered = np.linspace(0.0, 0.5**power, 1 << 17)
+    x = powered ** (1 / power)
+    density = (4 * x * (1 - x)) ** (alpha - power) * (1 - x) ** (power - 1)
     reached = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
     wanted = np.linspace(0.0, reached[-1], 4096)
     return np.interp(wanted, reached, powered).astype(np.float32)

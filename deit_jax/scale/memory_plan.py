@@ -26,7 +26,7 @@ class MemoryPlan:
         optimizer: its moments.
         average: of the weights.
         teacher: its parameters.
-        gradients: as many as parameters; twice with micro-batches, which are added up.
+        gradients: of the parameters that are trained; twice with micro-batches, which are added up.
         gathered: whole weights, in the type of products, of which the device holds a part. With
             blocks that are computed again those of two blocks, else all until the backward pass.
         activations: kept from the forward pass for the backward pass.
@@ -85,6 +85,7 @@ class Workload:
 
     Attributes:
         state: shapes of the train state.
+        trained: shapes of those of its parameters that are trained.
         teacher: shapes of the teacher's parameters.
         pixels: of an image.
         product_bytes: of a number in a product.
@@ -93,6 +94,7 @@ class Workload:
     """
 
     state: Tree
+    trained: Any
     teacher: Tree
     pixels: int
     product_bytes: int
@@ -103,13 +105,12 @@ class Workload:
         """Return what each device needs."""
         held = partial(part_of, parts=settings.fsdp)
         student = {name: self.state[name] for name in ("params", "batch_stats")}
-        parameters = held(student["params"])
         return MemoryPlan(
             parameters=held(student),
             optimizer=held(self.state["opt_state"]),
             average=held(self.state["ema"]),
             teacher=held(self.teacher),
-            gradients=parameters * (1 if settings.micro_batches == 1 else 2),
+            gradients=held(self.trained) * (1 if settings.micro_batches == 1 else 2),
             gathered=self._gathered(settings),
             activations=self._activations(settings),
             batch=settings.batch // settings.devices * self.pixels * 3 * (1 + 4),

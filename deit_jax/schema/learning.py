@@ -7,6 +7,7 @@ from deit_jax.schema.declare import (
     FRACTION,
     NOT_NEGATIVE,
     POSITIVE,
+    SHARE,
     Bounds,
     Options,
     key,
@@ -55,7 +56,7 @@ class ScheduleOptions(Options):
     final_learning_rate: float = key(1e-5, NOT_NEGATIVE)
     # "step" only: every so many epochs, times so much.
     decay_epochs: float = key(30.0, POSITIVE)
-    decay_rate: float = key(0.1, FRACTION)
+    decay_rate: float = key(0.1, SHARE)
     # One rate for each epoch and that one epoch late (reference code), or one for each step.
     per_epoch: bool = key(False)
     # First and last epoch with noise as shares of all, such as (0.5, 1.0). Its standard deviation

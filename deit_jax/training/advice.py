@@ -15,19 +15,20 @@ _FINAL_SHARE: Final = 1 / 50
 _AVERAGE_SHARE: Final = 1 / 5
 
 
-def advice(config: Config, steps_per_pass: float) -> list[str]:
+def advice(config: Config, steps_per_pass: float, devices: int = 1) -> list[str]:
     """Return a sentence with the numbers, and what to set, for each thing worth a second look.
 
     Args:
         config: already validated.
         steps_per_pass: images of the training set divided by the batch; need not be whole.
+        devices: that share each batch.
     """
     images = round(steps_per_pass * config.training.batch_size)
     steps = total_steps(config, steps_of_epoch(config, images))
     return [
         *_learning_rate_advice(config),
         *_average_advice(config, steps),
-        *_copies_advice(config, images),
+        *_copies_advice(config, images, devices),
     ]
 
 
@@ -69,7 +70,7 @@ def _average_advice(config: Config, steps: int) -> Iterator[str]:
     )
 
 
-def _copies_advice(config: Config, images: int) -> Iterator[str]:
+def _copies_advice(config: Config, images: int, devices: int) -> Iterator[str]:
     """Mixing groups that must hold copies of one image."""
     options = train_input(config)
     repeats, batch, group = options.data.repeats, options.batch_size, options.mix_group
@@ -83,7 +84,9 @@ def _copies_advice(config: Config, images: int) -> Iterator[str]:
         epochs = f" and {images} training images are fewer"
     if copies <= groups:
         return
-    smaller = [g for g in range(2, batch // copies + 1, 2) if batch % g == 0]
+    # A group lies on one device.
+    each = batch // devices
+    smaller = [g for g in range(2, min(each, batch // copies) + 1, 2) if each % g == 0]
     remedies = [f"--config.mix.group={smaller[-1]}"] if smaller else []
     yield (
         f"Repeated augmentation puts up to {copies} copies of an image into a batch of {batch}"

@@ -46,7 +46,7 @@ def opening(setup: Setup, state: TrainState, start: int) -> str:
         f"{peak_learning_rate(config):.3g}; "
         f"{f'continuing at step {start}' if start else 'starting'}."
     )
-    return "\n".join([what, *(f"note: {line}" for line in advice(config, once))])
+    return "\n".join([what, *(f"note: {line}" for line in advice(config, once, setup.mesh.size))])
 
 
 def closing(setup: Setup, result: dict[str, Any], workdir: Path) -> str:

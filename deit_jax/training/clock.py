@@ -26,9 +26,10 @@ class Clock:
         self._mark, self._step, self._away, self._waited = time.monotonic(), step, 0.0, 0.0
 
     def rate(self, step: int) -> float:
-        """Return the steps per second since the last call."""
-        seconds = self._seconds()
-        rate = (step - self._step) / seconds if seconds > 0 else math.nan
+        """Return the steps per second since the last call; NaN where there were none."""
+        steps, seconds = step - self._step, self._seconds()
+        # None are counted before a log line behind the first step, which compiles.
+        rate = steps / seconds if steps and seconds > 0 else math.nan
         self.restart(step)
         return rate
 

@@ -122,7 +122,7 @@ def _run_input(source: Source, options: TrainInput, seconds: float) -> dict[str,
 
 def _estimate_model(config: Config) -> dict[str, Any]:
     """Return what devices might train, from operations and data sheets; 0 where unknown."""
-    model, teacher = config.model, config.teacher
+    model, teacher, training = config.model, config.teacher, config.training
 
     def forward(name: str, size: tuple[int, int], dtype: str, num_heads: int) -> float:
         builder = model_builder(
@@ -134,8 +134,10 @@ def _estimate_model(config: Config) -> dict[str, Any]:
         )
         return forward_flops(builder, (1, *size))
 
-    # Forward, and the gradients of activations and of weights; a teacher only goes forward.
-    operations = 3 * forward(model.name, model.image_size, model.dtype, model.num_heads)
+    # Forward, and the gradients of activations and of weights; a teacher, and what lies below
+    # heads that are trained alone, only go forward. Two submodels see every image.
+    passes = (1 if training.parts == "heads" else 3) * (2 if training.cosub else 1)
+    operations = passes * forward(model.name, model.image_size, model.dtype, model.num_heads)
     if config.distillation.kind != "none":
         size = teacher.image_size if min(teacher.image_size) > 0 else model.image_size
         # Its attention heads are those of its weights; they cost the same.

@@ -58,7 +58,7 @@ def label(config: ConfigDict, epochs: tuple[float, float] | None = None) -> Labe
     steps_per_epoch = steps_of_epoch(typed, len(source))
     steps = steps_of(epochs, typed, steps_per_epoch)
     labels = open_labels(typed, source, identity_of(source), steps)
-    if labels.teacher is None:
+    if not len(labels.missing):
         return LabelledSteps(steps, 0)
     new = NewLabels(labels.store, full_disk_ends=True)
     try:

@@ -4,6 +4,8 @@ Formulas are those of timm 0.3.2, which the reference pins. Warm-up takes the pl
 epochs of the decay; it does not shift it.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -79,8 +81,11 @@ def _decay(schedule: ScheduleOptions, peak: float) -> optax.Schedule:
     if schedule.name == "linear":
         return optax.linear_schedule(peak, schedule.final_learning_rate, schedule.epochs)
     if schedule.name == "step":
+        # Later epochs are at the rate of the last one, no step further.
+        steps = math.ceil(schedule.epochs / schedule.decay_epochs) - 1
+        last = peak * schedule.decay_rate**steps if schedule.cooldown_epochs else None
         return optax.exponential_decay(
-            peak, schedule.decay_epochs, schedule.decay_rate, staircase=True
+            peak, schedule.decay_epochs, schedule.decay_rate, staircase=True, end_value=last
         )
     return optax.constant_schedule(peak)
 

@@ -1,5 +1,6 @@
 """What a run needs of each device's memory: said when it begins, and refused if it cannot be."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -48,10 +49,12 @@ def workload_of(config: Config, state: TrainState, teacher: Tree, mesh: Mesh) ->
         mesh,
         recomputed=transformer is None,
     )
+    trained = jax.tree.leaves(trainable(state["params"], config))
     # Two submodels see every image.
     views = 2 if config.training.cosub else 1
     return Workload(
         state=state,
+        trained=list(itertools.compress(jax.tree.leaves(state["params"]), trained)),
         teacher=teacher,
         pixels=height * width,
         product_bytes=jnp.dtype(config.model.dtype).itemsize,

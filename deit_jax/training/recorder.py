@@ -115,7 +115,9 @@ class Recorder:
             values["roll_backs"] = len(self.roll_backs.done)
         values["damaged_records"] = len(damaged)
         values["input_wait"] = self._clock.waited()
-        values["images_per_second"] = self._clock.rate(step) * self._config.training.batch_size
+        speed = self._clock.rate(step) * self._config.training.batch_size
+        if not math.isnan(speed):
+            values["images_per_second"] = speed
         values["epoch"] = step / self._setup.steps_per_epoch
         self._log.write(step, "train", values)
         self._progress.update(step, values)

@@ -49,10 +49,11 @@ def refuse_other_arrays(workdir: str, abstract_state: Any) -> None:
 
 def _check_lengths(setup: Setup, reached: int) -> None:
     batch, images = setup.config.training.batch_size, len(setup.train_source)
-    epochs = setup.config.schedule.epochs
-    whole = epochs + setup.config.schedule.cooldown_epochs
-    # An epoch has as many samples as the data has images, however often each is repeated.
-    if not reached and batch > images * max(1.0, whole):
+    schedule = setup.config.schedule
+    epochs, whole = schedule.epochs, schedule.epochs + schedule.cooldown_epochs
+    # An epoch has as many samples as the data has images, however often each is repeated; with
+    # `least_steps` as many as its steps have.
+    if not reached and not schedule.least_steps and batch > images * max(1.0, whole):
         raise ValueError(
             f"config.training.batch_size is {batch:,} of {images:,} training images, so that one "
             f"step is {batch / images:.3g} epochs, and config.schedule.epochs is {epochs:g}; use a "

@@ -87,14 +87,20 @@ class RollBacks:
         """
         if in_a_row < config.training.max_skipped_steps:
             return None
-        allowed, done = config.training.roll_backs, len(self.done)
-        if done >= allowed:
-            after = f" {done} time(s) it was gone back before." if done else ""
-            raise stopped_by(checkpoints.directory, step, in_a_row, after)
+        done = len(self.done)
         target = _target(checkpoints.steps(), step - in_a_row, self.done)
         if target is None:
-            nothing = " No checkpoint from before them is there to go back to."
-            raise stopped_by(checkpoints.directory, step, in_a_row, nothing)
+            nothing = "No checkpoint from before them is there to go back to. Try"
+            raise stopped_by(step, in_a_row, nothing)
+        if done >= config.training.roll_backs:
+            after = f" {done} time(s) it was gone back before." if done else ""
+            raise stopped_by(
+                step,
+                in_a_row,
+                f"The last checkpoint in {checkpoints.directory} is good.{after} Give the same "
+                "command with a larger training.roll_backs to go back and on with other images; "
+                "or try",
+            )
         return RollBack(step, target)
 
 

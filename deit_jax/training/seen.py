@@ -88,10 +88,10 @@ def rows_that_mix(batch: int, group: int, count: int) -> tuple[list[int], int]:
 
     Args:
         batch: images in it.
-        group: `mix.group`.
+        group: `mix.group`; larger than the batch only where nothing is mixed.
         count: images that are wanted.
     """
-    size = group or batch
+    size = min(group, batch) or batch
     if size > count:
         half = max(1, count // 2)
         return [*range(half), *range(size - half, size)], 0

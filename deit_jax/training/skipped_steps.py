@@ -1,7 +1,5 @@
 """When so many steps were skipped, their loss or gradient not being finite, that training stops."""
 
-from pathlib import Path
-
 
 class TrainingStopped(RuntimeError):
     """Training cannot go on; the message says why and where the last good state is.
@@ -13,21 +11,18 @@ class TrainingStopped(RuntimeError):
     of_all_processes = True
 
 
-def stopped_by(checkpoints: Path, step: int, in_a_row: int, more: str) -> TrainingStopped:
+def stopped_by(step: int, in_a_row: int, more: str) -> TrainingStopped:
     """Return what ends training where the loss has not been finite for too many steps.
 
     Args:
-        checkpoints: their directory.
         step: steps taken so far.
         in_a_row: how many of the last ones were skipped.
-        more: a further sentence; "" for none.
+        more: what there is to go back to; ends in "try", before what else to do.
     """
     return TrainingStopped(
         f"the loss or gradient was not finite in the last {in_a_row} steps up to step {step}. "
-        f"Parameters were left as they were before; the last checkpoint in {checkpoints} is good."
-        f"{more} Give the same command with a larger training.roll_backs to go back and on with "
-        "other images; or try a lower optimizer.learning_rate, optimizer.clip_norm=1.0 or "
-        "model.dtype=float32, in a new workdir."
+        f"Parameters were left as they were before. {more} a lower optimizer.learning_rate, "
+        "optimizer.clip_norm=1.0 or model.dtype=float32, in a new workdir."
     )
 
 

@@ -200,7 +200,8 @@ class Stretch:
 
     def evaluation_due(self, step: int) -> bool:
         """Return whether a multiple of `evaluation.every_epochs` was passed in this step."""
-        interval = self.config.evaluation.every_epochs * self.setup.steps_per_epoch
+        # After every step where an interval is shorter than one, however short.
+        interval = max(1.0, self.config.evaluation.every_epochs * self.setup.steps_per_epoch)
         return math.floor(step / interval) > math.floor((step - 1) / interval)
 
     def pay_evaluation(self) -> dict[str, Metrics]:

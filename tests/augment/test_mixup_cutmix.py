@@ -197,7 +197,7 @@ def test_weights_and_coins():
     np.testing.assert_array_equal(choices.pixel_weight[mixup], choices.target_weight[mixup])
 
 
-@pytest.mark.parametrize("alpha", [0.1, 0.2, 0.8, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("alpha", [0.1, 0.2, 0.8, 1.0, 2.0, 5.0, 8.0, 32.0, 1e4])
 def test_beta_draws_are_the_exact_quantiles(alpha):
     uniform = np.linspace(0.0005, 0.9995, 2001)
     found = np.asarray(beta_quantile(jnp.asarray(uniform, jnp.float32), alpha), float)

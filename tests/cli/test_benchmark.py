@@ -85,6 +85,15 @@ def test_needs_follow_from_the_operations(folder, capsys):
     assert facts["model_rate"] == 0  # No data sheet for a processor.
 
 
+def test_submodels_need_twice_as_much_and_heads_alone_a_third(capsys):
+    rates = {}
+    for flag in ("model.drop_path_rate=0.2", "training.cosub=True", "training.parts=heads"):
+        facts = figures([*MICRO, "--config.model.drop_path_rate=0.1", f"--config.{flag}"], capsys)
+        rates[flag] = facts["accelerators"]["NVIDIA H200"]
+    usual, submodels, heads = rates.values()
+    assert (submodels, heads) == (pytest.approx(usual / 2), pytest.approx(3 * usual))
+
+
 def test_the_page_says_what_is_the_limit(folder, capsys):
     assert main([*MICRO, *folder_flags(folder)]) == 0
     page = capsys.readouterr().out

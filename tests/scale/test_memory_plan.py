@@ -1,5 +1,6 @@
 """The planned memory: closed forms, and what the compiler says of a compiled step."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -30,7 +31,7 @@ def workload(blocks=4):
     params = {"kernel": shape(1000, 1000), "bias": shape(1000)}
     state = {"params": params, "batch_stats": {}, "opt_state": (params, params), "ema": params}
     kept = {"none": 1_000_000, "blocks": 100_000}
-    return Workload(state, {}, 100, 2, blocks, kept.__getitem__)
+    return Workload(state, params, {}, 100, 2, blocks, kept.__getitem__)
 
 
 def test_each_part_is_counted_as_it_is_held():
@@ -170,6 +171,18 @@ def test_the_state_is_what_devices_hold(fsdp, heads, eight_devices):
     assert plan.parameters == plan.average == part_of(params, fsdp)
     # Two moments, and a count.
     assert plan.optimizer == 2 * plan.parameters + 4
+    assert plan.gradients == plan.parameters
+
+
+def test_what_is_frozen_has_no_gradient():
+    config = digits(1)
+    config = replace(config, training=replace(config.training, parts="heads", micro_batches=2))
+    programs = build_programs(config, create_mesh(), None, steps_per_epoch=10.0)
+    work = workload_of(config, programs.abstract_state, {}, create_mesh())
+    params = programs.abstract_state["params"]
+    # The distillation head too: without a teacher both learn the labels.
+    heads = part_of([params["head"], params["head_dist"]], 1)
+    assert work.plan(settings_of(config, 1)).gradients == 2 * heads
 
 
 @pytest.mark.full

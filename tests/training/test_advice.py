@@ -1,5 +1,6 @@
 """What is said before a run whose settings do not suit its size, against the numbers themselves."""
 
+import re
 from types import SimpleNamespace
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 from configs import ablation, deit, deit3, digits, distill, finetune
 from deit_jax.config.defaults import default_config
 from deit_jax.config.reference import apply_reference
+from deit_jax.config.validate import validate
 from deit_jax.data.source import ArraySource
 from deit_jax.schema import Config
 from deit_jax.training.advice import advice
@@ -102,6 +104,17 @@ def test_groups_that_must_hold_copies_are_said(batch, group, images, words):
         assert not said(config, per_epoch, "Repeated augmentation")
     config.mix.update(mixup_alpha=0.0, cutmix_alpha=0.0)
     assert not said(config, per_epoch, "Repeated augmentation")
+
+
+@pytest.mark.parametrize(("batch", "devices"), [(1024, 8), (96, 8), (64, 4)])
+def test_the_group_that_is_advised_is_one_that_the_devices_can_take(batch, devices):
+    config, per_epoch = own(batch, 9000, **{"data.repeats": 3})
+    config.data.directory, config.evaluation.batch_size = "own", batch
+    assert validate(config, device_count=devices) == []
+    (sentence,) = advice(Config.of(config), per_epoch, devices)[-1:]
+    config.mix.group = int(re.search(r"config\.mix\.group=(\d+)", sentence)[1])
+    assert validate(config, device_count=devices) == []
+    assert "Repeated" not in " ".join(advice(Config.of(config), per_epoch, devices))
 
 
 def test_recipes_at_their_own_size_need_no_advice():

@@ -1,3 +1,4 @@
+import math
 import time
 
 import pytest
@@ -28,3 +29,13 @@ def test_a_wait_counts_where_the_devices_had_nothing_to_do(sleep):
     # The next line of the log begins anew.
     sleep(4.0)
     assert clock.waited() == 0.0
+
+
+def test_no_rate_is_known_before_the_second_step(sleep):
+    clock = Clock(before=0.0)
+    sleep(60.0)
+    clock.restart(101)
+    sleep(0.5)
+    assert math.isnan(clock.rate(101))
+    sleep(2.0)
+    assert clock.rate(105) == pytest.approx(4 / 2.0)

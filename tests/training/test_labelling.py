@@ -45,6 +45,10 @@ def test_labels_ahead_are_those_of_a_run_and_only_what_is_missing_is_computed(
     # The middle first: what is missing lies around it.
     assert label(config, (epoch, 3 * epoch)) == LabelledSteps(range(1, 3), 2)
     assert label(config) == LabelledSteps(range(STEPS), 3)
+    # What is said otherwise is not known to be the same before the teacher is loaded.
+    config.teacher.image_size = (16, 16)
+    assert label(config) == LabelledSteps(range(STEPS), 0)
+    config.teacher.image_size = (0, 0)
     monkeypatch.setattr(open_labels, "load_teacher", refuse_loading)
     assert label(config) == LabelledSteps(range(STEPS), 0)
     # To the bit: the same programs have made them.

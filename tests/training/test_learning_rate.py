@@ -102,6 +102,20 @@ def test_cooldown_adds_steps_at_the_last_rate():
     np.testing.assert_allclose(rates(config, range(240, 256), 8.0), 1e-5, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("decay_epochs", "steps"), [(10.0, 2), (7.0, 4), (40.0, 0)])
+@pytest.mark.parametrize("per_epoch", [False, True])
+def test_cooldown_takes_no_further_step(decay_epochs, steps, per_epoch):
+    config = recipe("step", cooldown_epochs=50.0, per_epoch=per_epoch, warmup_epochs=0.0)
+    config.schedule.decay_epochs = decay_epochs
+    found = rates(config, range(80 * 8), 8.0) / peak_learning_rate(config)
+    # The reference is an epoch late.
+    np.testing.assert_allclose(found[239:], 0.3**steps, rtol=1e-5)
+    config.schedule.cooldown_epochs = 0.0
+    np.testing.assert_array_equal(
+        rates(config, range(240), 8.0), (found * peak_learning_rate(config)).astype("f")[:240]
+    )
+
+
 def test_noise_is_of_an_epoch_within_its_range_and_limit():
     config = recipe("constant", warmup_epochs=0.0, noise_range=(0.2, 0.8))
     config.schedule.update(epochs=2000.0, noise_std=0.5, noise_limit=0.3)

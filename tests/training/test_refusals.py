@@ -6,6 +6,8 @@ import pytest
 
 from configs.digits import get_config
 from deit_jax.training.loop import train
+from deit_jax.training.refusals import refuse_early
+from deit_jax.training.setup import set_up
 from deit_jax.training.skipped_steps import TrainingStopped
 
 
@@ -54,6 +56,14 @@ def test_nothing_is_left_behind_and_the_corrected_command_works(tmp_path, monkey
         )
     assert (workdir / "config.json").read_bytes() == before
     assert train(small(), str(workdir))["steps"] == 5
+
+
+@pytest.mark.slow
+def test_a_batch_larger_than_the_data_where_an_epoch_is_as_many_steps_as_asked_for():
+    config = small(training__batch_size=240, schedule__epochs=1.0, schedule__least_steps=7)
+    setup = set_up(config)
+    refuse_early(setup, 0)
+    assert setup.total_steps == 7
 
 
 @pytest.mark.slow

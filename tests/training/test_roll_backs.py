@@ -208,8 +208,10 @@ def test_the_checkpoint_that_was_no_good_start_is_not_taken_again(images, tmp_pa
     first = RollBack(failed_at=9, back_to=6)
     # Steps 7 to 9 were not finite: 8 is in doubt.
     assert RollBacks({}).due(config, checkpoints, 9, 3) == first
-    with pytest.raises(TrainingStopped, match="No checkpoint from before them"):
+    # Where there is none to go back to, neither is said to be good nor that more would help.
+    with pytest.raises(TrainingStopped, match="No checkpoint from before them") as stopped:
         RollBacks({}).due(config, checkpoints, 2, 1)
+    assert "roll_backs" not in str(stopped.value) and "is good" not in str(stopped.value)
     checkpoints.abandon_after(6)
     assert saved_steps(tmp_path) == [2, 4, 6] and (tmp_path / "8.abandoned").is_dir()
     again = RollBacks(RollBacks({}).notes(first))

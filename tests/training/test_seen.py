@@ -60,6 +60,9 @@ def test_small_groups_and_large_wishes():
     assert rows_that_mix(8, 1, 3) == ([0, 1, 2], 1)
     assert rows_that_mix(8, 4, 100) == (list(range(8)), 4)
     assert rows_that_mix(8, 0, 1) == ([0, 7], 0)
+    # Where nothing is mixed, a group may be larger than the batch.
+    assert rows_that_mix(8, 64, 12) == (list(range(8)), 8)
+    assert rows_that_mix(8, 64, 4) == ([0, 1, 6, 7], 0)
 
 
 def test_the_first_batch_of_a_run_is_read_again():
