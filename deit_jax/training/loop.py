@@ -14,12 +14,11 @@ from deit_jax.runs.checkpoints.manager import Checkpoints
 from deit_jax.runs.directory import RunDirectory, open_run
 from deit_jax.runs.going_on import as_begun
 from deit_jax.runs.interruption import Interruption
-from deit_jax.runs.lost_checkpoints import refuse_lost_checkpoints
 from deit_jax.runs.made_from import made_from
 from deit_jax.runs.processes import require_shared
 from deit_jax.schema.learning import CheckpointOptions
 from deit_jax.training.initial import load_initial
-from deit_jax.training.refusals import refuse_early, refuse_other_arrays
+from deit_jax.training.refusals import refuse_directory, refuse_early
 from deit_jax.training.roll_backs import GoBack
 from deit_jax.training.setup import Setup, set_up
 from deit_jax.training.stretch import Stretch
@@ -69,9 +68,7 @@ def train(
     refuse_early(setup, max(saved, default=0))
     first = jax.process_index() == 0
     if first:
-        refuse_lost_checkpoints(workdir)
-        if allow_config_change:
-            refuse_other_arrays(workdir, setup.abstract_state)
+        refuse_directory(workdir, setup, allow_config_change)
     with contextlib.ExitStack() as stack:
         run = stack.enter_context(
             open_run(

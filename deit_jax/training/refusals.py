@@ -1,13 +1,13 @@
 """What can be refused of a start once data and networks are there, before anything is written."""
 
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from deit_jax.data.stream.loader import check_stream
 from deit_jax.runs.checkpoints.directory import read_manifests
+from deit_jax.runs.lost_checkpoints import refuse_lost_checkpoints
 from deit_jax.training.setup import Setup
 
 _LARGEST_STEP = 2**31 - 1
@@ -34,17 +34,25 @@ def refuse_early(setup: Setup, reached: int) -> None:
     _trace(setup)
 
 
-def refuse_other_arrays(workdir: str, abstract_state: Any) -> None:
-    """Refuse to go on with other arrays than the run's: its `config.json` stays as it is.
+def refuse_directory(workdir: str, setup: Setup, allow_config_change: bool) -> None:
+    """Refuse a run that cannot go on from its checkpoints: its `config.json` stays as it is.
+
+    Args:
+        workdir: its directory.
+        setup: of what is to go on.
+        allow_config_change: the configuration may be another than the saved one.
 
     Raises:
-        ValueError: the newest checkpoint that can be read has others.
+        ValueError: they are gone, or the newest one that can be read is of other arrays.
     """
+    refuse_lost_checkpoints(workdir)
     checkpoints = Path(workdir).absolute() / "checkpoints"
-    manifests, _ = read_manifests(checkpoints)
+    # The saved configuration has the arrays of its checkpoints.
+    manifests, _ = read_manifests(checkpoints) if allow_config_change else ({}, ())
     if manifests:
         newest = max(manifests)
-        manifests[newest].check_fits(abstract_state, f"Checkpoint {checkpoints / str(newest)}")
+        what = f"Checkpoint {checkpoints / str(newest)}"
+        manifests[newest].check_fits(setup.abstract_state, what)
 
 
 def _check_lengths(setup: Setup, reached: int) -> None:
