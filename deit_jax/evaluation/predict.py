@@ -15,7 +15,7 @@ from deit_jax.data.images.crop import Pixels, evaluation_view
 from deit_jax.data.images.decode import decode_and_tell
 from deit_jax.data.images.file import read_image_file
 from deit_jax.data.images.names import EXTENSIONS
-from deit_jax.data.images.oddities import TURNED, oddities
+from deit_jax.data.images.oddities import rotation
 from deit_jax.data.images.tree import image_tree
 from deit_jax.data.open_file_limit import check_open_files
 from deit_jax.models.functional import ModelFunction
@@ -104,8 +104,8 @@ def _read(path: str, size: tuple[int, int], view: EvalView) -> tuple[Pixels, str
     try:
         data = read_image_file(path)
         pixels, loss = decode_and_tell(data)
-        turned = TURNED if TURNED in oddities(data, path) else ""
-        return evaluation_view(pixels, size, view), "; ".join(filter(None, (loss, turned)))
+        notes = filter(None, (loss, rotation(data)))
+        return evaluation_view(pixels, size, view), "; ".join(notes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}.") from error
     except MemoryError as error:

@@ -8,13 +8,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
+from PIL import Image
 
 from deit_jax.data.images.file import open_image
 
 _LOG = logging.getLogger("deit_jax")
 _EXIF_ORIENTATION: Final = 0x0112
-TURNED: Final = "rotated by its EXIF tag, which is ignored as torchvision does"
-"""What `oddities` says of an image that people see turned, and networks do not."""
 _NAMES: Final = {
     "JPEG": (".jpg", ".jpeg"),
     "PNG": (".png",),
@@ -83,12 +82,9 @@ def oddities(data: bytes, name: str) -> list[str]:
         # A JPEG with further pictures behind it, as some cameras write.
         kind = "JPEG" if image.format == "MPO" else str(image.format)
         mode = image.mode
-        try:
-            turned = image.getexif().get(_EXIF_ORIENTATION, 1)
-        # Pillow has no one exception for what it cannot parse.
-        except Exception:
-            turned = 1
-            found.append("EXIF data that cannot be read")
+        orientation = _orientation(image)
+    if orientation is None:
+        found.append("EXIF data that cannot be read")
     ending = PurePath(name).suffix.lower()
     expected = next((k for k, endings in _NAMES.items() if ending in endings), kind)
     if kind != expected:
@@ -101,11 +97,31 @@ def oddities(data: bytes, name: str) -> list[str]:
         found.append("grey, repeated to RGB")
     elif mode in ("RGBA", "PA") or (mode == "P" and kind == "PNG" and b"tRNS" in data):
         found.append("transparent, which is dropped")
-    if turned not in (0, 1):
-        found.append(TURNED)
+    if turned := _turned(orientation):
+        found.append(turned)
     if kind == "JPEG" and jpeg_end(data) < len(data):
         found.append("bytes after its end, which are ignored")
     return found
+
+
+def rotation(data: bytes) -> str:
+    """Return what becomes of an image that people see turned; "" of others."""
+    with open_image(data) as image:
+        return _turned(_orientation(image))
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """Return what EXIF data say of it, 1 where they say nothing; None if they cannot be read."""
+    try:
+        return image.getexif().get(_EXIF_ORIENTATION, 1)
+    # Pillow has no one exception for what it cannot parse.
+    except Exception:
+        return None
+
+
+def _turned(orientation: int | None) -> str:
+    upright = orientation in (None, 0, 1)
+    return "" if upright else "rotated by its EXIF tag, which is ignored as torchvision does"
 
 
 def lost_values(mode: str) -> str:
