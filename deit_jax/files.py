@@ -41,8 +41,7 @@ def written_whole(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """
     if path.is_dir():
         raise ValueError(f"{path} is a directory; name a file to write to.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path} cannot be written: there is no directory {path.parent}.")
+    require_parent(path)
     if not overwrite:
         _refuse_existing(path)
     partial = partial_beside(path)
@@ -144,6 +143,12 @@ def remove_partials(directory: Path) -> None:
     for path in directory.iterdir():
         if is_partial(path.name):
             path.unlink(missing_ok=True)
+
+
+def require_parent(path: Path) -> None:
+    """Raise FileNotFoundError if the directory that a path is in does not exist."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path} cannot be written: there is no directory {path.parent}.")
 
 
 def partial_beside(path: Path) -> Path:

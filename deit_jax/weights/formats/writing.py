@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from deit_jax.files import write_json, written_whole
+from deit_jax.files import require_parent, write_json, written_whole
 from deit_jax.weights.formats.any import PREPROCESSORS, SIDECAR_SHA256, sha256_of, sidecar
 from deit_jax.weights.formats.safetensors import SAFETENSORS_DTYPES
 from deit_jax.weights.formats.shards import WEIGHT_NAMES
@@ -126,8 +126,7 @@ def write_directory(
         FileExistsError: there is one already, and `overwrite` is off; or the path is a file.
         FileNotFoundError, ValueError: as `write_safetensors`.
     """
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path} cannot be written: there is no directory {path.parent}.")
+    require_parent(path)
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"{path} is a file; choose another name for the directory.")
     # Descriptions that are not written anew would be taken for those of the new weights.
